@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The C headers that bindgen reads. What of them reaches Rust is said in bindgen_parameters.
+ *
+ * Constants that are not plain integer literals to the preprocessor are repeated here as
+ * RUST_CONST_HELPER_<NAME>; Rust sees them as <NAME>.
+ *
+ * Sorted alphabetically.
+ */
+
+#include <crypto/blake2s.h>
+#include <crypto/chacha20poly1305.h>
+#include <crypto/curve25519.h>
+#include <linux/cpumask.h>
+#include <linux/jiffies.h>
+#include <linux/netdevice.h>
+#include <linux/notifier.h>
+#include <linux/random.h>
+#include <linux/rcupdate.h>
+#include <linux/siphash.h>
+#include <linux/skbuff.h>
+#include <linux/spinlock.h>
+#include <linux/suspend.h>
+#include <linux/timekeeping.h>
+#include <linux/timer.h>
+#include <linux/workqueue.h>
+
+/* `__GFP_*` carry the sparse annotation `__force`, which hides them from bindgen. */
+static const gfp_t RUST_CONST_HELPER_GFP_ATOMIC = GFP_ATOMIC;
+static const gfp_t RUST_CONST_HELPER_GFP_KERNEL = GFP_KERNEL;

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Inline functions and macros of C cannot be called from Rust: each function here wraps one, or a
+ * short run of them where a call each would cost too much. bindgen drops the prefix
+ * `rust_helper_`. The module's own symbols must not repeat a name of the kernel's rust/helpers.
+ *
+ * Sorted alphabetically.
+ */
+
+#include "../bindings/bindings_helper.h"
+
+#include "module.c"
+#include "sync.c"
