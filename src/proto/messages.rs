@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The four messages on the wire (whitepaper, section 5.4) and the way from bytes to them.
+//!
+//! All structures are unaligned views: a message is read where the packet lies. After
+//! [`Message::parse`] nobody works with offsets any more.
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::consts::{COOKIE_LEN, KEY_LEN, TAG_LEN, TIMESTAMP_LEN, XNONCE_LEN};
+use super::Drop;
+
+/// Bytes of an initiation.
+pub const INITIATION_LEN: usize = size_of::<Initiation>();
+/// Bytes of a response.
+pub const RESPONSE_LEN: usize = size_of::<Response>();
+/// Bytes of a cookie reply.
+pub const COOKIE_REPLY_LEN: usize = size_of::<CookieReply>();
+/// Bytes of transport data before the ciphertext.
+pub const DATA_HEADER_LEN: usize = size_of::<DataHeader>();
+/// Bytes of the shortest transport data, a keepalive: the header and the tag of nothing.
+pub const DATA_MIN_LEN: usize = DATA_HEADER_LEN + TAG_LEN;
+/// Bytes of mac1 and mac2 at the end of an initiation or response.
+pub const MACS_LEN: usize = size_of::<Macs>();
+/// Bytes of type and reserved zeros.
+pub const HEADER_LEN: usize = size_of::<Header>();
+
+const _: () = assert!(INITIATION_LEN == 148);
+const _: () = assert!(RESPONSE_LEN == 92);
+const _: () = assert!(COOKIE_REPLY_LEN == 64);
+const _: () = assert!(DATA_MIN_LEN == 32);
+
+/// The type byte of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum MessageType {
+    /// The first handshake message.
+    Initiation = 1,
+    /// The second handshake message.
+    Response = 2,
+    /// The answer to a handshake message under load.
+    CookieReply = 3,
+    /// An encrypted packet.
+    Data = 4,
+}
+
+impl MessageType {
+    /// The type of a message of `len` bytes that starts with `header`, for a driver that has not
+    /// yet made more of the packet contiguous.
+    ///
+    /// # Errors
+    ///
+    /// [`Drop::UnknownType`] for another type or reserved bytes that are not zero,
+    /// [`Drop::BadLength`] if `len` is not a length that the type has.
+    pub const fn classify(header: [u8; HEADER_LEN], len: usize) -> Result<Self, Drop> {
+        let kind = match header {
+            [1, 0, 0, 0] => Self::Initiation,
+            [2, 0, 0, 0] => Self::Response,
+            [3, 0, 0, 0] => Self::CookieReply,
+            [4, 0, 0, 0] => Self::Data,
+            _ => return Err(Drop::UnknownType),
+        };
+        let fits = match kind {
+            Self::Data => len >= DATA_MIN_LEN,
+            _ => len == kind.fixed_len(),
+        };
+        if fits {
+            Ok(kind)
+        } else {
+            Err(Drop::BadLength)
+        }
+    }
+
+    /// How many bytes must be contiguous to read the fixed part: the whole message, or the
+    /// header of transport data.
+    pub const fn fixed_len(self) -> usize {
+        match self {
+            Self::Initiation => INITIATION_LEN,
+            Self::Response => RESPONSE_LEN,
+            Self::CookieReply => COOKIE_REPLY_LEN,
+            Self::Data => DATA_HEADER_LEN,
+        }
+    }
+
+    const fn header(self) -> Header {
+        Header {
+            kind: self as u8,
+            reserved: [0; 3],
+        }
+    }
+}
+
+/// Type and reserved bytes: the start of every message.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Header {
+    kind: u8,
+    reserved: [u8; 3],
+}
+
+/// The two MACs at the end of initiation and response.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Macs {
+    /// Keyed by the receiver's public key: proves that the sender knows it.
+    pub mac1: [u8; COOKIE_LEN],
+    /// Keyed by a cookie: proves that the sender owns its address. Zero without a cookie.
+    pub mac2: [u8; COOKIE_LEN],
+}
+
+/// The first handshake message.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Initiation {
+    header: Header,
+    sender_index: U32,
+    /// The initiator's ephemeral public key.
+    pub ephemeral: [u8; KEY_LEN],
+    /// The initiator's static public key, sealed.
+    pub encrypted_static: [u8; KEY_LEN + TAG_LEN],
+    /// A TAI64N timestamp, sealed.
+    pub encrypted_timestamp: [u8; TIMESTAMP_LEN + TAG_LEN],
+    macs: Macs,
+}
+
+/// The second handshake message.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Response {
+    header: Header,
+    sender_index: U32,
+    receiver_index: U32,
+    /// The responder's ephemeral public key.
+    pub ephemeral: [u8; KEY_LEN],
+    /// Nothing, sealed: proves that both have the same keys.
+    pub encrypted_nothing: [u8; TAG_LEN],
+    macs: Macs,
+}
+
+/// The answer to a handshake message under load.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CookieReply {
+    header: Header,
+    receiver_index: U32,
+    /// The nonce of the sealed cookie.
+    pub nonce: [u8; XNONCE_LEN],
+    /// The cookie, sealed.
+    pub encrypted_cookie: [u8; COOKIE_LEN + TAG_LEN],
+}
+
+/// The start of transport data. Ciphertext and tag follow.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct DataHeader {
+    header: Header,
+    receiver_index: U32,
+    counter: U64,
+}
+
+impl Initiation {
+    /// An initiation that is still to be filled in.
+    pub(super) fn blank(sender_index: u32) -> Self {
+        Self {
+            header: MessageType::Initiation.header(),
+            sender_index: U32::new(sender_index),
+            ephemeral: [0; KEY_LEN],
+            encrypted_static: [0; KEY_LEN + TAG_LEN],
+            encrypted_timestamp: [0; TIMESTAMP_LEN + TAG_LEN],
+            macs: Macs::default(),
+        }
+    }
+}
+
+impl Response {
+    /// A response that is still to be filled in.
+    pub(super) fn blank(sender_index: u32, receiver_index: u32) -> Self {
+        Self {
+            header: MessageType::Response.header(),
+            sender_index: U32::new(sender_index),
+            receiver_index: U32::new(receiver_index),
+            ephemeral: [0; KEY_LEN],
+            encrypted_nothing: [0; TAG_LEN],
+            macs: Macs::default(),
+        }
+    }
+
+    /// The index that the initiator gave to the handshake.
+    pub fn receiver_index(&self) -> u32 {
+        self.receiver_index.get()
+    }
+}
+
+impl CookieReply {
+    /// A cookie reply that is still to be filled in.
+    pub(super) fn blank(receiver_index: u32, nonce: [u8; XNONCE_LEN]) -> Self {
+        Self {
+            header: MessageType::CookieReply.header(),
+            receiver_index: U32::new(receiver_index),
+            nonce,
+            encrypted_cookie: [0; COOKIE_LEN + TAG_LEN],
+        }
+    }
+
+    /// The sender index of the message that this one answers.
+    pub fn receiver_index(&self) -> u32 {
+        self.receiver_index.get()
+    }
+}
+
+impl DataHeader {
+    /// The header of transport data.
+    pub fn new(receiver_index: u32, counter: u64) -> Self {
+        Self {
+            header: MessageType::Data.header(),
+            receiver_index: U32::new(receiver_index),
+            counter: U64::new(counter),
+        }
+    }
+
+    /// The index that the receiver gave to the session.
+    pub fn receiver_index(&self) -> u32 {
+        self.receiver_index.get()
+    }
+
+    /// The nonce of the AEAD.
+    pub fn counter(&self) -> u64 {
+        self.counter.get()
+    }
+}
+
+/// What initiation and response share: a sender index and two MACs at the end.
+pub trait HandshakeMessage: IntoBytes + Immutable {
+    /// The index that the sender gave to the handshake.
+    fn sender_index(&self) -> u32;
+
+    /// The two MACs.
+    fn macs(&self) -> &Macs;
+
+    /// The two MACs, to be filled in.
+    fn macs_mut(&mut self) -> &mut Macs;
+
+    /// The bytes that mac1 covers: all before it.
+    fn mac1_input(&self) -> &[u8] {
+        match self.as_bytes().split_last_chunk::<MACS_LEN>() {
+            Some((covered, _)) => covered,
+            None => &[],
+        }
+    }
+
+    /// The bytes that mac2 covers: all before it, mac1 included.
+    fn mac2_input(&self) -> &[u8] {
+        match self.as_bytes().split_last_chunk::<COOKIE_LEN>() {
+            Some((covered, _)) => covered,
+            None => &[],
+        }
+    }
+}
+
+impl HandshakeMessage for Initiation {
+    fn sender_index(&self) -> u32 {
+        self.sender_index.get()
+    }
+
+    fn macs(&self) -> &Macs {
+        &self.macs
+    }
+
+    fn macs_mut(&mut self) -> &mut Macs {
+        &mut self.macs
+    }
+}
+
+impl HandshakeMessage for Response {
+    fn sender_index(&self) -> u32 {
+        self.sender_index.get()
+    }
+
+    fn macs(&self) -> &Macs {
+        &self.macs
+    }
+
+    fn macs_mut(&mut self) -> &mut Macs {
+        &mut self.macs
+    }
+}
+
+/// A message, read where it lies.
+#[derive(Clone, Copy, Debug)]
+pub enum Message<'a> {
+    /// The first handshake message.
+    Initiation(&'a Initiation),
+    /// The second handshake message.
+    Response(&'a Response),
+    /// The answer to a handshake message under load.
+    CookieReply(&'a CookieReply),
+    /// Transport data: its header, then ciphertext and tag (at least 16 bytes).
+    Data(&'a DataHeader, &'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    /// Reads the payload of a UDP datagram.
+    ///
+    /// # Errors
+    ///
+    /// As [`MessageType::classify`]; fewer than four bytes are [`Drop::BadLength`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Drop> {
+        let header = bytes.first_chunk().ok_or(Drop::BadLength)?;
+        match MessageType::classify(*header, bytes.len())? {
+            MessageType::Initiation => exact(bytes).map(Message::Initiation),
+            MessageType::Response => exact(bytes).map(Message::Response),
+            MessageType::CookieReply => exact(bytes).map(Message::CookieReply),
+            MessageType::Data => DataHeader::ref_from_prefix(bytes)
+                .map(|(header, sealed)| Message::Data(header, sealed))
+                .map_err(|_| Drop::BadLength),
+        }
+    }
+}
+
+fn exact<M: FromBytes + KnownLayout + Immutable + Unaligned>(bytes: &[u8]) -> Result<&M, Drop> {
+    M::ref_from_bytes(bytes).map_err(|_| Drop::BadLength)
+}
