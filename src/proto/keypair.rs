@@ -1,1 +1,357 @@
 // SPDX-License-Identifier: GPL-2.0
+
+//! Sessions in use: the keys, how long and how often they may be used, and the three places
+//! that a session goes through (whitepaper, sections 6.1, 6.2 and 6.3).
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::consts::{
+    REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME_NS, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME_NS,
+    REKEY_ON_RECEIVE_NS,
+};
+use super::crypto::SymmetricKey;
+use super::noise::{Role, Session};
+use super::Drop;
+
+/// A message counter that nobody else has: the nonce of one encryption.
+///
+/// It cannot be copied, and the encryption takes it by value.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Nonce(u64);
+
+impl Nonce {
+    /// Uses the nonce up.
+    pub const fn consume(self) -> u64 {
+        self.0
+    }
+}
+
+/// Consecutive nonces for a run of packets. What is not used is lost, which does no harm.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NonceRange {
+    next: u64,
+    end: u64,
+}
+
+impl NonceRange {
+    /// The first nonce, for a log line.
+    pub const fn first(&self) -> u64 {
+        self.next
+    }
+
+    /// How many are left.
+    pub const fn remaining(&self) -> u64 {
+        self.end.saturating_sub(self.next)
+    }
+}
+
+impl Iterator for NonceRange {
+    type Item = Nonce;
+
+    fn next(&mut self) -> Option<Nonce> {
+        if self.next >= self.end {
+            return None;
+        }
+        let nonce = Nonce(self.next);
+        self.next = self.next.saturating_add(1);
+        Some(nonce)
+    }
+}
+
+/// The counter of the messages sent in a session.
+#[derive(Debug, Default)]
+pub struct SendCounter(AtomicU64);
+
+impl SendCounter {
+    /// A counter that has handed out all nonces below `next`. For a session, `next` is 0.
+    pub const fn starting_at(next: u64) -> Self {
+        Self(AtomicU64::new(next))
+    }
+
+    /// Takes `count` nonces, all or none: `None` if any of them would not lie below
+    /// [`REJECT_AFTER_MESSAGES`]. May be called on several CPUs at once.
+    pub fn reserve(&self, count: u64) -> Option<NonceRange> {
+        // Not a plain addition: refused attempts must not carry the counter over its end.
+        let next = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                next.checked_add(count)
+                    .filter(|end| *end <= REJECT_AFTER_MESSAGES)
+            })
+            .ok()?;
+        Some(NonceRange {
+            next,
+            end: next.saturating_add(count),
+        })
+    }
+
+    /// How many nonces were handed out.
+    pub fn sent(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a session of this age may neither send nor receive any more.
+pub const fn is_expired(age: u64) -> bool {
+    age >= REJECT_AFTER_TIME_NS
+}
+
+/// Whether a new handshake is due after sending: for the initiator by age, for both by count.
+pub const fn should_rekey_sender(age: u64, sent: u64, role: Role) -> bool {
+    sent > REKEY_AFTER_MESSAGES || (matches!(role, Role::Initiator) && age >= REKEY_AFTER_TIME_NS)
+}
+
+/// Whether a new handshake is due after receiving. To be done once per session
+/// ([`super::timers::TimerState::claim_last_minute`]).
+pub const fn should_rekey_receiver(age: u64, role: Role) -> bool {
+    matches!(role, Role::Initiator) && age >= REKEY_ON_RECEIVE_NS
+}
+
+/// The sending half of a session.
+#[derive(Debug)]
+pub struct Sending {
+    key: SymmetricKey,
+    valid: AtomicBool,
+    counter: SendCounter,
+}
+
+/// The receiving half of a session, without its replay window, which the driver keeps under a
+/// lock.
+#[derive(Debug)]
+pub struct Receiving {
+    key: SymmetricKey,
+    valid: AtomicBool,
+}
+
+/// A session in use. May be used on several CPUs at once.
+#[derive(Debug)]
+pub struct Keypair {
+    role: Role,
+    local_index: u32,
+    remote_index: u32,
+    birthdate: u64,
+    sending: Sending,
+    receiving: Receiving,
+}
+
+impl Keypair {
+    /// Puts a session to use.
+    pub fn new(session: Session, now: u64) -> Self {
+        Self {
+            role: session.role,
+            local_index: session.local_index,
+            remote_index: session.remote_index,
+            birthdate: now,
+            sending: Sending {
+                key: session.sending,
+                valid: AtomicBool::new(true),
+                counter: SendCounter::starting_at(0),
+            },
+            receiving: Receiving {
+                key: session.receiving,
+                valid: AtomicBool::new(true),
+            },
+        }
+    }
+
+    /// Who began the handshake.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The index under which our index table finds the session.
+    pub const fn local_index(&self) -> u32 {
+        self.local_index
+    }
+
+    /// The index that goes into the messages we send.
+    pub const fn remote_index(&self) -> u32 {
+        self.remote_index
+    }
+
+    /// The key for what we send. Only for nonces from [`Keypair::reserve`].
+    pub const fn sending_key(&self) -> &SymmetricKey {
+        &self.sending.key
+    }
+
+    /// The key for what we receive. Only after [`Keypair::check_receive`].
+    pub const fn receiving_key(&self) -> &SymmetricKey {
+        &self.receiving.key
+    }
+
+    /// Nanoseconds since the session was made.
+    pub const fn age(&self, now: u64) -> u64 {
+        now.saturating_sub(self.birthdate)
+    }
+
+    /// How many nonces were handed out.
+    pub fn sent(&self) -> u64 {
+        self.sending.counter.sent()
+    }
+
+    /// Whether nothing has stopped the sending half yet. Age is looked at only when nonces are
+    /// reserved.
+    pub fn can_send(&self) -> bool {
+        self.sending.valid.load(Ordering::Relaxed)
+    }
+
+    /// Takes nonces for a run of `count` packets. If that fails, the session never sends again
+    /// and a new handshake is due.
+    ///
+    /// # Errors
+    ///
+    /// [`Drop::KeyExpired`], [`Drop::CounterExhausted`].
+    pub fn reserve(&self, count: u64, now: u64) -> Result<NonceRange, Drop> {
+        if !self.can_send() {
+            return Err(Drop::KeyExpired);
+        }
+        if is_expired(self.age(now)) {
+            self.stop_sending();
+            return Err(Drop::KeyExpired);
+        }
+        self.sending.counter.reserve(count).ok_or_else(|| {
+            self.stop_sending();
+            Drop::CounterExhausted
+        })
+    }
+
+    /// Stops the sending half for good: the private key changed, or the machine was cloned.
+    pub fn stop_sending(&self) {
+        self.sending.valid.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a received packet may be decrypted at all. `received` is
+    /// [`super::replay::ReplayWindow::next`], which may be read without the lock here.
+    ///
+    /// # Errors
+    ///
+    /// [`Drop::KeyExpired`], [`Drop::CounterExhausted`]; the session never receives again then.
+    pub fn check_receive(&self, received: u64, now: u64) -> Result<(), Drop> {
+        if !self.receiving.valid.load(Ordering::Relaxed) {
+            return Err(Drop::KeyExpired);
+        }
+        let refused = if is_expired(self.age(now)) {
+            Drop::KeyExpired
+        } else if received >= REJECT_AFTER_MESSAGES {
+            Drop::CounterExhausted
+        } else {
+            return Ok(());
+        };
+        self.receiving.valid.store(false, Ordering::Relaxed);
+        Err(refused)
+    }
+
+    /// Whether sending with this session should start a new handshake.
+    pub fn rekey_after_send(&self, now: u64) -> bool {
+        self.can_send() && should_rekey_sender(self.age(now), self.sent(), self.role)
+    }
+
+    /// Whether receiving, with this as the current session, should start a new handshake.
+    pub fn rekey_after_receive(&self, now: u64) -> bool {
+        self.can_send() && should_rekey_receiver(self.age(now), self.role)
+    }
+}
+
+/// The three places of a peer's sessions.
+///
+/// - `current`: what we send with.
+/// - `previous`: what packets still under way may come in with.
+/// - `next`: a session that we made as responder and that the initiator has not confirmed yet
+///   by sending data. We must not send with it before.
+///
+/// `K` is a handle to a keypair: the driver keeps this under the peer's keypair lock and
+/// publishes `current` to its lockless readers after each change; tests use numbers. Every
+/// change returns the handles that fell out, which the driver removes from its index table.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Keypairs<K> {
+    /// What packets still under way may come in with.
+    pub previous: Option<K>,
+    /// What we send with.
+    pub current: Option<K>,
+    /// Not confirmed yet.
+    pub next: Option<K>,
+}
+
+/// The sessions that fell out of the three places.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub struct Retired<K>(pub [Option<K>; 3]);
+
+impl<K> Retired<K> {
+    fn new(first: Option<K>, second: Option<K>) -> Self {
+        Self([first, second, None])
+    }
+}
+
+impl<K> IntoIterator for Retired<K> {
+    type Item = K;
+    type IntoIter = core::iter::Flatten<core::array::IntoIter<Option<K>, 3>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter().flatten()
+    }
+}
+
+impl<K> Keypairs<K> {
+    /// No sessions.
+    pub const fn new() -> Self {
+        Self {
+            previous: None,
+            current: None,
+            next: None,
+        }
+    }
+
+    /// A new session, made by either role.
+    pub fn install(&mut self, keypair: K, role: Role) -> Retired<K> {
+        match role {
+            Role::Initiator => self.install_initiator(keypair),
+            Role::Responder => self.install_responder(keypair),
+        }
+    }
+
+    /// A session made as initiator: the response has confirmed it, so it is current at once. An
+    /// unconfirmed next becomes previous, because the peer may be sending with it; otherwise
+    /// current does.
+    pub fn install_initiator(&mut self, keypair: K) -> Retired<K> {
+        let current = self.current.replace(keypair);
+        match self.next.take() {
+            Some(next) => Retired::new(self.previous.replace(next), current),
+            None => Retired::new(core::mem::replace(&mut self.previous, current), None),
+        }
+    }
+
+    /// A session made as responder: it waits as next for the first packet. Previous goes, since
+    /// current may soon need its place.
+    pub fn install_responder(&mut self, keypair: K) -> Retired<K> {
+        Retired::new(self.next.replace(keypair), self.previous.take())
+    }
+
+    /// A packet was received with the session that `is_received` recognises. If that is next,
+    /// it becomes current and current becomes previous. `None`, and nothing done, if it is not.
+    pub fn confirm(&mut self, is_received: impl FnOnce(&K) -> bool) -> Option<Retired<K>> {
+        let next = self.next.take_if(|next| is_received(next))?;
+        let current = self.current.replace(next);
+        Some(Retired::new(
+            core::mem::replace(&mut self.previous, current),
+            None,
+        ))
+    }
+
+    /// Takes everything out.
+    pub fn clear(&mut self) -> Retired<K> {
+        Retired([self.next.take(), self.previous.take(), self.current.take()])
+    }
+
+    /// The sessions that sending must stop on when the private key changes or the machine was
+    /// cloned: next and current.
+    pub fn sending(&self) -> impl Iterator<Item = &K> {
+        self.next.iter().chain(&self.current)
+    }
+}
+
+impl<K> Default for Keypairs<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

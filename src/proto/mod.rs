@@ -9,7 +9,7 @@
 //! # Vocabulary
 //!
 //! - *initiation*, *response*, *cookie reply*, *transport data*: the four messages ([`messages`]).
-//! - *handshake slot*: the one handshake a peer may have in progress ([`noise::HandshakeSlot`]).
+//! - *handshake slot*: the one handshake a peer may have in progress ([`handshake::HandshakeSlot`]).
 //! - *session*, *keypair*: what a finished handshake yields ([`keypair`]).
 //! - *local index*, *remote index*: the 32-bit names that each side gave to the session.
 //! - *now*: nanoseconds of a clock that never goes back and counts suspended time (boottime).
@@ -23,6 +23,7 @@ pub mod consts;
 pub mod cookie;
 pub mod crypto;
 mod drop;
+pub mod handshake;
 pub mod kdf;
 pub mod keypair;
 pub mod messages;
