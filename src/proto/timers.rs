@@ -1,1 +1,502 @@
 // SPDX-License-Identifier: GPL-2.0
+
+//! The timers of a peer as data (whitepaper, section 6).
+//!
+//! The driver reports what happened ([`Event`]) and does what it is told ([`Actions`]). The
+//! only clock here is the `now` it hands in, the only randomness the jitter.
+//!
+//! # Deadlines and the driver's timers
+//!
+//! A deadline is a number in [`TimerState`]; the driver's timer is only what wakes us up to look
+//! at it. So an event on the data path moves or clears a deadline without touching the driver's
+//! timer, which may then fire early, find nothing due and be armed again for the rest. What must
+//! never happen is that it fires late or not at all: whenever it would, [`Actions::arm`] says
+//! when it has to. Deadlines are written before the wake-up time is read, and when the driver's
+//! timer fires they are read after the wake-up time is cleared, all sequentially consistent, so
+//! that of two CPUs doing these at once one sees the other.
+//!
+//! All of it may be called on several CPUs at once and in any context.
+
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use super::consts::{
+    KEEPALIVE_TIMEOUT_MS, MAX_INITIATIONS, NEW_HANDSHAKE_TIMEOUT_MS, NS_PER_MS, NS_PER_SEC,
+    REKEY_TIMEOUT_JITTER_MAX_MS, REKEY_TIMEOUT_MS, REKEY_TIMEOUT_NS, ZERO_KEY_MATERIAL_MS,
+};
+
+/// The five timers of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Timer {
+    /// No response to our initiation: send another, or give up.
+    RetransmitHandshake,
+    /// Data was received and nothing sent: send a keepalive.
+    SendKeepalive,
+    /// Data was sent and nothing received: start a new handshake.
+    NewHandshake,
+    /// No new session for long: erase all keys.
+    ZeroKeyMaterial,
+    /// Nothing was sent or received for the time the user has set: send a keepalive.
+    PersistentKeepalive,
+}
+
+impl Timer {
+    /// How many there are.
+    pub const COUNT: usize = 5;
+
+    /// Every timer, in the order of [`Timer::index`].
+    pub const ALL: [Timer; Timer::COUNT] = [
+        Timer::RetransmitHandshake,
+        Timer::SendKeepalive,
+        Timer::NewHandshake,
+        Timer::ZeroKeyMaterial,
+        Timer::PersistentKeepalive,
+    ];
+
+    /// A dense number from 0.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// What happened. One event per run of packets is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Transport data with something in it was handed to the socket.
+    DataSent,
+    /// Transport data was handed to the socket, but only keepalives, or the socket took none.
+    KeepaliveSent,
+    /// Transport data with something in it was received and authenticated.
+    DataReceived,
+    /// A keepalive was received and authenticated.
+    KeepaliveReceived,
+    /// An initiation is being sent.
+    InitiationSent,
+    /// A response is being sent; its session is installed.
+    ResponseSent,
+    /// An initiation was received, authenticated and committed.
+    InitiationReceived,
+    /// A response was received and authenticated; its session is installed.
+    ResponseReceived,
+    /// The first transport data of a session that we made as responder was received: reported
+    /// before [`Event::DataReceived`] or [`Event::KeepaliveReceived`] of the same packet.
+    SessionConfirmed,
+    /// The driver's timer fired.
+    Expired(Timer),
+    /// The interface was brought up.
+    Up,
+    /// The interface went down or the peer is being removed. The driver stops its own timers.
+    Down,
+}
+
+/// What to do now, in the order: arm, clear the source, purge, erase, send.
+#[must_use]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Actions {
+    /// Milliseconds until each of the driver's timers must fire; 0 leaves it as it is.
+    arm: [u32; Timer::COUNT],
+    flags: u8,
+}
+
+impl Actions {
+    const SEND_INITIATION: u8 = 1;
+    const SEND_KEEPALIVE: u8 = 1 << 1;
+    const PURGE_STAGED: u8 = 1 << 2;
+    const ZERO_KEYS: u8 = 1 << 3;
+    const CLEAR_SOURCE: u8 = 1 << 4;
+
+    /// Nothing to do: the usual case on the data path.
+    pub fn is_empty(&self) -> bool {
+        self.flags == 0 && self.arm == [0; Timer::COUNT]
+    }
+
+    /// The driver's timers to arm, whether or not they are armed already, and in how many
+    /// milliseconds they must fire. Not while the interface is down or the peer is going away.
+    pub fn arm(&self) -> impl Iterator<Item = (Timer, u32)> {
+        Timer::ALL
+            .into_iter()
+            .zip(self.arm)
+            .filter(|(_, ms)| *ms != 0)
+    }
+
+    /// Send an initiation, if [`TimerState::claim_initiation`] allows it.
+    pub const fn send_initiation(&self) -> bool {
+        self.flags & Self::SEND_INITIATION != 0
+    }
+
+    /// Send what is staged, or a keepalive if nothing is.
+    pub const fn send_keepalive(&self) -> bool {
+        self.flags & Self::SEND_KEEPALIVE != 0
+    }
+
+    /// Drop what is staged.
+    pub const fn purge_staged(&self) -> bool {
+        self.flags & Self::PURGE_STAGED != 0
+    }
+
+    /// Clear the handshake slot and all keypairs.
+    pub const fn zero_keys(&self) -> bool {
+        self.flags & Self::ZERO_KEYS != 0
+    }
+
+    /// Forget the source address that packets to the peer have: it may be what is wrong.
+    pub const fn clear_source(&self) -> bool {
+        self.flags & Self::CLEAR_SOURCE != 0
+    }
+
+    fn set(&mut self, flag: u8) {
+        self.flags |= flag;
+    }
+
+    fn set_arm(&mut self, timer: Timer, ms: u32) {
+        if let Some(slot) = self.arm.get_mut(timer.index()) {
+            *slot = ms.max(1);
+        }
+    }
+}
+
+/// How far the driver's timer may be behind its time before it is taken for lost.
+const LOST_AFTER_NS: u64 = 2 * NS_PER_SEC;
+
+/// One deadline and the wake-up that it relies on; see the module's documentation.
+#[derive(Debug, Default)]
+struct Deadline {
+    /// When it is due; 0 is never.
+    due: AtomicU64,
+    /// When the driver's timer will fire; 0 if it is not armed.
+    wakes: AtomicU64,
+}
+
+impl Deadline {
+    fn is_pending(&self) -> bool {
+        self.due.load(Ordering::Relaxed) != 0
+    }
+
+    fn cancel(&self) {
+        if self.is_pending() {
+            self.due.store(0, Ordering::SeqCst);
+        }
+    }
+
+    fn reset(&self) {
+        self.due.store(0, Ordering::SeqCst);
+        self.wakes.store(0, Ordering::SeqCst);
+    }
+
+    /// Sets the deadline. Gives the milliseconds to arm the driver's timer with, if it must be.
+    fn set(&self, now: u64, ms: u32) -> Option<u32> {
+        let due = now.saturating_add(u64::from(ms).saturating_mul(NS_PER_MS));
+        if self.due.load(Ordering::Relaxed) != due {
+            self.due.store(due, Ordering::SeqCst);
+        }
+        self.ensure_wake(now, due)
+    }
+
+    /// As [`Deadline::set`], but only if no deadline is set. False if one was.
+    fn set_if_idle(&self, now: u64, ms: impl FnOnce() -> u32) -> (bool, Option<u32>) {
+        if self.is_pending() {
+            return (false, None);
+        }
+        let due = now.saturating_add(u64::from(ms()).saturating_mul(NS_PER_MS));
+        match self
+            .due
+            .compare_exchange(0, due, Ordering::SeqCst, Ordering::Relaxed)
+        {
+            Ok(_) => (true, self.ensure_wake(now, due)),
+            Err(_) => (false, None),
+        }
+    }
+
+    fn ensure_wake(&self, now: u64, due: u64) -> Option<u32> {
+        let wakes = self.wakes.load(Ordering::SeqCst);
+        let armed = wakes != 0 && wakes <= due && now < wakes.saturating_add(LOST_AFTER_NS);
+        if armed {
+            return None;
+        }
+        self.wakes.store(due, Ordering::SeqCst);
+        let ms = due.saturating_sub(now).div_ceil(NS_PER_MS);
+        Some(u32::try_from(ms).unwrap_or(u32::MAX).max(1))
+    }
+
+    /// The driver's timer fired. Whether the deadline is due; if it lies ahead, the
+    /// milliseconds to arm the timer with again.
+    fn fired(&self, now: u64) -> (bool, Option<u32>) {
+        self.wakes.store(0, Ordering::SeqCst);
+        let due = self.due.load(Ordering::SeqCst);
+        if due == 0 {
+            return (false, None);
+        }
+        if now < due {
+            return (false, self.ensure_wake(now, due));
+        }
+        // Fails if it was moved or cancelled this very moment.
+        match self
+            .due
+            .compare_exchange(due, 0, Ordering::SeqCst, Ordering::SeqCst)
+        {
+            Ok(_) => (true, None),
+            Err(0) => (false, None),
+            Err(moved) => (false, self.ensure_wake(now, moved)),
+        }
+    }
+}
+
+/// All that a peer's timers know. See the module's documentation.
+#[derive(Debug, Default)]
+pub struct TimerState {
+    retransmit_handshake: Deadline,
+    send_keepalive: Deadline,
+    new_handshake: Deadline,
+    zero_key_material: Deadline,
+    persistent_keepalive: Deadline,
+    /// Retries since the last handshake that was not one.
+    attempts: AtomicU32,
+    /// Data was received again while a keepalive was already due.
+    need_another_keepalive: AtomicBool,
+    /// The handshake at 165 s was started for the current session.
+    sent_last_minute: AtomicBool,
+    /// Seconds; 0 is off.
+    persistent_interval: AtomicU16,
+    /// When an initiation or response was last sent; 0 is long ago.
+    last_handshake_sent: AtomicU64,
+}
+
+impl TimerState {
+    /// The state of a peer that has heard and sent nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes note of an event. `now` is in nanoseconds; `jitter` gives a random number of
+    /// milliseconds below its argument and is called only when one is needed.
+    pub fn on(&self, event: Event, now: u64, jitter: impl FnOnce(u32) -> u32) -> Actions {
+        let mut actions = Actions::default();
+        match event {
+            Event::DataSent => {
+                self.authenticated_sent(now, &mut actions);
+                let ms = || NEW_HANDSHAKE_TIMEOUT_MS.saturating_add(bounded(jitter));
+                let (_, arm) = self.new_handshake.set_if_idle(now, ms);
+                arm_if(&mut actions, Timer::NewHandshake, arm);
+            }
+            Event::KeepaliveSent => self.authenticated_sent(now, &mut actions),
+            Event::DataReceived => {
+                self.authenticated_received(now, &mut actions);
+                let (idle, arm) = self
+                    .send_keepalive
+                    .set_if_idle(now, || KEEPALIVE_TIMEOUT_MS);
+                arm_if(&mut actions, Timer::SendKeepalive, arm);
+                if !idle && !self.need_another_keepalive.load(Ordering::Relaxed) {
+                    self.need_another_keepalive.store(true, Ordering::Relaxed);
+                }
+            }
+            Event::KeepaliveReceived | Event::InitiationReceived => {
+                self.authenticated_received(now, &mut actions);
+            }
+            Event::InitiationSent => {
+                self.note_handshake_sent(now);
+                self.authenticated_sent(now, &mut actions);
+                let ms = REKEY_TIMEOUT_MS.saturating_add(bounded(jitter));
+                let arm = self.retransmit_handshake.set(now, ms);
+                arm_if(&mut actions, Timer::RetransmitHandshake, arm);
+            }
+            Event::ResponseSent => {
+                self.note_handshake_sent(now);
+                self.session_derived(now, &mut actions);
+                self.authenticated_sent(now, &mut actions);
+            }
+            Event::ResponseReceived => {
+                self.session_derived(now, &mut actions);
+                self.handshake_complete();
+                self.authenticated_received(now, &mut actions);
+            }
+            Event::SessionConfirmed => self.handshake_complete(),
+            Event::Expired(timer) => self.expired(timer, now, &mut actions),
+            Event::Up => {
+                self.reset();
+                if self.persistent_keepalive_interval() != 0 {
+                    actions.set(Actions::SEND_KEEPALIVE);
+                }
+            }
+            Event::Down => self.reset(),
+        }
+        actions
+    }
+
+    /// A new handshake is wanted for a reason other than a retry: there is no session, or it
+    /// is nearly used up. Starts the count of tries again, and says whether an initiation may
+    /// be sent now.
+    pub fn request_initiation(&self, now: u64) -> bool {
+        if self.attempts.load(Ordering::Relaxed) != 0 {
+            self.attempts.store(0, Ordering::Relaxed);
+        }
+        self.may_initiate(now)
+    }
+
+    /// Whether the last handshake message was sent long enough ago to send an initiation.
+    pub fn may_initiate(&self, now: u64) -> bool {
+        let last = self.last_handshake_sent.load(Ordering::Relaxed);
+        last == 0 || now.saturating_sub(last) >= REKEY_TIMEOUT_NS
+    }
+
+    /// As [`TimerState::may_initiate`], and if so, nobody else may for the time to come. To be
+    /// asked just before an initiation is made; report [`Event::InitiationSent`] when it is.
+    pub fn claim_initiation(&self, now: u64) -> bool {
+        let last = self.last_handshake_sent.load(Ordering::Relaxed);
+        (last == 0 || now.saturating_sub(last) >= REKEY_TIMEOUT_NS)
+            && self
+                .last_handshake_sent
+                .compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// A response is about to be made: it too holds back initiations, even if it fails.
+    pub fn note_handshake_sent(&self, now: u64) {
+        self.last_handshake_sent
+            .store(now.max(1), Ordering::Relaxed);
+    }
+
+    /// Lets the next initiation go out at once: the private key changed.
+    pub fn forget_handshake_sent(&self) {
+        self.last_handshake_sent.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether to start the handshake of [`super::keypair::Keypair::rekey_after_receive`]:
+    /// true once per session. Ask for the keypair only if [`Self::last_minute_is_due`].
+    pub fn claim_last_minute(&self) -> bool {
+        !self.sent_last_minute.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether [`TimerState::claim_last_minute`] was not claimed for the current session yet.
+    pub fn last_minute_is_due(&self) -> bool {
+        !self.sent_last_minute.load(Ordering::Relaxed)
+    }
+
+    /// How many retries were made since the last handshake that was not one.
+    pub fn attempts(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    /// Seconds between persistent keepalives; 0 if they are off.
+    pub fn persistent_keepalive_interval(&self) -> u16 {
+        self.persistent_interval.load(Ordering::Relaxed)
+    }
+
+    /// Sets the seconds between persistent keepalives; 0 turns them off. True if they were off
+    /// and are on now: then the driver sends one at once if the interface is up. Any other
+    /// change counts from the next packet on.
+    pub fn set_persistent_keepalive_interval(&self, seconds: u16) -> bool {
+        let before = self.persistent_interval.swap(seconds, Ordering::Relaxed);
+        before == 0 && seconds != 0
+    }
+
+    /// Any authenticated packet is on its way out.
+    fn authenticated_sent(&self, now: u64, actions: &mut Actions) {
+        self.send_keepalive.cancel();
+        self.traversal(now, actions);
+    }
+
+    /// Any authenticated packet came in.
+    fn authenticated_received(&self, now: u64, actions: &mut Actions) {
+        self.new_handshake.cancel();
+        self.traversal(now, actions);
+    }
+
+    /// Any authenticated packet, either way.
+    fn traversal(&self, now: u64, actions: &mut Actions) {
+        let seconds = self.persistent_keepalive_interval();
+        if seconds != 0 {
+            let ms = u32::from(seconds).saturating_mul(1000);
+            let arm = self.persistent_keepalive.set(now, ms);
+            arm_if(actions, Timer::PersistentKeepalive, arm);
+        }
+    }
+
+    /// There are new keys that will have to be erased.
+    fn session_derived(&self, now: u64, actions: &mut Actions) {
+        let arm = self.zero_key_material.set(now, ZERO_KEY_MATERIAL_MS);
+        arm_if(actions, Timer::ZeroKeyMaterial, arm);
+    }
+
+    /// Both sides have the session.
+    fn handshake_complete(&self) {
+        self.retransmit_handshake.cancel();
+        self.attempts.store(0, Ordering::Relaxed);
+        self.sent_last_minute.store(false, Ordering::Relaxed);
+    }
+
+    fn expired(&self, timer: Timer, now: u64, actions: &mut Actions) {
+        let (due, arm) = self.deadline(timer).fired(now);
+        arm_if(actions, timer, arm);
+        if !due {
+            return;
+        }
+        match timer {
+            Timer::RetransmitHandshake => self.retransmit(now, actions),
+            Timer::SendKeepalive => {
+                actions.set(Actions::SEND_KEEPALIVE);
+                if self.need_another_keepalive.swap(false, Ordering::Relaxed) {
+                    let arm = self.send_keepalive.set(now, KEEPALIVE_TIMEOUT_MS);
+                    arm_if(actions, timer, arm);
+                }
+            }
+            Timer::NewHandshake => {
+                self.attempts.store(0, Ordering::Relaxed);
+                actions.set(Actions::CLEAR_SOURCE | Actions::SEND_INITIATION);
+            }
+            Timer::ZeroKeyMaterial => actions.set(Actions::ZERO_KEYS),
+            Timer::PersistentKeepalive => {
+                if self.persistent_keepalive_interval() != 0 {
+                    actions.set(Actions::SEND_KEEPALIVE);
+                }
+            }
+        }
+    }
+
+    fn retransmit(&self, now: u64, actions: &mut Actions) {
+        let sent = self.attempts.load(Ordering::Relaxed).saturating_add(1);
+        if sent < MAX_INITIATIONS {
+            self.attempts.store(sent, Ordering::Relaxed);
+            actions.set(Actions::CLEAR_SOURCE | Actions::SEND_INITIATION);
+            return;
+        }
+        // The peer is given up, until there is something to send again.
+        self.send_keepalive.cancel();
+        actions.set(Actions::PURGE_STAGED);
+        // What is left of half a handshake goes in due time.
+        let (_, arm) = self
+            .zero_key_material
+            .set_if_idle(now, || ZERO_KEY_MATERIAL_MS);
+        arm_if(actions, Timer::ZeroKeyMaterial, arm);
+    }
+
+    fn reset(&self) {
+        for timer in Timer::ALL {
+            self.deadline(timer).reset();
+        }
+        self.attempts.store(0, Ordering::Relaxed);
+        self.need_another_keepalive.store(false, Ordering::Relaxed);
+        self.sent_last_minute.store(false, Ordering::Relaxed);
+        self.forget_handshake_sent();
+    }
+
+    fn deadline(&self, timer: Timer) -> &Deadline {
+        match timer {
+            Timer::RetransmitHandshake => &self.retransmit_handshake,
+            Timer::SendKeepalive => &self.send_keepalive,
+            Timer::NewHandshake => &self.new_handshake,
+            Timer::ZeroKeyMaterial => &self.zero_key_material,
+            Timer::PersistentKeepalive => &self.persistent_keepalive,
+        }
+    }
+}
+
+fn arm_if(actions: &mut Actions, timer: Timer, ms: Option<u32>) {
+    if let Some(ms) = ms {
+        actions.set_arm(timer, ms);
+    }
+}
+
+/// The jitter, whatever the source of randomness thinks of its bound.
+fn bounded(jitter: impl FnOnce(u32) -> u32) -> u32 {
+    jitter(REKEY_TIMEOUT_JITTER_MAX_MS).min(REKEY_TIMEOUT_JITTER_MAX_MS)
+}
