@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# Shared by the scripts beside it: where things are, how to speak, how to enter the root folder.
+# Source it; it runs nothing.
+
+TREE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+CACHE=${WGRS_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/wireguard_rs}
+ROOT=${WGRS_ROOT:-$CACHE/root}     # the Debian 13 folder: build root and guest root in one
+LOGS=$CACHE/log
+
+say() { printf '%s\n' "$*"; }
+warn() { printf '%s\n' "$*" >&2; }
+
+# die WHAT [WHAT-TO-DO]: ends the script with a plain message.
+die() {
+    printf '%s: %s\n' "$(basename -- "$0")" "$1" >&2
+    [ -z "${2:-}" ] || printf '  what to do: %s\n' "$2" >&2
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] || die "this needs root (mounts, chroot, package installation in $CACHE)" \
+        "run it as root, for example: sudo make ${MAKE_TARGET:-demo}"
+}
+
+# private_mounts "$@": runs the calling script again in a mount namespace of its own, so that every
+# mount it makes ends with it, however it ends. Call it as: private_mounts "$0" "$@"
+private_mounts() {
+    if [ -z "${WGRS_PRIVATE:-}" ]; then
+        WGRS_PRIVATE=1 exec unshare --mount --propagation private "$@"
+    fi
+    unset WGRS_PRIVATE
+}
+
+# mount_root: what a program inside the root folder needs. Only within private_mounts.
+# The checkout appears at /wgrs; that path is the same in the build root and in the guest.
+mount_root() {
+    mkdir -p "$ROOT/wgrs" "$ROOT/out" "$ROOT/cache"
+    mount --rbind /dev "$ROOT/dev"
+    mount -t proc proc "$ROOT/proc"
+    mount --bind "$TREE" "$ROOT/wgrs"
+}
+
+# kernel_version: the stock kernel of the root folder (the newest one, if there are more).
+kernel_version() {
+    local image
+    image=$(find "$ROOT/boot" -maxdepth 1 -name 'vmlinuz-*' 2>/dev/null | sort -V | tail -n 1)
+    [ -n "$image" ] || die "no kernel image in $ROOT/boot" "run scripts/setup"
+    printf '%s\n' "${image##*/vmlinuz-}"
+}
