@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+//! KTAP version 1, the output format of the kernel's own selftests.
+//!
+//! Format: `Documentation/dev-tools/ktap.rst`. One result line per test, the time it took as the
+//! line's diagnostic data; everything else is a `# ` comment.
+
+use std::time::Duration;
+
+/// How one test ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It held.
+    Ok,
+    /// It was not run, and why.
+    Skip(String),
+    /// It did not hold, and why.
+    Fail(String),
+}
+
+/// The two lines that open a run of `n` tests.
+pub fn header(n: usize) -> String {
+    format!("KTAP version 1\n1..{n}")
+}
+
+/// The result line of test number `n` (counted from 1).
+pub fn result(n: usize, name: &str, outcome: &Outcome, took: Duration) -> String {
+    let secs = took.as_secs_f64();
+    match outcome {
+        Outcome::Ok => format!("ok {n} {name} # {secs:.2} s"),
+        Outcome::Skip(why) => format!("ok {n} {name} # SKIP {}", one_line(why)),
+        Outcome::Fail(why) => format!("not ok {n} {name} # {secs:.2} s: {}", one_line(why)),
+    }
+}
+
+/// `text` as KTAP comment lines.
+pub fn comment(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out.push_str("# ");
+        out.push_str(line);
+    }
+    out
+}
+
+/// A result line ends at the first line break and `#` starts its diagnostics: keep both out.
+fn one_line(text: &str) -> String {
+    text.trim().replace(['\n', '\r'], " | ").replace('#', "%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let t = Duration::from_millis(1234);
+        assert_eq!(header(3), "KTAP version 1\n1..3");
+        assert_eq!(result(1, "a-b", &Outcome::Ok, t), "ok 1 a-b # 1.23 s");
+        assert_eq!(result(2, "c", &Outcome::Skip("no #1\n".into()), t), "ok 2 c # SKIP no %1");
+        assert_eq!(
+            result(3, "d", &Outcome::Fail("one\ntwo".into()), t),
+            "not ok 3 d # 1.23 s: one | two"
+        );
+        assert_eq!(comment("x\ny"), "# x\n# y");
+    }
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What the tests are made with. Nothing here knows a particular test.
+
+pub mod capture;
+pub mod cmd;
+pub mod kmsg;
+pub mod ktap;
+pub mod modules;
+pub mod netlink;
+pub mod netns;
+pub mod rtnl;
+pub mod runner;
+pub mod tool;
+pub mod topo;
+pub mod traffic;
+pub mod wgdev;
+pub mod wire;

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Which WireGuard modules are loaded.
+
+use super::cmd;
+use anyhow::{bail, Context, Result};
+use nix::errno::Errno;
+use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// The in-tree module's name.
+pub const INTREE: &str = "wireguard";
+/// Our module's name.
+pub const OURS: &str = "wireguard_rs";
+
+/// What a test wants loaded when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modules {
+    /// Nothing: the test loads and unloads by itself.
+    None,
+    /// The in-tree module.
+    Intree,
+    /// Ours in its place, as `wireguard`.
+    Ours,
+    /// The in-tree module, and ours beside it with `coexist=1`.
+    Both,
+}
+
+/// What the environment says about the modules under test.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// `WGRS_KO`: the path of `wireguard_rs.ko`.
+    pub ko: Option<PathBuf>,
+    /// `WGRS_IMPL=c`: the in-tree module stands in for ours (to develop the tests themselves).
+    pub stand_in: bool,
+}
+
+impl Env {
+    /// Reads the environment.
+    pub fn read() -> Self {
+        Env {
+            ko: std::env::var_os("WGRS_KO").map(PathBuf::from),
+            stand_in: std::env::var_os("WGRS_IMPL").is_some_and(|v| v == "c"),
+        }
+    }
+
+    /// Our module's file.
+    pub fn ko(&self) -> Result<&Path> {
+        self.ko.as_deref().context("this test needs our module: set WGRS_KO to wireguard_rs.ko")
+    }
+
+    /// Loads what `want` says; nothing of it is loaded before.
+    pub fn load(&self, want: Modules) -> Result<()> {
+        if matches!(want, Modules::Intree | Modules::Both) || self.stand_in && want == Modules::Ours {
+            cmd::run(&["modprobe", INTREE])?;
+        }
+        if !self.stand_in && matches!(want, Modules::Ours | Modules::Both) {
+            self.load_dependencies()?;
+            let params = if want == Modules::Both { "coexist=1" } else { "" };
+            self.load_ours(params).with_context(|| format!("load {OURS} {params}"))?;
+        }
+        Ok(())
+    }
+
+    /// Loads the modules that ours declares to depend on.
+    pub fn load_dependencies(&self) -> Result<()> {
+        let image = fs::read(self.ko()?)?;
+        for name in dependencies(&image) {
+            cmd::run(&["modprobe", &name])?;
+        }
+        Ok(())
+    }
+
+    /// Loads our module with these parameters; its dependencies are there.
+    pub fn load_ours(&self, params: &str) -> Result<(), Errno> {
+        let path = self.ko.as_deref().ok_or(Errno::ENOENT)?;
+        let file = File::open(path).map_err(|_| Errno::ENOENT)?;
+        let params = CString::new(params).map_err(|_| Errno::EINVAL)?;
+        finit_module(&file, &params, ModuleInitFlags::empty())
+    }
+}
+
+/// The `depends=` list in a module's `.modinfo`.
+fn dependencies(image: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"\0depends=";
+    let Some(at) = image.windows(KEY.len()).position(|w| w == KEY) else { return Vec::new() };
+    let list = image.get(at + KEY.len()..).unwrap_or(&[]);
+    let end = list.iter().position(|b| *b == 0).unwrap_or(0);
+    let list = String::from_utf8_lossy(list.get(..end).unwrap_or(&[])).into_owned();
+    list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// True if the module is loaded.
+pub fn loaded(name: &str) -> bool {
+    Path::new("/sys/module").join(name).join("refcnt").exists()
+}
+
+/// Unloads one module, which need not be loaded.
+pub fn unload(name: &str) -> Result<()> {
+    let c = CString::new(name)?;
+    match delete_module(&c, DeleteModuleFlags::O_NONBLOCK) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(e) => bail!("rmmod {name}: {e}"),
+    }
+    if loaded(name) {
+        bail!("{name} is still there after rmmod");
+    }
+    Ok(())
+}
+
+/// Unloads both modules.
+pub fn unload_all() -> Result<()> {
+    unload(OURS)?;
+    unload(INTREE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modinfo() {
+        let image = b"\x7fELF..\0license=GPL\0depends=udp_tunnel,libcurve25519\0name=x\0";
+        assert_eq!(dependencies(image), ["udp_tunnel", "libcurve25519"]);
+        assert!(dependencies(b"\0depends=\0").is_empty());
+        assert!(dependencies(b"nothing").is_empty());
+    }
+}

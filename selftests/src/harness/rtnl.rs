@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Links, addresses, routes and neighbours, set in-process over rtnetlink.
+//!
+//! In-process because a timed test in virtual time must not start programs (host file I/O lets
+//! the guest's clock jump), and because the load/unload test does it hundreds of times.
+
+use super::netlink::{attrs, Attrs, Netlink};
+use nix::errno::Errno;
+use std::net::IpAddr;
+
+const CREATE: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+
+/// A route netlink socket with the verbs the tests need. Acts on the namespace it was opened in.
+pub struct Rtnl(Netlink);
+
+/// `struct ifinfomsg` for link `index`, with `flags` set where `change` has a one.
+fn ifinfo(index: u32, flags: i32, change: i32) -> Vec<u8> {
+    let mut bytes = vec![0u8; 4];
+    bytes.extend_from_slice(&index.to_ne_bytes());
+    bytes.extend_from_slice(&flags.to_ne_bytes());
+    bytes.extend_from_slice(&change.to_ne_bytes());
+    bytes
+}
+
+fn octets(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
+}
+
+fn family(addr: IpAddr) -> u8 {
+    if addr.is_ipv4() {
+        libc::AF_INET as u8
+    } else {
+        libc::AF_INET6 as u8
+    }
+}
+
+impl Rtnl {
+    /// Opens a socket in the calling thread's namespace.
+    pub fn open() -> Result<Self, Errno> {
+        Ok(Rtnl(Netlink::route()?))
+    }
+
+    /// `ip link add NAME type KIND`.
+    pub fn link_add(&mut self, name: &str, kind: &str) -> Result<(), Errno> {
+        let mut body = Attrs::after(&ifinfo(0, 0, 0));
+        body.str(libc::IFLA_IFNAME, name).nest(libc::IFLA_LINKINFO, |info| {
+            info.str(libc::IFLA_INFO_KIND, kind);
+        });
+        self.0.request(libc::RTM_NEWLINK, CREATE, body.bytes()).map(drop)
+    }
+
+    /// `ip link add NAME type veth peer name PEER netns FD`, with given MAC addresses.
+    pub fn veth_add(
+        &mut self,
+        (name, mac): (&str, [u8; 6]),
+        (peer, peer_mac): (&str, [u8; 6]),
+        peer_ns: i32,
+    ) -> Result<(), Errno> {
+        const VETH_INFO_PEER: u16 = 1;
+        let mut body = Attrs::after(&ifinfo(0, 0, 0));
+        body.str(libc::IFLA_IFNAME, name).put(libc::IFLA_ADDRESS, &mac);
+        body.nest(libc::IFLA_LINKINFO, |info| {
+            info.str(libc::IFLA_INFO_KIND, "veth").nest(libc::IFLA_INFO_DATA, |data| {
+                let mut end = Attrs::after(&ifinfo(0, 0, 0));
+                end.str(libc::IFLA_IFNAME, peer).put(libc::IFLA_ADDRESS, &peer_mac);
+                end.u32(libc::IFLA_NET_NS_FD, peer_ns as u32);
+                data.put(VETH_INFO_PEER | 1 << 15, end.bytes());
+            });
+        });
+        self.0.request(libc::RTM_NEWLINK, CREATE, body.bytes()).map(drop)
+    }
+
+    /// The interface number of `name`.
+    pub fn index(&mut self, name: &str) -> Result<u32, Errno> {
+        let replies = self.get(name)?;
+        let index = replies.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes);
+        index.ok_or(Errno::ENODEV)
+    }
+
+    fn get(&mut self, name: &str) -> Result<Vec<u8>, Errno> {
+        let mut body = Attrs::after(&ifinfo(0, 0, 0));
+        body.str(libc::IFLA_IFNAME, name);
+        let replies = self.0.request(libc::RTM_GETLINK, 0, body.bytes())?;
+        replies.into_iter().next().map(|reply| reply.body).ok_or(Errno::ENODEV)
+    }
+
+    /// One attribute of link `name`, raw.
+    pub fn link_attr(&mut self, name: &str, kind: u16) -> Result<Option<Vec<u8>>, Errno> {
+        let body = self.get(name)?;
+        let list = attrs(body.get(16..).unwrap_or(&[]));
+        Ok(list.into_iter().find(|(k, _)| *k == kind).map(|(_, data)| data))
+    }
+
+    /// The link's 64-bit counters.
+    pub fn stats(&mut self, name: &str) -> Result<LinkStats, Errno> {
+        let data = self.link_attr(name, libc::IFLA_STATS64)?.ok_or(Errno::ENODATA)?;
+        let at = |n: usize| {
+            let bytes = data.get(n * 8..n * 8 + 8).and_then(|b| b.try_into().ok());
+            bytes.map_or(0, u64::from_ne_bytes)
+        };
+        Ok(LinkStats {
+            rx_packets: at(0),
+            tx_packets: at(1),
+            rx_bytes: at(2),
+            tx_bytes: at(3),
+            rx_errors: at(4),
+            tx_errors: at(5),
+            rx_dropped: at(6),
+            tx_dropped: at(7),
+        })
+    }
+
+    /// `ip link set NAME up|down`.
+    pub fn set_up(&mut self, name: &str, up: bool) -> Result<(), Errno> {
+        let index = self.index(name)?;
+        let body = ifinfo(index, if up { libc::IFF_UP } else { 0 }, libc::IFF_UP);
+        self.0.request(libc::RTM_NEWLINK, 0, &body).map(drop)
+    }
+
+    /// `ip link set NAME mtu MTU`.
+    pub fn set_mtu(&mut self, name: &str, mtu: u32) -> Result<(), Errno> {
+        let mut body = Attrs::after(&ifinfo(self.index(name)?, 0, 0));
+        body.u32(libc::IFLA_MTU, mtu);
+        self.0.request(libc::RTM_NEWLINK, 0, body.bytes()).map(drop)
+    }
+
+    /// `ip link set NAME netns FD`.
+    pub fn set_netns(&mut self, name: &str, ns: i32) -> Result<(), Errno> {
+        let mut body = Attrs::after(&ifinfo(self.index(name)?, 0, 0));
+        body.u32(libc::IFLA_NET_NS_FD, ns as u32);
+        self.0.request(libc::RTM_NEWLINK, 0, body.bytes()).map(drop)
+    }
+
+    /// `ip link del NAME`.
+    pub fn link_del(&mut self, name: &str) -> Result<(), Errno> {
+        let body = ifinfo(self.index(name)?, 0, 0);
+        self.0.request(libc::RTM_DELLINK, 0, &body).map(drop)
+    }
+
+    /// `ip addr add ADDR/CIDR dev NAME` (IPv6 without duplicate address detection).
+    pub fn addr_add(&mut self, name: &str, addr: IpAddr, cidr: u8) -> Result<(), Errno> {
+        self.addr(libc::RTM_NEWADDR, CREATE, name, addr, cidr)
+    }
+
+    /// `ip addr del ADDR/CIDR dev NAME`.
+    pub fn addr_del(&mut self, name: &str, addr: IpAddr, cidr: u8) -> Result<(), Errno> {
+        self.addr(libc::RTM_DELADDR, 0, name, addr, cidr)
+    }
+
+    fn addr(&mut self, cmd: u16, flags: i32, name: &str, ip: IpAddr, cidr: u8) -> Result<(), Errno> {
+        let index = self.index(name)?;
+        let nodad = if ip.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+        let mut header = vec![family(ip), cidr, nodad, 0];
+        header.extend_from_slice(&index.to_ne_bytes());
+        let mut body = Attrs::after(&header);
+        body.put(libc::IFA_LOCAL, &octets(ip)).put(libc::IFA_ADDRESS, &octets(ip));
+        self.0.request(cmd, flags, body.bytes()).map(drop)
+    }
+
+    /// A permanent neighbour entry, made or replaced.
+    pub fn neigh_set(&mut self, name: &str, addr: IpAddr, mac: [u8; 6]) -> Result<(), Errno> {
+        const NUD_PERMANENT: u16 = 0x80;
+        const NDA_DST: u16 = 1;
+        const NDA_LLADDR: u16 = 2;
+        let mut header = vec![family(addr), 0, 0, 0];
+        header.extend_from_slice(&self.index(name)?.to_ne_bytes());
+        header.extend_from_slice(&NUD_PERMANENT.to_ne_bytes());
+        header.extend_from_slice(&[0, 0]);
+        let mut body = Attrs::after(&header);
+        body.put(NDA_DST, &octets(addr)).put(NDA_LLADDR, &mac);
+        let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+        self.0.request(libc::RTM_NEWNEIGH, flags, body.bytes()).map(drop)
+    }
+
+    /// Gives the namespace behind `ns` a number as seen from this socket's namespace.
+    pub fn nsid_add(&mut self, ns: i32) -> Result<(), Errno> {
+        const NETNSA_NSID: u16 = 1;
+        const NETNSA_FD: u16 = 3;
+        let mut body = Attrs::after(&[0; 4]);
+        body.u32(NETNSA_NSID, u32::MAX).u32(NETNSA_FD, ns as u32);
+        match self.0.request(libc::RTM_NEWNSID, 0, body.bytes()) {
+            Err(Errno::EEXIST) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// How many other namespaces have a number as seen from this one. A number goes when its
+    /// namespace is taken down, so this tells of leaked ones.
+    pub fn nsid_count(&mut self) -> Result<usize, Errno> {
+        Ok(self.0.request(libc::RTM_GETNSID, libc::NLM_F_DUMP, &[0; 4])?.len())
+    }
+}
+
+/// Counters of a link (`struct rtnl_link_stats64`), the ones the tests look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct LinkStats {
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub rx_errors: u64,
+    pub tx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_dropped: u64,
+}

@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Runs tests: each in a process, PID, mount and network namespaces of its own, with a time bound,
+//! and with the kernel log, the devices, the namespaces and the modules checked afterwards.
+
+use super::capture::{write_pcap, Capture, Frames};
+use super::cmd;
+use super::kmsg::{self, Kmsg};
+use super::ktap::{self, Outcome};
+use super::modules::{self, Env, Modules};
+use super::netns;
+use super::topo::{Driver, Link, BY_TOOL, COEXIST, PLAIN};
+use anyhow::{bail, ensure, Context, Result};
+use nix::mount::{mount, MsFlags};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sched::{unshare, CloneFlags};
+use nix::sys::mman::{mlockall, MlockAllFlags};
+use nix::sys::signal::{kill, Signal};
+use nix::sys::wait::{waitpid, WaitStatus};
+use nix::unistd::{fork, ForkResult, Pid};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// The kind of guest a test needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Boot {
+    /// Several processors, the clock runs as usual.
+    Smp,
+    /// One processor, virtual time: idle time is jumped over, so hours take seconds.
+    Vtime,
+}
+
+/// Which implementation a test is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The in-tree module: the control.
+    C,
+    /// Ours.
+    Rs,
+}
+
+/// The body of a test.
+pub type Body = Box<dyn Fn(&Ctx) -> Result<()>>;
+
+/// One named test.
+pub struct Test {
+    /// Kebab-case, area first; `@c` or `@rs` at the end of a test that runs on both modules.
+    pub name: String,
+    /// Where it runs.
+    pub boot: Boot,
+    /// What is loaded when it starts.
+    pub modules: Modules,
+    /// Which implementation it is about.
+    pub subject: Subject,
+    /// The time it gets, on the guest's clock.
+    pub bound: Duration,
+    /// What it does.
+    pub body: Body,
+}
+
+/// What a test is told, and what it leaves for the case of a failure.
+pub struct Ctx {
+    /// The modules' whereabouts.
+    pub env: Env,
+    /// Which implementation the test is about.
+    pub subject: Subject,
+    pcap: bool,
+    kept: RefCell<Vec<(String, Frames, u32)>>,
+    running: RefCell<Vec<Capture>>,
+}
+
+impl Ctx {
+    /// Two ends of the driver under test in the role of `wireguard`, configured by `wg`.
+    pub fn by_tool(&self) -> [Driver; 2] {
+        [BY_TOOL; 2]
+    }
+
+    /// The same, configured by our own netlink client.
+    pub fn plain(&self) -> [Driver; 2] {
+        [PLAIN; 2]
+    }
+
+    /// The driver under test, and the in-tree driver as its peer. (Needs [`Modules::Both`].)
+    pub fn against_intree(&self) -> [Driver; 2] {
+        match self.subject {
+            Subject::Rs if !self.env.stand_in => [COEXIST, PLAIN],
+            _ => [PLAIN, PLAIN],
+        }
+    }
+
+    /// A line for the reader of the report.
+    pub fn note(&self, text: impl AsRef<str>) {
+        println!("{}", ktap::comment(text.as_ref()));
+    }
+
+    /// Keeps a capture's frames as NAME.pcap if the test fails. `linktype` as in pcap.
+    pub fn keep(&self, name: &str, frames: Frames, linktype: u32) {
+        self.kept.borrow_mut().push((name.to_owned(), frames, linktype));
+    }
+
+    /// With `--pcap`: watches the underlay for the length of the test.
+    pub fn auto_capture(&self, link: &Link) -> Result<()> {
+        if self.pcap {
+            let capture = Capture::start(link.end(0), "v0")?;
+            self.keep("underlay", capture.frames(), 1);
+            self.running.borrow_mut().push(capture);
+        }
+        Ok(())
+    }
+
+    fn save(&self, dir: &Path) -> Result<()> {
+        for (n, (name, frames, linktype)) in self.kept.borrow().iter().enumerate() {
+            let frames = frames.lock().expect("poisoned");
+            write_pcap(&dir.join(format!("{n}-{name}.pcap")), &frames, *linktype)?;
+        }
+        Ok(())
+    }
+}
+
+/// The error of a test that cannot run here.
+#[derive(Debug)]
+pub struct Skip(pub String);
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// How a run is made.
+pub struct Options {
+    /// Where to keep a failed test's artefacts.
+    pub out: Option<PathBuf>,
+    /// Capture the underlay of every tunnel.
+    pub pcap: bool,
+    /// Keep everything in memory (virtual time must not wait for the host's files).
+    pub lock_memory: bool,
+}
+
+/// Runs `tests` and gives the number of failures.
+pub fn run(tests: &[&Test], options: &Options) -> Result<usize> {
+    let env = Env::read();
+    modules::unload_all().context("a WireGuard module is in use before the first test")?;
+    // Needed by most tests; by hand, for guests in which the kernel finds no modprobe.
+    for module in ["veth", "tun"] {
+        cmd::try_run(&["modprobe", module], "")?;
+    }
+    println!("{}", ktap::header(tests.len()));
+    let mut failed = 0;
+    for (n, test) in tests.iter().enumerate() {
+        let start = Instant::now();
+        let (outcome, sound) = one(test, &env, options)?;
+        failed += usize::from(matches!(outcome, Outcome::Fail(_)));
+        println!("{}", ktap::result(n + 1, &test.name, &outcome, start.elapsed()));
+        if !sound {
+            println!("Bail out! the kernel is not fit for further tests");
+            return Ok(failed.max(1));
+        }
+    }
+    Ok(failed)
+}
+
+/// Runs one test; also tells whether the kernel is fit for the next.
+fn one(test: &Test, env: &Env, options: &Options) -> Result<(Outcome, bool)> {
+    let mut log = Kmsg::at_end()?;
+    let links = links()?;
+    kmsg::mark(&format!("start {}", test.name));
+    let dir = options.out.as_ref().map(|out| out.join(test.name.replace(['/', '@'], "_")));
+    let mut outcome = in_child(test.bound, || inside(test, env, options, dir.as_deref()))?;
+    let mut fail = |why: String| match &mut outcome {
+        Outcome::Fail(first) => first.push_str(&format!("\nalso: {why}")),
+        other => *other = Outcome::Fail(why),
+    };
+    let after = in_child(Duration::from_secs(90), || clean_up(&links))?;
+    if let Outcome::Fail(why) = &after {
+        fail(why.clone());
+    }
+    let lines = log.drain()?;
+    let bad: Vec<&String> = lines.iter().filter(|line| kmsg::is_bad(line)).collect();
+    if let [first, ..] = bad.as_slice() {
+        fail(format!("kernel log: {first} ({} such lines)", bad.len()));
+    }
+    if let (Outcome::Fail(_), Some(dir)) = (&outcome, &dir) {
+        fs::create_dir_all(dir)?;
+        fs::write(dir.join("kmsg.txt"), lines.join("\n") + "\n")?;
+    }
+    kmsg::mark(&format!("end {}", test.name));
+    // After a failed clean-up the next test would start on rubble.
+    Ok((outcome, after == Outcome::Ok))
+}
+
+/// The test's own process: loads the modules, makes the namespaces, runs the body.
+fn inside(test: &Test, env: &Env, options: &Options, dir: Option<&Path>) -> Result<()> {
+    if options.lock_memory {
+        mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context("mlockall")?;
+    }
+    env.load(test.modules)?;
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make / private")?;
+    netns::prepare()?;
+    let ctx = Ctx {
+        env: env.clone(),
+        subject: test.subject,
+        pcap: options.pcap,
+        kept: RefCell::default(),
+        running: RefCell::default(),
+    };
+    let result = (test.body)(&ctx);
+    if let (Err(_), Some(dir)) = (&result, dir) {
+        fs::create_dir_all(dir)?;
+        ctx.save(dir)?;
+    }
+    result
+}
+
+/// What must be true after every test, in the initial namespaces.
+fn clean_up(links_before: &BTreeSet<String>) -> Result<()> {
+    let limit = Duration::from_secs(30);
+    wait(limit, "namespaces of the test are still alive", || Ok(netns::leaked()? == 0))?;
+    netns::canary()?;
+    wait(limit, "namespaces are not taken down", || Ok(netns::leaked()? == 0))?;
+    modules::unload_all()?;
+    let after = links()?;
+    let more: Vec<&String> = after.difference(links_before).collect();
+    ensure!(more.is_empty(), "leaked links: {more:?}");
+    Ok(())
+}
+
+fn wait(limit: Duration, what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !done()? {
+        ensure!(start.elapsed() < limit, "{what} after {limit:?}");
+        sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn links() -> Result<BTreeSet<String>> {
+    let entries = fs::read_dir("/sys/class/net").context("/sys/class/net")?;
+    Ok(entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+}
+
+/// Runs `f` as the first process of a PID namespace, for at most `bound`. Whatever it started
+/// dies with it.
+fn in_child(bound: Duration, f: impl FnOnce() -> Result<()>) -> Result<Outcome> {
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    std::io::stdout().flush()?;
+    // SAFETY: this process has one thread, so the child may do anything.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            drop(reader);
+            let code = middle(writer, f);
+            std::process::exit(code)
+        }
+        ForkResult::Parent { child } => {
+            drop(writer);
+            let outcome = collect(reader, bound);
+            if outcome.is_none() {
+                let _ = kill(child, Signal::SIGKILL);
+            }
+            waitpid(child, None)?;
+            Ok(outcome.unwrap_or_else(|| Outcome::Fail(format!("not finished after {bound:?}"))))
+        }
+    }
+}
+
+/// Between the harness and the test: makes the PID namespace and waits for its first process.
+fn middle(writer: OwnedFd, f: impl FnOnce() -> Result<()>) -> i32 {
+    die_with_parent();
+    if unshare(CloneFlags::CLONE_NEWPID).is_err() {
+        return 1;
+    }
+    // SAFETY: still one thread.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => {
+            die_with_parent();
+            let ran = catch_unwind(AssertUnwindSafe(f));
+            let _ = std::io::stdout().flush();
+            let text = match ran {
+                Ok(Ok(())) => "ok".to_owned(),
+                Ok(Err(e)) => match e.downcast_ref::<Skip>() {
+                    Some(Skip(why)) => format!("skip{why}"),
+                    None => format!("fail{e:#}"),
+                },
+                Err(_) => "failthe test panicked (see above)".to_owned(),
+            };
+            let _ = std::fs::File::from(writer).write_all(text.as_bytes());
+            0
+        }
+        Ok(ForkResult::Parent { child }) => {
+            drop(writer);
+            reap(child)
+        }
+        Err(_) => 1,
+    }
+}
+
+fn die_with_parent() {
+    // SAFETY: prctl with plain values.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+}
+
+fn reap(child: Pid) -> i32 {
+    match waitpid(child, None) {
+        Ok(WaitStatus::Exited(_, code)) => code,
+        _ => 1,
+    }
+}
+
+/// Reads the test's verdict; `None` if it did not come in time.
+fn collect(reader: OwnedFd, bound: Duration) -> Option<Outcome> {
+    let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(bound.as_millis() as i32).unwrap_or(PollTimeout::MAX);
+    if poll(&mut fds, timeout).ok()? == 0 {
+        return None;
+    }
+    let mut text = String::new();
+    let _ = std::fs::File::from(reader).read_to_string(&mut text);
+    Some(verdict(&text))
+}
+
+fn verdict(text: &str) -> Outcome {
+    if text == "ok" {
+        Outcome::Ok
+    } else if let Some(why) = text.strip_prefix("skip") {
+        Outcome::Skip(why.to_owned())
+    } else if let Some(why) = text.strip_prefix("fail") {
+        Outcome::Fail(why.to_owned())
+    } else {
+        Outcome::Fail("the test's process died without a verdict".to_owned())
+    }
+}
+
+/// True if `name` is meant by `pattern`: a part of it, or with `*` the whole.
+pub fn matches(name: &str, pattern: &str) -> bool {
+    if !pattern.contains('*') {
+        return name.contains(pattern);
+    }
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or("")) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// Sleeps, on the guest's clock, until `start + offset`.
+pub fn until(start: Instant, offset: Duration) {
+    sleep((start + offset).saturating_duration_since(Instant::now()));
+}
+
+/// An error unless `value` lies in `low..=high`; `what` names it.
+pub fn within(what: &str, value: Duration, low: f64, high: f64) -> Result<()> {
+    let secs = value.as_secs_f64();
+    if !(low..=high).contains(&secs) {
+        bail!("{what}: {secs:.3} s, wanted {low} to {high} s");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        assert!(matches("basic-ping-v4@rs", "ping"));
+        assert!(!matches("basic-ping-v4@rs", "pong"));
+        assert!(matches("basic-ping-v4@rs", "basic*@rs"));
+        assert!(matches("basic-ping-v4@rs", "*"));
+        assert!(!matches("basic-ping-v4@rs", "basic*@c"));
+        assert!(!matches("basic-ping-v4@rs", "ping*"));
+        assert!(matches("abab", "*ab*ab"));
+        assert!(!matches("ab", "ab*ab"));
+    }
+
+    #[test]
+    fn verdicts() {
+        assert_eq!(verdict("ok"), Outcome::Ok);
+        assert_eq!(verdict("skipx"), Outcome::Skip("x".into()));
+        assert_eq!(verdict("faily"), Outcome::Fail("y".into()));
+        assert!(matches!(verdict(""), Outcome::Fail(_)));
+    }
+
+    #[test]
+    fn ranges() {
+        assert!(within("t", Duration::from_secs(5), 5.0, 5.3).is_ok());
+        assert!(within("t", Duration::from_secs(6), 5.0, 5.3).is_err());
+    }
+}

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The scene of most tests: two namespaces, a veth pair between them, a tunnel over it.
+//!
+//! End 0 has the device `wg0`, end 1 `wg1`; the veth ends are `v0` and `v1`. Addresses, with the
+//! end's number plus one as the last part: outside 192.0.2.N and 2001:db8::N, inside 10.9.0.N and
+//! fd09::N. The underlay's neighbour entries are fixed, so that there is no ARP in captures and
+//! an end can be silenced ([`Link::mute`]) without the other's stack noticing.
+
+use super::capture::Capture;
+use super::cmd;
+use super::netns::Netns;
+use super::rtnl::Rtnl;
+use super::runner::Ctx;
+use super::tool;
+use super::wgdev::{random_key, Device, DeviceConf, Key, Peer, PeerConf, Wg};
+use anyhow::{ensure, Context, Result};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// A WireGuard implementation, and how to talk to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// The link kind; empty for wireguard-go.
+    pub kind: &'static str,
+    /// Configure with `wg`, not with our own netlink client.
+    pub by_tool: bool,
+}
+
+/// Whichever driver has the name `wireguard`, configured by our own netlink client.
+pub const PLAIN: Driver = Driver { kind: "wireguard", by_tool: false };
+/// The same, configured by `wg`.
+pub const BY_TOOL: Driver = Driver { kind: "wireguard", by_tool: true };
+/// Ours, loaded with `coexist=1`.
+pub const COEXIST: Driver = Driver { kind: "wireguard_rs", by_tool: false };
+/// wireguard-go on a TUN device.
+pub const GO: Driver = Driver { kind: "", by_tool: true };
+
+/// Outside address of end `n`.
+pub fn outer(v6: bool, n: u8) -> IpAddr {
+    if v6 {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(n) + 1).into()
+    } else {
+        Ipv4Addr::new(192, 0, 2, n + 1).into()
+    }
+}
+
+/// Inside address of end `n`.
+pub fn inner(v6: bool, n: u8) -> IpAddr {
+    if v6 {
+        Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, u16::from(n) + 1).into()
+    } else {
+        Ipv4Addr::new(10, 9, 0, n + 1).into()
+    }
+}
+
+/// The UDP port that end `n` listens on.
+pub fn port(n: u8) -> u16 {
+    51820 + u16::from(n)
+}
+
+/// The veth end's MAC address.
+pub fn mac(n: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, n + 1]
+}
+
+/// The names of end `n`'s WireGuard device and veth end.
+pub fn names(n: u8) -> (&'static str, &'static str) {
+    if n == 0 { ("wg0", "v0") } else { ("wg1", "v1") }
+}
+
+/// Two namespaces joined by a veth pair.
+pub struct Link {
+    /// The namespaces.
+    pub ns: [Netns; 2],
+    rt: [Rtnl; 2],
+}
+
+impl Link {
+    /// Makes namespaces `a` and `b` and the pair, up and addressed.
+    pub fn new() -> Result<Self> {
+        let ns = [Netns::new("a")?, Netns::new("b")?];
+        let mut rt = [ns[0].rtnl()?, ns[1].rtnl()?];
+        rt[0].veth_add(("v0", mac(0)), ("v1", mac(1)), ns[1].fd()).context("add veth")?;
+        for n in 0..2u8 {
+            let (_, veth) = names(n);
+            let rt = &mut rt[usize::from(n)];
+            ns[usize::from(n)].run(|| {
+                // No router solicitations in captures.
+                fs::write(format!("/proc/sys/net/ipv6/conf/{veth}/accept_ra"), "0").ok();
+                Ok(())
+            })?;
+            rt.set_up(veth, true)?;
+            for (v6, cidr) in [(false, 24), (true, 64)] {
+                rt.addr_add(veth, outer(v6, n), cidr)?;
+            }
+        }
+        let mut link = Link { ns, rt };
+        link.mute(0, false)?;
+        link.mute(1, false)?;
+        Ok(link)
+    }
+
+    /// From now on the other end's stack does not see (`on`), or sees again, what end `n` sends
+    /// over the veth: it goes to a wrong MAC address. Captures on either side still see it.
+    pub fn mute(&mut self, n: u8, on: bool) -> Result<()> {
+        let other = 1 - n;
+        let to = if on { [2, 0, 0, 0, 0, 0xee] } else { mac(other) };
+        let (_, veth) = names(n);
+        for v6 in [false, true] {
+            self.rt[usize::from(n)].neigh_set(veth, outer(v6, other), to)?;
+        }
+        Ok(())
+    }
+
+    /// The route netlink socket of end `n`.
+    pub fn rt(&mut self, n: u8) -> &mut Rtnl {
+        &mut self.rt[usize::from(n)]
+    }
+
+    /// The namespace of end `n`.
+    pub fn end(&self, n: u8) -> &Netns {
+        &self.ns[usize::from(n)]
+    }
+}
+
+/// The way to a device's configuration.
+enum Config {
+    Netlink(Wg),
+    Tool,
+}
+
+/// One end of a tunnel.
+pub struct End {
+    config: Config,
+    n: u8,
+    /// Its private key.
+    pub private_key: Key,
+    /// Its public key.
+    pub public_key: Key,
+}
+
+impl End {
+    /// Makes the device of end `n` in its namespace, gives it a fresh key and its port, and
+    /// brings it up with its inside addresses.
+    pub fn new(link: &mut Link, n: u8, driver: Driver, mtu: Option<u32>) -> Result<Self> {
+        let (name, _) = names(n);
+        if driver == GO {
+            start_go(link.end(n), name)?;
+        } else {
+            let made = link.rt(n).link_add(name, driver.kind);
+            made.with_context(|| format!("ip link add {name} type {}", driver.kind))?;
+        }
+        let config = if driver.by_tool {
+            Config::Tool
+        } else {
+            Config::Netlink(Wg::open(link.end(n), driver.kind)?)
+        };
+        let private_key = random_key();
+        let mut end = End { config, n, private_key, public_key: [0; 32] };
+        end.set(
+            link,
+            &DeviceConf {
+                private_key: Some(private_key),
+                listen_port: Some(port(n)),
+                ..DeviceConf::default()
+            },
+        )?;
+        end.public_key = end.get(link)?.public_key.context("device tells no public key")?;
+        if let Some(mtu) = mtu {
+            link.rt(n).set_mtu(name, mtu)?;
+        }
+        link.rt(n).addr_add(name, inner(false, n), 24)?;
+        link.rt(n).addr_add(name, inner(true, n), 64)?;
+        link.rt(n).set_up(name, true).with_context(|| format!("ip link set {name} up"))?;
+        Ok(end)
+    }
+
+    /// Configures the device.
+    pub fn set(&mut self, link: &Link, conf: &DeviceConf) -> Result<()> {
+        let (name, _) = names(self.n);
+        match &mut self.config {
+            Config::Netlink(wg) => Ok(wg.set(name, conf)?),
+            Config::Tool => tool::set(link.end(self.n), name, conf),
+        }
+    }
+
+    /// Configures one peer.
+    pub fn set_peer(&mut self, link: &Link, peer: PeerConf) -> Result<()> {
+        self.set(link, &DeviceConf { peers: vec![peer], ..DeviceConf::default() })
+    }
+
+    /// The device's state.
+    pub fn get(&mut self, link: &Link) -> Result<Device> {
+        let (name, _) = names(self.n);
+        match &mut self.config {
+            Config::Netlink(wg) => Ok(wg.get(name)?),
+            Config::Tool => tool::get(link.end(self.n), name),
+        }
+    }
+
+    /// The state of its only peer.
+    pub fn peer(&mut self, link: &Link) -> Result<Peer> {
+        self.get(link)?.peers.into_iter().next().context("no peer")
+    }
+}
+
+/// Starts wireguard-go on a TUN device called `name`; it ends with the test's PID namespace.
+fn start_go(ns: &Netns, name: &str) -> Result<()> {
+    if !Path::new("/dev/net/tun").exists() {
+        cmd::run(&["modprobe", "tun"])?;
+    }
+    ns.run(|| {
+        Command::new("wireguard-go")
+            .args(["-f", name])
+            .env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1")
+            .env("LOG_LEVEL", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("start wireguard-go")?;
+        Ok(())
+    })?;
+    let socket = format!("/run/wireguard/{name}.sock");
+    let start = Instant::now();
+    while !Path::new(&socket).exists() {
+        ensure!(start.elapsed() < Duration::from_secs(20), "wireguard-go made no {socket}");
+        sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// How a tunnel is to be set up.
+#[derive(Clone, Debug)]
+pub struct Opts {
+    /// The implementation of each end.
+    pub drivers: [Driver; 2],
+    /// IPv6 outside.
+    pub v6: bool,
+    /// Each end's preshared key for the other.
+    pub psk: [Option<Key>; 2],
+    /// Which ends are told the other's endpoint.
+    pub endpoints: [bool; 2],
+    /// Each end's persistent keepalive in seconds.
+    pub keepalive: [Option<u16>; 2],
+    /// The MTU of both devices, if not the default.
+    pub mtu: Option<u32>,
+}
+
+impl Opts {
+    /// Both endpoints known, IPv4 outside, nothing special.
+    pub fn new(drivers: [Driver; 2]) -> Self {
+        Opts {
+            drivers,
+            v6: false,
+            psk: [None; 2],
+            endpoints: [true; 2],
+            keepalive: [None; 2],
+            mtu: None,
+        }
+    }
+}
+
+/// Two namespaces with a configured tunnel between them, no handshake done yet.
+pub struct Tunnel {
+    /// The underlay.
+    pub link: Link,
+    /// The tunnel's ends.
+    pub ends: [End; 2],
+}
+
+impl Tunnel {
+    /// Sets it up.
+    pub fn new(ctx: &Ctx, opts: &Opts) -> Result<Self> {
+        let mut link = Link::new()?;
+        let mut ends = [
+            End::new(&mut link, 0, opts.drivers[0], opts.mtu)?,
+            End::new(&mut link, 1, opts.drivers[1], opts.mtu)?,
+        ];
+        let keys = [ends[0].public_key, ends[1].public_key];
+        for n in 0..2u8 {
+            let (own, other) = (usize::from(n), usize::from(1 - n));
+            let peer = PeerConf {
+                public_key: keys[other],
+                preshared_key: opts.psk[own],
+                endpoint: opts.endpoints[own]
+                    .then(|| SocketAddr::new(outer(opts.v6, 1 - n), port(1 - n))),
+                keepalive: opts.keepalive[own],
+                flags: 0,
+                allowed_ips: vec![(inner(false, 1 - n), 32), (inner(true, 1 - n), 128)],
+            };
+            ends[own].set_peer(&link, peer)?;
+        }
+        ctx.auto_capture(&link)?;
+        Ok(Tunnel { link, ends })
+    }
+
+    /// The namespace of end `n`.
+    pub fn ns(&self, n: u8) -> &Netns {
+        self.link.end(n)
+    }
+
+    /// The route netlink socket of end `n`.
+    pub fn rt(&mut self, n: u8) -> &mut Rtnl {
+        self.link.rt(n)
+    }
+
+    /// See [`Link::mute`].
+    pub fn mute(&mut self, n: u8, on: bool) -> Result<()> {
+        self.link.mute(n, on)
+    }
+
+    /// The state of end `n`'s only peer.
+    pub fn peer(&mut self, n: u8) -> Result<Peer> {
+        self.ends[usize::from(n)].peer(&self.link)
+    }
+
+    /// Sets values on end `n`'s peer (its public key is filled in).
+    pub fn set_peer(&mut self, n: u8, mut conf: PeerConf) -> Result<()> {
+        conf.public_key = self.ends[usize::from(1 - n)].public_key;
+        self.ends[usize::from(n)].set_peer(&self.link, conf)
+    }
+
+    /// Watches end `n`'s side of the underlay.
+    pub fn watch(&self, ctx: &Ctx, n: u8) -> Result<Capture> {
+        let (_, veth) = names(n);
+        let capture = Capture::start(self.ns(n), veth)?;
+        ctx.keep(veth, capture.frames(), 1);
+        Ok(capture)
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The guest-side tests of wireguard_rs: named tests, run as root on the kernel under test.
+
+mod harness;
+mod tests;
+
+use anyhow::{bail, Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use harness::runner::{matches, run, Boot, Options, Test};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+/// Set in the second life of a virtual-time run (see [`to_tmpfs`]).
+const COPIED: &str = "WGRS_SELFTESTS_COPIED";
+
+#[derive(Parser)]
+#[command(about, version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Print every test's name and the kind of boot it needs.
+    List {
+        /// Parts of names, or globs with `*`; none means all.
+        patterns: Vec<String>,
+    },
+    /// Run the tests that belong to this boot. Needs root; meant for a guest.
+    Run {
+        /// The kind of guest this is.
+        #[arg(long)]
+        boot: Boot,
+        /// Where to keep the artefacts of failed tests.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Capture the underlay of every tunnel (kept with a failed test's artefacts).
+        #[arg(long)]
+        pcap: bool,
+        /// Parts of names, or globs with `*`; none means all.
+        patterns: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match real_main() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("wgrs-selftests: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn chosen<'a>(all: &'a [Test], patterns: &[String]) -> Vec<&'a Test> {
+    let wanted = |t: &&Test| patterns.is_empty() || patterns.iter().any(|p| matches(&t.name, p));
+    all.iter().filter(wanted).collect()
+}
+
+fn real_main() -> Result<bool> {
+    let all = tests::all();
+    match Cli::parse().verb {
+        Verb::List { patterns } => {
+            for test in chosen(&all, &patterns) {
+                let boot = test.boot.to_possible_value().context("unnamed boot")?;
+                println!("{}\t{}", test.name, boot.get_name());
+            }
+            Ok(true)
+        }
+        Verb::Run { boot, out, pcap, patterns } => {
+            if boot == Boot::Vtime {
+                to_tmpfs()?;
+            }
+            let mut tests = chosen(&all, &patterns);
+            tests.retain(|test| test.boot == boot);
+            if tests.is_empty() {
+                bail!("no test of this boot matches");
+            }
+            let options = Options { out, pcap, lock_memory: boot == Boot::Vtime };
+            Ok(run(&tests, &options)? == 0)
+        }
+    }
+}
+
+/// Goes on as a copy of this program on a tmpfs: under virtual time the clock jumps while the
+/// guest waits for the host's files, and pages of a program are read when first touched.
+fn to_tmpfs() -> Result<()> {
+    if std::env::var_os(COPIED).is_some() {
+        return Ok(());
+    }
+    let copy = "/run/wgrs-selftests";
+    std::fs::copy("/proc/self/exe", copy).with_context(|| copy.to_owned())?;
+    Err(Command::new(copy).args(std::env::args_os().skip(1)).env(COPIED, "1").exec())
+        .context("start the copy on tmpfs")
+}

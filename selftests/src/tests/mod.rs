@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The tests, one file per area.
+
+mod basic;
+
+use crate::harness::modules::Modules;
+use crate::harness::runner::{Boot, Ctx, Subject, Test};
+use anyhow::Result;
+use std::time::Duration;
+
+/// Every test, in the order in which they run.
+pub fn all() -> Vec<Test> {
+    let mut list = Vec::new();
+    basic::register(&mut list);
+    list
+}
+
+/// A test of the module in the role of `wireguard`, as `NAME@c` and `NAME@rs`.
+fn drop_in(
+    list: &mut Vec<Test>,
+    name: &str,
+    secs: u64,
+    body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
+) {
+    for (suffix, subject, modules) in
+        [("c", Subject::C, Modules::Intree), ("rs", Subject::Rs, Modules::Ours)]
+    {
+        list.push(Test {
+            name: format!("{name}@{suffix}"),
+            boot: Boot::Smp,
+            modules,
+            subject,
+            bound: Duration::from_secs(secs),
+            body: Box::new(body),
+        });
+    }
+}
+
+/// A test of the module beside the in-tree one, which may be its peer; as `NAME@c` and `NAME@rs`.
+fn side_by_side(
+    list: &mut Vec<Test>,
+    name: &str,
+    boot: Boot,
+    secs: u64,
+    body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
+) {
+    for (suffix, subject, modules) in
+        [("c", Subject::C, Modules::Intree), ("rs", Subject::Rs, Modules::Both)]
+    {
+        list.push(Test {
+            name: format!("{name}@{suffix}"),
+            boot,
+            modules,
+            subject,
+            bound: Duration::from_secs(secs),
+            body: Box::new(body),
+        });
+    }
+}
