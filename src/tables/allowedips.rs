@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Allowed IPs: which peer an inner address belongs to (whitepaper, section 2, cryptokey routing).
+//!
+//! [`AllowedIps`] is what the data path reads, [`AllowedIpsWriter`] what the configuration changes.
+//! There is exactly one writer per table and its methods take `&mut self`: whoever can change the
+//! table has, by construction, locked out everybody else who could.
+
+mod trie;
+
+#[cfg(test)]
+mod tests;
+
+use core::{net::IpAddr, ptr};
+
+use crate::kapi::{
+    alloc::{AllocError, Flags},
+    rbtree::{RBTree, RBTreeNode},
+    sync::rcu::{Guard, RcuArc, RcuRef},
+};
+use trie::Trie;
+
+/// An IP network in canonical form: all bits behind the prefix are zero.
+///
+/// IPv4-mapped IPv6 addresses are ordinary IPv6 addresses here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    addr: IpAddr,
+    cidr: u8,
+}
+
+impl Prefix {
+    /// The network of `addr` with `cidr` leading bits; the other bits of `addr` are dropped.
+    ///
+    /// [`None`] if the address does not have that many bits.
+    pub fn new(addr: IpAddr, cidr: u8) -> Option<Self> {
+        let addr = match addr {
+            IpAddr::V4(_) if cidr > 32 => return None,
+            IpAddr::V6(_) if cidr > 128 => return None,
+            IpAddr::V4(addr) => IpAddr::V4(trie::mask(u32::from(addr), cidr.into()).into()),
+            IpAddr::V6(addr) => IpAddr::V6(trie::mask(u128::from(addr), cidr.into()).into()),
+        };
+        Some(Self { addr, cidr })
+    }
+
+    /// The same from an address in network order, of 4 bytes (IPv4) or 16 (IPv6).
+    ///
+    /// [`None`] for any other length, and as in [`Prefix::new`].
+    pub fn from_bytes(addr: &[u8], cidr: u8) -> Option<Self> {
+        let addr = if let Ok(v4) = <[u8; 4]>::try_from(addr) {
+            IpAddr::from(v4)
+        } else {
+            IpAddr::from(<[u8; 16]>::try_from(addr).ok()?)
+        };
+        Self::new(addr, cidr)
+    }
+
+    /// The network's address.
+    pub fn addr(&self) -> IpAddr {
+        self.addr
+    }
+
+    /// The number of leading bits that count: at most 32 (IPv4) or 128 (IPv6).
+    pub fn cidr(&self) -> u8 {
+        self.cidr
+    }
+}
+
+/// The readers' side: finds the peer that owns the longest prefix of an address.
+///
+/// Every prefix holds a reference to its peer.
+pub struct AllowedIps<P: Send + Sync + 'static> {
+    v4: Trie<u32, P>,
+    v6: Trie<u128, P>,
+}
+
+impl<P: Send + Sync + 'static> AllowedIps<P> {
+    /// Makes an empty table and the only handle that can change it.
+    #[expect(clippy::new_ret_no_self, reason = "the two halves are made together")]
+    pub fn new(flags: Flags) -> Result<(RcuArc<Self>, AllowedIpsWriter<P>), AllocError> {
+        let table = RcuArc::new(
+            Self {
+                v4: Trie::new(),
+                v6: Trie::new(),
+            },
+            flags,
+        )?;
+        let writer = AllowedIpsWriter {
+            table: table.clone(),
+            lists: RBTree::new(),
+            next_seq: 1,
+        };
+        Ok((table, writer))
+    }
+
+    /// Finds the owner of `addr`. Any context; takes no lock and no reference.
+    pub fn lookup<'g>(&'g self, guard: &'g Guard, addr: IpAddr) -> Option<RcuRef<'g, P>> {
+        match addr {
+            IpAddr::V4(addr) => self.v4.lookup(guard, addr.into()),
+            IpAddr::V6(addr) => self.v6.lookup(guard, addr.into()),
+        }
+    }
+
+    /// [`AllowedIps::lookup`] for an IPv4 address in network order.
+    pub fn lookup_v4<'g>(&'g self, guard: &'g Guard, addr: [u8; 4]) -> Option<RcuRef<'g, P>> {
+        self.v4.lookup(guard, u32::from_be_bytes(addr))
+    }
+
+    /// [`AllowedIps::lookup`] for an IPv6 address in network order.
+    pub fn lookup_v6<'g>(&'g self, guard: &'g Guard, addr: [u8; 16]) -> Option<RcuRef<'g, P>> {
+        self.v6.lookup(guard, u128::from_be_bytes(addr))
+    }
+}
+
+/// The only handle that can change an [`AllowedIps`]; keep it in the lock of the configuration.
+///
+/// Besides the trie it keeps each peer's prefixes in the order in which they were last added, for
+/// dumps. A prefix's *sequence number* is its place in that order: numbers only grow and are never
+/// used twice, so a dump can go on from a number whatever has happened to the table since.
+///
+/// Dropping the writer empties the table. In a driver call [`AllowedIpsWriter::remove_all`] before
+/// that, because a drop may come from softirq context and a table may be large.
+pub struct AllowedIpsWriter<P: Send + Sync + 'static> {
+    table: RcuArc<AllowedIps<P>>,
+    /// All prefixes by owner and sequence number; one entry for each valued node of the tries.
+    lists: RBTree<(Owner, u64), Prefix>,
+    next_seq: u64,
+}
+
+impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
+    /// Gives `prefix` to `peer`, at the end of its list; whoever had it loses it, atomically for
+    /// readers. Process context if `flags` say so. On an error nothing has changed.
+    pub fn insert(
+        &mut self,
+        prefix: Prefix,
+        peer: &RcuArc<P>,
+        flags: Flags,
+    ) -> Result<(), AllocError> {
+        let seq = self.next_seq;
+        let entry =
+            RBTreeNode::new((Owner::of(peer), seq), prefix, flags).map_err(|_| AllocError)?;
+        let cidr = prefix.cidr.into();
+        let replaced = match prefix.addr {
+            IpAddr::V4(addr) => self.table.v4.insert(addr.into(), cidr, peer, seq, flags)?,
+            IpAddr::V6(addr) => self.table.v6.insert(addr.into(), cidr, peer, seq, flags)?,
+        };
+        if let Some(entry) = replaced {
+            self.lists.remove(&entry);
+        }
+        self.lists.insert(entry);
+        // One per microsecond lasts for half a million years.
+        self.next_seq = seq.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Takes exactly this prefix away from `peer`. Returns whether the peer had it; if not,
+    /// nothing has changed.
+    pub fn remove(&mut self, prefix: Prefix, peer: &P) -> bool {
+        let owner = Owner::of(peer);
+        match self.unlink(prefix, owner) {
+            Some(seq) => self.lists.remove(&(owner, seq)).is_some(),
+            None => false,
+        }
+    }
+
+    /// Takes all of its prefixes away from `peer`.
+    pub fn remove_by_peer(&mut self, peer: &P) {
+        let owner = Owner::of(peer);
+        while let Some((seq, prefix)) = self.next_from(peer, 0) {
+            self.unlink(prefix, owner);
+            self.lists.remove(&(owner, seq));
+        }
+    }
+
+    /// Empties the table.
+    pub fn remove_all(&mut self) {
+        self.table.v4.clear();
+        self.table.v6.clear();
+        self.lists = RBTree::new();
+    }
+
+    /// The first prefix of `peer` whose sequence number is `seq` or greater, with its number.
+    ///
+    /// Start with 0; go on with the returned number plus one.
+    pub fn next_from(&self, peer: &P, seq: u64) -> Option<(u64, Prefix)> {
+        let owner = Owner::of(peer);
+        let cursor = self.lists.cursor_lower_bound(&(owner, seq))?;
+        let (&(found, seq), &prefix) = cursor.current();
+        (found == owner).then_some((seq, prefix))
+    }
+
+    fn unlink(&mut self, prefix: Prefix, owner: Owner) -> Option<u64> {
+        let cidr = prefix.cidr.into();
+        match prefix.addr {
+            IpAddr::V4(addr) => self.table.v4.remove(addr.into(), cidr, owner),
+            IpAddr::V6(addr) => self.table.v6.remove(addr.into(), cidr, owner),
+        }
+    }
+}
+
+impl<P: Send + Sync + 'static> Drop for AllowedIpsWriter<P> {
+    fn drop(&mut self) {
+        self.remove_all();
+    }
+}
+
+/// A peer's identity: its address, which stays its own as long as a prefix refers to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Owner(usize);
+
+impl Owner {
+    fn of<P>(peer: &P) -> Self {
+        Self(ptr::from_ref(peer).addr())
+    }
+}

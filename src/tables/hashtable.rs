@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A chained hash table with RCU readers and one writers' lock, of a fixed number of buckets.
+//!
+//! # Removal
+//!
+//! A node that is taken out lets go of its successor at once, so that it never keeps a chain alive
+//! behind it. A reader who stands on it then sees the chain end too early. Therefore a bucket
+//! counts its removals, and a reader who has found nothing looks again if the count has moved. One
+//! who has found something is right in any case.
+
+use core::pin::Pin;
+
+use crate::{
+    kapi::{
+        alloc::{AllocError, Flags, KBox, KVVec},
+        sync::{
+            atomic::{
+                fence, AtomicU32,
+                Ordering::{Acquire, Relaxed, Release},
+            },
+            rcu::{read_lock, Guard, RcuArc, RcuCell},
+            spinlock_bh::SpinLockBh,
+        },
+    },
+    new_spinlock_bh,
+};
+
+/// An entry. Reachable under RCU; only `next` changes.
+struct Node<K: Send + Sync + 'static, V: Send + Sync + 'static> {
+    key: K,
+    value: V,
+    next: RcuCell<Node<K, V>>,
+}
+
+struct Bucket<K: Send + Sync + 'static, V: Send + Sync + 'static> {
+    head: RcuCell<Node<K, V>>,
+    removals: AtomicU32,
+}
+
+impl<K: Eq + Send + Sync + 'static, V: Send + Sync + 'static> Bucket<K, V> {
+    fn find<'g>(
+        &'g self,
+        guard: &'g Guard,
+        key: &K,
+    ) -> Option<(&'g RcuCell<Node<K, V>>, &'g Node<K, V>)> {
+        let mut place = &self.head;
+        while let Some(node) = place.load(guard) {
+            let node = node.get();
+            if node.key == *key {
+                return Some((place, node));
+            }
+            place = &node.next;
+        }
+        None
+    }
+
+    /// Puts `successor` in the place of `node`. The writers' lock is held.
+    fn unlink(
+        &self,
+        place: &RcuCell<Node<K, V>>,
+        node: &Node<K, V>,
+        successor: Option<RcuArc<Node<K, V>>>,
+    ) {
+        place.swap(successor);
+        // The order matters: whoever sees the cut below also sees the new count, and whoever
+        // starts from the new count no longer gets to the node.
+        self.removals.fetch_add(1, Release);
+        node.next.swap(None);
+    }
+}
+
+/// The table. Callers pass the hash along with the key; the low bits choose the bucket.
+pub(super) struct HashTable<K: Send + Sync + 'static, V: Send + Sync + 'static> {
+    /// A power of two of them.
+    buckets: KVVec<Bucket<K, V>>,
+    /// Held while the chains are changed.
+    writers: Pin<KBox<SpinLockBh<()>>>,
+}
+
+impl<K: Eq + Send + Sync + 'static, V: Send + Sync + 'static> HashTable<K, V> {
+    /// An empty table of `buckets` (a power of two) buckets. Process context.
+    pub(super) fn new(buckets: usize, flags: Flags) -> Result<Self, AllocError> {
+        let mut empty = KVVec::with_capacity(buckets, flags)?;
+        for _ in 0..buckets {
+            empty.push(
+                Bucket {
+                    head: RcuCell::empty(),
+                    removals: AtomicU32::new(0),
+                },
+                flags,
+            )?;
+        }
+        Ok(Self {
+            buckets: empty,
+            writers: KBox::pin_init(new_spinlock_bh!(()), flags).map_err(|_| AllocError)?,
+        })
+    }
+
+    fn bucket(&self, hash: u64) -> Option<&Bucket<K, V>> {
+        let mask = self.buckets.len().wrapping_sub(1);
+        self.buckets.get(hash as usize & mask)
+    }
+
+    /// Finds the value of `key`. Any context; takes no lock.
+    #[inline]
+    pub(super) fn lookup<'g>(&'g self, guard: &'g Guard, hash: u64, key: &K) -> Option<&'g V> {
+        let bucket = self.bucket(hash)?;
+        loop {
+            let removals = bucket.removals.load(Acquire);
+            if let Some((_, node)) = bucket.find(guard, key) {
+                return Some(&node.value);
+            }
+            fence(Acquire);
+            if bucket.removals.load(Relaxed) == removals {
+                return None;
+            }
+        }
+    }
+
+    /// Adds an entry; `false` if there is one with this key already.
+    pub(super) fn insert(
+        &self,
+        hash: u64,
+        key: K,
+        value: V,
+        flags: Flags,
+    ) -> Result<bool, AllocError> {
+        let next = RcuCell::empty();
+        let node = RcuArc::new(Node { key, value, next }, flags)?;
+        let Some(bucket) = self.bucket(hash) else {
+            return Err(AllocError);
+        };
+        let guard = read_lock();
+        let _writers = self.writers.lock();
+        if bucket.find(&guard, &node.key).is_some() {
+            return Ok(false);
+        }
+        node.next.swap(bucket.head.get());
+        bucket.head.swap(Some(node));
+        Ok(true)
+    }
+
+    /// Puts a new entry in the place of the one of `key`, if there is one and it is the one that
+    /// was meant. Readers find either the old one or the new one.
+    pub(super) fn replace(
+        &self,
+        hash: u64,
+        key: K,
+        is_old: impl FnOnce(&V) -> bool,
+        new: V,
+        flags: Flags,
+    ) -> Result<bool, AllocError> {
+        let next = RcuCell::empty();
+        let new = RcuArc::new(
+            Node {
+                key,
+                value: new,
+                next,
+            },
+            flags,
+        )?;
+        let Some(bucket) = self.bucket(hash) else {
+            return Ok(false);
+        };
+        let guard = read_lock();
+        let _writers = self.writers.lock();
+        match bucket.find(&guard, &new.key) {
+            Some((place, old)) if is_old(&old.value) => {
+                new.next.swap(old.next.get());
+                bucket.unlink(place, old, Some(new));
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Removes the entry of `key`, if there is one and it is the one that was meant.
+    pub(super) fn remove(&self, hash: u64, key: &K, is_it: impl FnOnce(&V) -> bool) -> bool {
+        let Some(bucket) = self.bucket(hash) else {
+            return false;
+        };
+        let guard = read_lock();
+        let _writers = self.writers.lock();
+        match bucket.find(&guard, key) {
+            Some((place, node)) if is_it(&node.value) => {
+                bucket.unlink(place, node, node.next.get());
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for HashTable<K, V> {
+    fn drop(&mut self) {
+        // One by one, so that no node takes a chain along.
+        for bucket in self.buckets.iter() {
+            while let Some(node) = bucket.head.swap(None) {
+                bucket.head.swap(node.next.swap(None));
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Limits the handshakes of each source while the device is under load (whitepaper, section 5.3).
+//!
+//! Every source has a token bucket that gets [`PER_SECOND`] tokens a second and holds
+//! [`BURST`]; a packet takes one. A bucket that was left alone for a second is full and need not be
+//! remembered. So sources are kept in two generations of one second each: a source that is heard
+//! of moves into the current one, and when that has lasted for a second it becomes the previous
+//! one, whose sources are forgotten.
+
+#[cfg(test)]
+mod tests;
+
+use core::{mem, net::IpAddr, pin::Pin};
+
+use crate::{
+    kapi::{
+        alloc::{AllocError, Flags, KBox},
+        rbtree::{RBTree, RBTreeNode},
+        sync::spinlock_bh::SpinLockBh,
+    },
+    new_spinlock_bh,
+};
+
+/// Tokens that a source gets in a second.
+pub const PER_SECOND: u64 = 20;
+/// Tokens that a source may save up.
+pub const BURST: u64 = 5;
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// Credit is counted in nanoseconds of waiting; this much is one token.
+const TOKEN_NS: u64 = SECOND_NS / PER_SECOND;
+const FULL_NS: u64 = TOKEN_NS * BURST;
+
+/// Who is limited together: one IPv4 address, or one IPv6 network of 64 bits, in one network
+/// namespace.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Source {
+    netns: u64,
+    net: Net,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Net {
+    V4(u32),
+    V6(u64),
+}
+
+impl Source {
+    fn new(netns: u64, addr: IpAddr) -> Self {
+        let net = match addr {
+            IpAddr::V4(addr) => Net::V4(addr.into()),
+            IpAddr::V6(addr) => Net::V6((u128::from(addr) >> 64) as u64),
+        };
+        Self { netns, net }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Bucket {
+    credit_ns: u64,
+    last_ns: u64,
+}
+
+impl Bucket {
+    fn full(now_ns: u64) -> Self {
+        Self {
+            credit_ns: FULL_NS,
+            last_ns: now_ns,
+        }
+    }
+
+    fn take(&mut self, now_ns: u64) -> bool {
+        // Callers read the clock before they get the lock: it may seem to run backwards.
+        let waited = now_ns.saturating_sub(self.last_ns);
+        self.last_ns = self.last_ns.max(now_ns);
+        self.credit_ns = self.credit_ns.saturating_add(waited).min(FULL_NS);
+        match self.credit_ns.checked_sub(TOKEN_NS) {
+            Some(rest) => {
+                self.credit_ns = rest;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Generation {
+    sources: RBTree<Source, Bucket>,
+    len: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    current: Generation,
+    previous: Generation,
+    /// When the current generation began.
+    since_ns: u64,
+}
+
+impl Inner {
+    /// Ends the current generation if it is time, and returns the sources to forget.
+    fn turn(&mut self, now_ns: u64) -> (Generation, Generation) {
+        let age = now_ns.saturating_sub(self.since_ns);
+        if age < SECOND_NS {
+            return Default::default();
+        }
+        self.since_ns = now_ns;
+        let current = mem::take(&mut self.current);
+        if age < 2 * SECOND_NS {
+            (
+                mem::replace(&mut self.previous, current),
+                Default::default(),
+            )
+        } else {
+            (mem::take(&mut self.previous), current)
+        }
+    }
+
+    /// Takes a token from the bucket of a source; [`None`] if the source is not known.
+    fn take(&mut self, source: &Source, now_ns: u64) -> Option<bool> {
+        if let Some(bucket) = self.current.sources.get_mut(source) {
+            return Some(bucket.take(now_ns));
+        }
+        // It is heard of again: move it, node and all, into the current generation.
+        let mut bucket = *self.previous.sources.get(source)?;
+        let node = self.previous.sources.remove_node(source)?;
+        self.previous.len = self.previous.len.wrapping_sub(1);
+        let granted = bucket.take(now_ns);
+        let node = node.into_reservation().into_node(*source, bucket);
+        self.current.sources.insert(node);
+        self.current.len = self.current.len.wrapping_add(1);
+        Some(granted)
+    }
+}
+
+/// The limiter. One serves all devices; concurrent callers are welcome.
+pub struct Ratelimiter {
+    max_sources: usize,
+    inner: Pin<KBox<SpinLockBh<Inner>>>,
+}
+
+impl Ratelimiter {
+    /// A limiter that remembers at most `max_sources` sources. Process context.
+    pub fn new(max_sources: usize, flags: Flags) -> Result<Self, AllocError> {
+        Ok(Self {
+            max_sources,
+            inner: KBox::pin_init(new_spinlock_bh!(Inner::default()), flags)
+                .map_err(|_| AllocError)?,
+        })
+    }
+
+    /// The bound that suits a machine with so much memory: 65,536 above one GiB and
+    /// proportionally less below, as in the in-tree driver.
+    pub fn max_sources_for_memory(bytes: u64) -> usize {
+        let buckets = if bytes > 1 << 30 {
+            8192
+        } else {
+            (bytes >> 17).next_power_of_two().max(16)
+        };
+        buckets as usize * 8
+    }
+
+    /// Takes a token for a packet from `addr` in `netns`, and returns whether there was one.
+    ///
+    /// `now_ns` is a monotonic clock. `false` also if the source is new and the table is full or
+    /// there is no memory: under load the unknown have to wait. Any context that `flags` allow.
+    pub fn allow(&self, netns: u64, addr: IpAddr, now_ns: u64, flags: Flags) -> bool {
+        let source = Source::new(netns, addr);
+        {
+            // Declared first, dropped last: after the lock is released.
+            let _forgotten;
+            let mut inner = self.inner.lock();
+            _forgotten = inner.turn(now_ns);
+            if let Some(granted) = inner.take(&source, now_ns) {
+                return granted;
+            }
+            if inner.current.len.saturating_add(inner.previous.len) >= self.max_sources {
+                return false;
+            }
+        }
+        let Ok(node) = RBTreeNode::new(source, Bucket::full(now_ns), flags) else {
+            return false;
+        };
+        let mut inner = self.inner.lock();
+        // Somebody else may have come first, with this source or with others.
+        if let Some(granted) = inner.take(&source, now_ns) {
+            return granted;
+        }
+        if inner.current.len.saturating_add(inner.previous.len) >= self.max_sources {
+            return false;
+        }
+        inner.current.sources.insert(node);
+        inner.current.len = inner.current.len.wrapping_add(1);
+        inner.take(&source, now_ns).unwrap_or(false)
+    }
+}
