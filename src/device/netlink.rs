@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Configuration through generic netlink: the family that `wg` talks to.
+//!
+//! The numbers are in [`uapi`], the two commands in [`get`] and [`set`]. The policies are those of
+//! `Documentation/netlink/specs/wireguard.yaml` in the kernel: a request that they refuse never
+//! comes here.
+
+mod get;
+mod set;
+
+use kernel::{module::this_module, prelude::*};
+
+use crate::{
+    device::Device,
+    kapi::{
+        net::{
+            genetlink::{Command, Family, Policy, Registration, Request},
+            rtnl::{self, RtnlGuard},
+        },
+        sync::rcu::RcuArc,
+    },
+    proto::uapi::{self, allowedip, device, peer},
+};
+
+static COMMANDS: [Command; 2] = [
+    Command::new_dump::<get::GetDevice>(),
+    Command::new_do::<set::SetDevice>(),
+];
+
+/// The family as user space knows it.
+static FAMILY: Family = Family::new(
+    this_module::<crate::LocalModule>(),
+    c"wireguard",
+    uapi::GENL_VERSION,
+    &COMMANDS,
+);
+
+/// The family when the module runs beside the in-tree driver.
+static COEXIST_FAMILY: Family = Family::new(
+    this_module::<crate::LocalModule>(),
+    c"wireguard_rs",
+    uapi::GENL_VERSION,
+    &COMMANDS,
+);
+
+/// Opens the netlink interface, under another name if `coexist`.
+///
+/// [`EEXIST`] if there is a family of that name.
+pub(crate) fn register(coexist: bool) -> Result<Registration> {
+    if coexist {
+        COEXIST_FAMILY.register()
+    } else {
+        FAMILY.register()
+    }
+}
+
+/// Bytes of a key attribute, as policies count.
+const KEY_LEN: i16 = uapi::KEY_LEN as i16;
+
+static GET_POLICY: [Policy; device::IFNAME as usize + 1] = Policy::table(&[
+    (device::IFINDEX, Policy::U32),
+    (
+        device::IFNAME,
+        Policy::nul_string(uapi::IFNAME_MAX_LEN as u16),
+    ),
+]);
+
+static SET_POLICY: [Policy; device::MAX as usize + 1] = Policy::table(&[
+    (device::IFINDEX, Policy::U32),
+    (
+        device::IFNAME,
+        Policy::nul_string(uapi::IFNAME_MAX_LEN as u16),
+    ),
+    (device::PRIVATE_KEY, Policy::exact_len(KEY_LEN)),
+    (device::PUBLIC_KEY, Policy::exact_len(KEY_LEN)),
+    (device::FLAGS, Policy::flags32(device::F_ALL)),
+    (device::LISTEN_PORT, Policy::U16),
+    (device::FWMARK, Policy::U32),
+    (device::PEERS, Policy::nested_array(&PEER_POLICY)),
+]);
+
+static PEER_POLICY: [Policy; peer::MAX as usize + 1] = Policy::table(&[
+    (peer::PUBLIC_KEY, Policy::exact_len(KEY_LEN)),
+    (peer::PRESHARED_KEY, Policy::exact_len(KEY_LEN)),
+    (peer::FLAGS, Policy::flags32(peer::F_ALL)),
+    (
+        peer::ENDPOINT,
+        Policy::min_len(uapi::ENDPOINT_MIN_LEN as i16),
+    ),
+    (peer::PERSISTENT_KEEPALIVE_INTERVAL, Policy::U16),
+    (
+        peer::LAST_HANDSHAKE_TIME,
+        Policy::exact_len(uapi::TIMESPEC_LEN as i16),
+    ),
+    (peer::RX_BYTES, Policy::U64),
+    (peer::TX_BYTES, Policy::U64),
+    (peer::ALLOWEDIPS, Policy::nested_array(&ALLOWEDIP_POLICY)),
+    (peer::PROTOCOL_VERSION, Policy::U32),
+]);
+
+static ALLOWEDIP_POLICY: [Policy; allowedip::MAX as usize + 1] = Policy::table(&[
+    (allowedip::FAMILY, Policy::U16),
+    (
+        allowedip::IPADDR,
+        Policy::min_len(uapi::IPADDR_MIN_LEN as i16),
+    ),
+    (allowedip::CIDR_MASK, Policy::U8),
+    (allowedip::FLAGS, Policy::flags32(allowedip::F_ALL)),
+]);
+
+/// The device that a request names, by index or by name but not both ([`EBADR`]), in the sender's
+/// network namespace ([`ENODEV`]), and ours ([`EOPNOTSUPP`]).
+fn requested_device(request: &Request<'_>, rtnl: &RtnlGuard) -> Result<RcuArc<Device>> {
+    let netdev = match (request.attr(device::IFINDEX), request.attr(device::IFNAME)) {
+        (Some(index), None) => rtnl.device_by_index(request.net(), index.u32().ok_or(EINVAL)?),
+        (None, Some(name)) => {
+            let name: [u8; uapi::IFNAME_MAX_LEN + 1] = name.nul_string().ok_or(EINVAL)?;
+            let name = CStr::from_bytes_until_nul(&name).map_err(|_| EINVAL)?;
+            rtnl.device_by_name(request.net(), name)
+        }
+        _ => return Err(EBADR),
+    };
+    rtnl::from_netdev(netdev.ok_or(ENODEV)?).ok_or(EOPNOTSUPP)
+}

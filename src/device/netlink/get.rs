@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The GET command: a dump of one interface with its peers and their allowed IPs.
+//!
+//! An interface may take many messages. All of it is one list of peers, continued from message to
+//! message; a peer with many allowed IPs may itself be continued, and then repeats only its key.
+
+use core::{mem::size_of, net::IpAddr};
+
+use kernel::prelude::*;
+
+use super::{requested_device, GET_POLICY};
+use crate::{
+    device::{config::UpdateGuard, peer::Peer, Device},
+    kapi::net::{
+        genetlink::{AttrWriter, Dump, DumpBuffer, Permission, Policy, Progress, Request},
+        rtnl,
+    },
+    proto::{
+        crypto::burn_stack,
+        uapi::{self, allowedip, device, peer},
+    },
+};
+
+/// `AF_INET` and `AF_INET6` of Linux.
+pub(super) const AF_INET: u16 = 2;
+pub(super) const AF_INET6: u16 = 10;
+
+/// The type of a list's elements, and of the padding that some architectures need.
+const UNSPEC: u16 = 0;
+
+/// `WG_CMD_GET_DEVICE`.
+pub(super) struct GetDevice;
+
+/// How far the dump has come.
+///
+/// Nothing but numbers: a receiver that stops reading must not keep a device from going away.
+/// Peer numbers are never used twice, not even by another device.
+pub(super) struct Cursor {
+    ifindex: u32,
+    /// The last peer that is complete, 0 if none is.
+    last_peer: u64,
+    /// Where to go on in the peer after that.
+    split: Option<Split>,
+}
+
+/// A place in a peer's allowed IPs.
+#[derive(Clone, Copy)]
+struct Split {
+    peer: u64,
+    /// The state of the device's allowed IPs that the place is of.
+    version: u64,
+    /// The first allowed IP that is still missing.
+    next: u64,
+}
+
+impl Dump for GetDevice {
+    type Cursor = Cursor;
+
+    const CMD: u8 = uapi::cmd::GET_DEVICE;
+    const PERMISSION: Permission = Permission::NetnsAdmin;
+    const POLICY: &'static [Policy] = &GET_POLICY;
+
+    fn start(request: &Request<'_>) -> Result<Cursor> {
+        let rtnl = rtnl::lock();
+        let device = requested_device(request, &rtnl)?;
+        Ok(Cursor {
+            ifindex: device.netdev().ifindex(),
+            last_peer: 0,
+            split: None,
+        })
+    }
+
+    fn fill(cursor: &mut Cursor, buffer: &mut DumpBuffer<'_>) -> Result<Progress> {
+        let progress = put_message(cursor, buffer);
+        burn_stack();
+        progress
+    }
+}
+
+/// Writes one message, as long as the buffer allows.
+#[inline(never)]
+fn put_message(cursor: &mut Cursor, buffer: &mut DumpBuffer<'_>) -> Result<Progress> {
+    let rtnl = rtnl::lock();
+    // The in-tree driver would hold on to a device that has gone or moved away.
+    let netdev = rtnl.device_by_index(buffer.net(), cursor.ifindex);
+    let device = rtnl::from_netdev::<Device>(netdev.ok_or(ENODEV)?).ok_or(ENODEV)?;
+    let update = device.lock_update();
+
+    // The counter may wrap, but 0 is not a generation to the netlink core.
+    let generation = (device.generation() as u32).max(1);
+    let mut message = buffer.message(uapi::cmd::GET_DEVICE, generation)?;
+    if cursor.last_peer == 0 {
+        put_device(&mut message, &device)?;
+    }
+    let progress = put_peers(&mut message, &update, cursor)?;
+    message.end();
+    Ok(progress)
+}
+
+/// Writes what is not about peers.
+fn put_device(message: &mut AttrWriter<'_>, device: &Device) -> Result {
+    message.put_u16(device::LISTEN_PORT, device.port())?;
+    message.put_u32(device::FWMARK, device.fwmark())?;
+    message.put_u32(device::IFINDEX, device.netdev().ifindex())?;
+    message.put_str(device::IFNAME, device.netdev().name())?;
+    if let Some((private, public)) = device.identity() {
+        message.put(device::PRIVATE_KEY, private.expose())?;
+        message.put(device::PUBLIC_KEY, &public)?;
+    }
+    Ok(())
+}
+
+/// Writes as many peers as fit, from the cursor on, and moves the cursor.
+fn put_peers(
+    message: &mut AttrWriter<'_>,
+    update: &UpdateGuard<'_>,
+    cursor: &mut Cursor,
+) -> Result<Progress> {
+    // Without peers there is no list. If the last complete peer has been removed meanwhile, its
+    // place in the list is lost: the dump ends, and the receiver knows from the generation.
+    let here = update.peer_after(cursor.last_peer.saturating_sub(1));
+    if !here.is_some_and(|here| cursor.last_peer == 0 || cursor.last_peer == here.id()) {
+        return Ok(Progress::Done);
+    }
+
+    let mut list = message.nest(device::PEERS)?;
+    let mut next = update.peer_after(cursor.last_peer);
+    while let Some(peer) = next {
+        match put_peer(&mut list, update, &peer, cursor.split) {
+            Ok(None) => {
+                cursor.split = None;
+                cursor.last_peer = peer.id();
+            }
+            full => {
+                // A peer of which nothing fits comes, or goes on, in the next message as planned.
+                cursor.split = full.unwrap_or(cursor.split);
+                list.end()?;
+                return Ok(Progress::More);
+            }
+        }
+        next = update.peer_after(peer.id());
+    }
+    list.end()?;
+    Ok(Progress::Done)
+}
+
+/// Writes a peer, or the rest of it from `split` on. Returns where to go on if not all of it fits,
+/// and [`EMSGSIZE`] if nothing does.
+fn put_peer(
+    list: &mut AttrWriter<'_>,
+    update: &UpdateGuard<'_>,
+    peer: &Peer,
+    split: Option<Split>,
+) -> Result<Option<Split>> {
+    let version = update.allowed_ips_version();
+    let mut nest = list.nest(UNSPEC)?;
+    nest.put(peer::PUBLIC_KEY, peer.public_key())?;
+
+    let missing = match split {
+        None => {
+            put_peer_state(&mut nest, peer)?;
+            put_allowed_ips(&mut nest, update, peer, 0)?
+        }
+        Some(split) if split.peer == peer.id() && split.version == version => {
+            put_allowed_ips(&mut nest, update, peer, split.next)?
+        }
+        // The place has lost its meaning; the receiver knows from the generation.
+        Some(_) => None,
+    };
+    nest.end()?;
+    Ok(missing.map(|next| Split {
+        peer: peer.id(),
+        version,
+        next,
+    }))
+}
+
+/// Writes all of a peer but its allowed IPs.
+fn put_peer_state(nest: &mut AttrWriter<'_>, peer: &Peer) -> Result {
+    nest.put(peer::PRESHARED_KEY, peer.preshared_key().expose())?;
+    nest.put(peer::LAST_HANDSHAKE_TIME, &timespec(peer.last_handshake()))?;
+    nest.put_u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, peer.keepalive_s())?;
+    nest.put_u64(peer::TX_BYTES, peer.tx_bytes(), UNSPEC)?;
+    nest.put_u64(peer::RX_BYTES, peer.rx_bytes(), UNSPEC)?;
+    nest.put_u32(peer::PROTOCOL_VERSION, uapi::PROTOCOL_VERSION)?;
+    match peer.endpoint().sockaddr_bytes() {
+        [] => Ok(()),
+        sockaddr => nest.put(peer::ENDPOINT, sockaddr),
+    }
+}
+
+/// Writes the allowed IPs of `peer` from number `first` on, and returns the number of the first
+/// that does not fit.
+fn put_allowed_ips(
+    nest: &mut AttrWriter<'_>,
+    update: &UpdateGuard<'_>,
+    peer: &Peer,
+    first: u64,
+) -> Result<Option<u64>> {
+    let mut next = update.allowed_ips_from(peer, first);
+    if next.is_none() {
+        return Ok(None);
+    }
+    let mut list = nest.nest(peer::ALLOWEDIPS)?;
+    while let Some((number, address, cidr)) = next {
+        if put_allowed_ip(&mut list, address, cidr).is_err() {
+            list.end()?;
+            return Ok(Some(number));
+        }
+        next = update.allowed_ips_from(peer, number.saturating_add(1));
+    }
+    list.end()?;
+    Ok(None)
+}
+
+/// Writes one allowed IP.
+fn put_allowed_ip(list: &mut AttrWriter<'_>, address: IpAddr, cidr: u8) -> Result {
+    let mut nest = list.nest(UNSPEC)?;
+    nest.put_u8(allowedip::CIDR_MASK, cidr)?;
+    match address {
+        IpAddr::V4(address) => {
+            nest.put_u16(allowedip::FAMILY, AF_INET)?;
+            nest.put(allowedip::IPADDR, &address.octets())?;
+        }
+        IpAddr::V6(address) => {
+            nest.put_u16(allowedip::FAMILY, AF_INET6)?;
+            nest.put(allowedip::IPADDR, &address.octets())?;
+        }
+    }
+    nest.end()
+}
+
+/// A `__kernel_timespec`: seconds and nanoseconds, 64 bits each.
+fn timespec((secs, nanos): (i64, u32)) -> [u8; uapi::TIMESPEC_LEN] {
+    let mut bytes = [0; uapi::TIMESPEC_LEN];
+    let (secs_bytes, nanos_bytes) = bytes.split_at_mut(size_of::<i64>());
+    secs_bytes.copy_from_slice(&secs.to_ne_bytes());
+    nanos_bytes.copy_from_slice(&i64::from(nanos).to_ne_bytes());
+    bytes
+}

@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Generic netlink families whose commands are written in Rust.
+//!
+//! The vocabulary, from the outside in:
+//!
+//! - a [`Family`] is a static; registering it gives a [`Registration`];
+//! - its commands are a static table of [`Command`]s, each made from a type that implements
+//!   [`Do`] (one request, done or refused) or [`Dump`] (one request, an answer of many messages);
+//! - a [`Policy`] says what the core checks before a command sees a request;
+//! - a [`Request`] has [`Attr`]s; a [`Message`] is written through [`AttrWriter`] and [`Nest`].
+//!
+//! All of it runs in process context and may sleep. The core serialises the commands of a family.
+//!
+//! This builds on what `kernel::net::netlink` begins (families, without commands).
+//!
+//! C header: [`include/net/genetlink.h`](srctree/include/net/genetlink.h)
+
+mod attr;
+mod message;
+mod policy;
+
+pub use attr::{Attr, Attrs, Elements};
+pub use message::{AttrWriter, Message, Nest};
+pub use policy::Policy;
+
+use core::{
+    marker::PhantomData,
+    mem::{align_of, size_of},
+    ptr::{addr_of, addr_of_mut, NonNull},
+};
+
+use kernel::{
+    error::to_result,
+    ffi::{c_char, c_int},
+    prelude::*,
+    types::Opaque,
+};
+
+use crate::{bindings, kapi::net::namespace::Net};
+
+/// Who may give a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// Everybody.
+    Anyone,
+    /// Who has `CAP_NET_ADMIN` in the initial user namespace; others get [`EPERM`].
+    Admin,
+    /// Who has `CAP_NET_ADMIN` in the user namespace that owns the caller's network namespace;
+    /// others get [`EPERM`].
+    NetnsAdmin,
+}
+
+impl Permission {
+    const fn flags(self) -> u8 {
+        match self {
+            Self::Anyone => 0,
+            Self::Admin => bindings::GENL_ADMIN_PERM as u8,
+            Self::NetnsAdmin => bindings::GENL_UNS_ADMIN_PERM as u8,
+        }
+    }
+}
+
+/// A command that is done once for each request.
+pub trait Do {
+    /// Its number in the family.
+    const CMD: u8;
+
+    /// Who may give it.
+    const PERMISSION: Permission;
+
+    /// What the core checks of its attributes, strictly.
+    const POLICY: &'static [Policy];
+
+    /// Does it. An error goes back to the sender with a copy of the request.
+    fn run(request: &Request<'_>) -> Result;
+}
+
+/// A command that is answered with a run of messages, as many buffers as they take.
+pub trait Dump {
+    /// How far a dump has come, kept between the buffers. It must fit in 48 bytes.
+    ///
+    /// It may be dropped long after the last [`Dump::fill`], when the receiver closes its socket:
+    /// what it holds a reference to may have ended its life by then.
+    type Cursor: Send + 'static;
+
+    /// Its number in the family.
+    const CMD: u8;
+
+    /// Who may give it.
+    const PERMISSION: Permission;
+
+    /// What the core checks of its attributes, strictly.
+    const POLICY: &'static [Policy];
+
+    /// Begins a dump. An error goes back to the sender, and nothing else happens.
+    fn start(request: &Request<'_>) -> Result<Self::Cursor>;
+
+    /// Writes messages until the buffer is full or there is nothing left to say.
+    ///
+    /// An error ends the dump, except that [`EMSGSIZE`] with a message in the buffer is as
+    /// [`Progress::More`].
+    fn fill(cursor: &mut Self::Cursor, buffer: &mut DumpBuffer<'_>) -> Result<Progress>;
+}
+
+/// Whether a dump has more to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Call again with an empty buffer.
+    More,
+    /// The dump is complete.
+    Done,
+}
+
+/// An entry in a family's table of commands.
+///
+/// # Invariants
+///
+/// The callbacks are the thunks of one type that implements [`Do`] or [`Dump`], the policy is a
+/// static table of `maxattr` + 1 entries.
+#[repr(transparent)]
+pub struct Command(bindings::genl_split_ops);
+
+// SAFETY: A command is never written to; by the invariant it points to static `Sync` data only.
+unsafe impl Sync for Command {}
+
+impl Command {
+    /// The command that `T` does.
+    pub const fn new_do<T: Do>() -> Self {
+        // INVARIANT: By the types.
+        Self(bindings::genl_split_ops {
+            __bindgen_anon_1: bindings::genl_split_ops__bindgen_ty_1 {
+                __bindgen_anon_1: bindings::genl_split_ops__bindgen_ty_1__bindgen_ty_1 {
+                    pre_doit: None,
+                    doit: Some(doit_thunk::<T>),
+                    post_doit: None,
+                },
+            },
+            policy: T::POLICY.as_ptr().cast(),
+            maxattr: max_attr(T::POLICY) as u32,
+            cmd: T::CMD,
+            internal_flags: 0,
+            flags: T::PERMISSION.flags() | bindings::GENL_CMD_CAP_DO as u8,
+            validate: 0,
+        })
+    }
+
+    /// The command that `T` answers.
+    pub const fn new_dump<T: Dump>() -> Self {
+        const {
+            assert!(size_of::<T::Cursor>() <= size_of::<CursorSpace>());
+            assert!(align_of::<T::Cursor>() <= align_of::<CursorSpace>());
+        }
+        // INVARIANT: By the types.
+        Self(bindings::genl_split_ops {
+            __bindgen_anon_1: bindings::genl_split_ops__bindgen_ty_1 {
+                __bindgen_anon_2: bindings::genl_split_ops__bindgen_ty_1__bindgen_ty_2 {
+                    start: Some(start_thunk::<T>),
+                    dumpit: Some(dumpit_thunk::<T>),
+                    done: Some(done_thunk::<T>),
+                },
+            },
+            policy: T::POLICY.as_ptr().cast(),
+            maxattr: max_attr(T::POLICY) as u32,
+            cmd: T::CMD,
+            internal_flags: 0,
+            flags: T::PERMISSION.flags() | bindings::GENL_CMD_CAP_DUMP as u8,
+            validate: 0,
+        })
+    }
+}
+
+/// The greatest attribute type of a level.
+const fn max_attr(policy: &[Policy]) -> usize {
+    policy.len().saturating_sub(1)
+}
+
+/// A generic netlink family, available in every network namespace.
+///
+/// A static of this type is all there is of a family. The core keeps pointers to it as long as a
+/// dump is under way, even past the end of the registration; the dump also keeps the module
+/// loaded, and with it the static.
+#[repr(transparent)]
+pub struct Family(Opaque<bindings::genl_family>);
+
+// SAFETY: After its construction only the core reads and writes the family, under its own locks.
+unsafe impl Sync for Family {}
+
+impl Family {
+    /// Describes a family.
+    ///
+    /// For the initialiser of a static: a name longer than 15 bytes, or more commands than the
+    /// core can count, fails to compile there. `commands` are sorted by number.
+    #[inline] // So that no code is made for calls at run time, which could panic.
+    pub const fn new(
+        module: &'static ThisModule,
+        name: &'static CStr,
+        version: u8,
+        commands: &'static [Command],
+    ) -> Self {
+        assert!(commands.len() <= u8::MAX as usize);
+        // SAFETY: A C struct of numbers, pointers and `Option`s of functions may be all zeros.
+        let mut family: bindings::genl_family = unsafe { core::mem::zeroed() };
+        let bytes = name.to_bytes_with_nul();
+        let mut i = 0;
+        while i < bytes.len() {
+            family.name[i] = bytes[i] as c_char;
+            i += 1;
+        }
+        family.version = version as u32;
+        // `netnsok`, the first of the bit field; not `parallel_ops`, the second.
+        family._bitfield_1 = bindings::__BindgenBitfieldUnit::new([1u8.to_le()]);
+        family.split_ops = commands.as_ptr().cast();
+        family.n_split_ops = commands.len() as u8;
+        family.module = module.as_ptr().cast();
+        Self(Opaque::new(family))
+    }
+
+    /// Makes the family known to user space.
+    ///
+    /// [`EEXIST`] if there is a family of this name already.
+    pub fn register(&'static self) -> Result<Registration> {
+        // SAFETY: The family is static and complete. One that is registered already is refused
+        // because of its name, before the core changes anything in it.
+        to_result(unsafe { bindings::genl_register_family(self.0.get()) })?;
+        // INVARIANT: Just registered.
+        Ok(Registration { family: self })
+    }
+}
+
+/// A family that user space can talk to. Dropping it waits for running commands and ends that.
+///
+/// # Invariants
+///
+/// `family` is registered, and this is its only registration.
+pub struct Registration {
+    family: &'static Family,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant the family is registered, and nobody else unregisters it. The
+        // core can only fail for a family that is not.
+        unsafe { bindings::genl_unregister_family(self.family.0.get()) };
+    }
+}
+
+/// A request, its attributes checked by the core.
+///
+/// # Invariants
+///
+/// For `'a`, `info` and the message that it is about are valid, only this thread uses the message,
+/// and `info.attrs` has `max_attr` + 1 entries, each null or an attribute in the message.
+pub struct Request<'a> {
+    info: &'a bindings::genl_info,
+    max_attr: usize,
+}
+
+impl<'a> Request<'a> {
+    /// The attribute of that type, if the request has it: the last one if there are several.
+    pub fn attr(&self, attr_type: u16) -> Option<Attr<'a>> {
+        let attr_type = usize::from(attr_type);
+        if attr_type > self.max_attr || self.info.attrs.is_null() {
+            return None;
+        }
+        // SAFETY: By the invariant there is an entry of this index.
+        let attr = unsafe { *self.info.attrs.add(attr_type) };
+        if attr.is_null() {
+            return None;
+        }
+        // SAFETY: By the invariant the entry is an attribute in the message, which is only ours.
+        // The core has checked that the attribute lies within the message.
+        Some(unsafe { Attr::from_raw(attr) })
+    }
+
+    /// The network namespace of the sender's socket.
+    pub fn net(&self) -> &'a Net {
+        net_of(self.info)
+    }
+}
+
+/// The network namespace of a request's socket.
+fn net_of(info: &bindings::genl_info) -> &Net {
+    // SAFETY: The core fills in the namespace of the sender's socket, which holds it. A request is
+    // served, and a dump continued, only while the socket exists.
+    unsafe { Net::from_raw(info._net.net.cast()) }
+}
+
+/// The buffer for the next messages of a dump.
+///
+/// # Invariants
+///
+/// For `'a`, `skb` is a valid, linear buffer that nobody else uses, and `info` and `cb` are those
+/// of the dump.
+pub struct DumpBuffer<'a> {
+    skb: NonNull<bindings::sk_buff>,
+    cb: NonNull<bindings::netlink_callback>,
+    info: &'a bindings::genl_info,
+    _buffer: PhantomData<&'a mut bindings::sk_buff>,
+}
+
+impl DumpBuffer<'_> {
+    /// The network namespace of the receiver's socket.
+    pub fn net(&self) -> &Net {
+        net_of(self.info)
+    }
+
+    /// Opens a message, or fails with [`EMSGSIZE`].
+    ///
+    /// `generation` is a number that changes, never to zero, with the data that is being dumped.
+    /// If it has changed since the last message of the dump, this one says so to the receiver
+    /// (`NLM_F_DUMP_INTR`), who had better ask anew.
+    pub fn message(&mut self, cmd: u8, generation: u32) -> Result<Message<'_>> {
+        // SAFETY: By the invariant; the message borrows `self`, and so the buffer is only its own.
+        let mut message =
+            unsafe { Message::reply(self.skb, self.info, bindings::NLM_F_MULTI as u16, cmd)? };
+        let cb = self.cb.as_ptr();
+        // SAFETY: By the invariant the dump is valid, and the core leaves these two fields to us.
+        let previous = unsafe { addr_of_mut!((*cb).prev_seq).replace(generation) };
+        // SAFETY: As above.
+        unsafe { addr_of_mut!((*cb).seq).write(generation) };
+        if previous != 0 && previous != generation {
+            message.add_flags(bindings::NLM_F_DUMP_INTR as u16);
+        }
+        Ok(message)
+    }
+}
+
+/// Where the core lets a dump keep its state: `netlink_callback.ctx`, aligned as a `long`.
+type CursorSpace = [usize; 6];
+
+/// The place of a dump's cursor.
+///
+/// # Safety
+///
+/// `cb` must be valid.
+unsafe fn cursor_of<C>(cb: *mut bindings::netlink_callback) -> *mut C {
+    // SAFETY: The caller's promise. `Command::new_dump` has made sure that the cursor fits.
+    unsafe { addr_of_mut!((*cb).__bindgen_anon_1) }.cast()
+}
+
+/// The request that a dump answers.
+///
+/// # Safety
+///
+/// `cb` must be valid, and of a generic netlink dump that has been started.
+unsafe fn info_of(cb: *mut bindings::netlink_callback) -> *const bindings::genl_info {
+    // SAFETY: `data` points to this in all dumps of generic netlink, see `genl_dumpit_info()`.
+    unsafe { addr_of!((*(*cb).data.cast::<bindings::genl_dumpit_info>()).info) }
+}
+
+/// The `doit` callback.
+///
+/// # Safety
+///
+/// Called by the core only, for a command whose policy is `T::POLICY`.
+unsafe extern "C" fn doit_thunk<T: Do>(
+    _skb: *mut bindings::sk_buff,
+    info: *mut bindings::genl_info,
+) -> c_int {
+    let request = Request {
+        // INVARIANT: The core calls with a valid `info`, parsed by `T::POLICY`, and leaves the
+        // message to the command until that returns.
+        // SAFETY: As above.
+        info: unsafe { &*info },
+        max_attr: max_attr(T::POLICY),
+    };
+    match T::run(&request) {
+        Ok(()) => 0,
+        Err(error) => error.to_errno(),
+    }
+}
+
+/// The `start` callback.
+///
+/// # Safety
+///
+/// Called by the core only, for a command whose policy is `T::POLICY`.
+unsafe extern "C" fn start_thunk<T: Dump>(cb: *mut bindings::netlink_callback) -> c_int {
+    let request = Request {
+        // INVARIANT: The core calls with a valid `info`, parsed by `T::POLICY`. The dump holds a
+        // reference to the message, which nobody else uses.
+        // SAFETY: As above.
+        info: unsafe { &*info_of(cb) },
+        max_attr: max_attr(T::POLICY),
+    };
+    match T::start(&request) {
+        Ok(cursor) => {
+            // SAFETY: The core calls with a valid `cb`, whose `ctx` is the command's own.
+            unsafe { cursor_of::<T::Cursor>(cb).write(cursor) };
+            0
+        }
+        Err(error) => error.to_errno(),
+    }
+}
+
+/// The `dumpit` callback.
+///
+/// # Safety
+///
+/// Called by the core only, for a dump that `start_thunk` of the same `T` began.
+unsafe extern "C" fn dumpit_thunk<T: Dump>(
+    skb: *mut bindings::sk_buff,
+    cb: *mut bindings::netlink_callback,
+) -> c_int {
+    let (Some(skb), Some(cb)) = (NonNull::new(skb), NonNull::new(cb)) else {
+        return EINVAL.to_errno();
+    };
+    let mut buffer = DumpBuffer {
+        // INVARIANT: The core calls with a valid `cb` and an skb of its own, just allocated in one
+        // piece.
+        skb,
+        cb,
+        // SAFETY: As above.
+        info: unsafe { &*info_of(cb.as_ptr()) },
+        _buffer: PhantomData,
+    };
+    // SAFETY: `start_thunk` has put a cursor there, which only `done_thunk` takes away. The core
+    // makes one call at a time for a dump.
+    let cursor = unsafe { &mut *cursor_of::<T::Cursor>(cb.as_ptr()) };
+    match T::fill(cursor, &mut buffer) {
+        Ok(Progress::Done) => 0,
+        // SAFETY: The buffer is still valid.
+        Ok(Progress::More) => match unsafe { (*skb.as_ptr()).len } {
+            // Zero would mean that the dump is complete.
+            0 => EMSGSIZE.to_errno(),
+            len => c_int::try_from(len).unwrap_or(c_int::MAX),
+        },
+        Err(error) => error.to_errno(),
+    }
+}
+
+/// The `done` callback.
+///
+/// # Safety
+///
+/// Called by the core only, once, for a dump that `start_thunk` of the same `T` began.
+unsafe extern "C" fn done_thunk<T: Dump>(cb: *mut bindings::netlink_callback) -> c_int {
+    // SAFETY: `start_thunk` has put a cursor there, and nobody uses it after this.
+    unsafe { cursor_of::<T::Cursor>(cb).drop_in_place() };
+    0
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writing messages.
+//!
+//! C header: [`include/net/genetlink.h`](srctree/include/net/genetlink.h)
+
+use core::{
+    marker::PhantomData,
+    mem::{size_of, ManuallyDrop},
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+};
+
+use kernel::{
+    error::to_result,
+    ffi::{c_int, c_void},
+    prelude::*,
+};
+
+use super::attr::F_NESTED;
+use crate::bindings;
+
+/// Appends attributes to a netlink buffer.
+///
+/// Every method fails with [`EMSGSIZE`], and changes nothing, when there is no room left.
+///
+/// # Invariants
+///
+/// For `'a`, `skb` is a valid, linear buffer that nobody else uses.
+pub struct AttrWriter<'a> {
+    skb: NonNull<bindings::sk_buff>,
+    _buffer: PhantomData<&'a mut bindings::sk_buff>,
+}
+
+impl AttrWriter<'_> {
+    /// Starts to write to a C buffer.
+    ///
+    /// # Safety
+    ///
+    /// For the lifetime that the caller gives the result, `skb` must be a valid, linear buffer that
+    /// nobody else uses.
+    unsafe fn from_raw(skb: NonNull<bindings::sk_buff>) -> Self {
+        // INVARIANT: The caller's promise.
+        Self {
+            skb,
+            _buffer: PhantomData,
+        }
+    }
+
+    /// The bytes in the buffer.
+    fn len(&self) -> u32 {
+        // SAFETY: The buffer is valid by the type invariant.
+        unsafe { (*self.skb.as_ptr()).len }
+    }
+
+    /// The place of the `T` at `offset`, if it lies within the buffer.
+    fn at<T>(&mut self, offset: u32) -> Option<NonNull<T>> {
+        let end = usize::try_from(offset).ok()?.checked_add(size_of::<T>())?;
+        if end > usize::try_from(self.len()).ok()? {
+            return None;
+        }
+        // SAFETY: The buffer is valid and linear by the type invariant, so that its first `len`
+        // bytes are one allocation; the `T` ends within them.
+        NonNull::new(unsafe { (*self.skb.as_ptr()).data.add(offset as usize) }.cast())
+    }
+
+    /// Removes what was written after `offset`.
+    fn trim(&mut self, offset: u32) {
+        // SAFETY: The buffer is valid and ours by the type invariant. An `offset` beyond its end
+        // does nothing.
+        unsafe { bindings::skb_trim(self.skb.as_ptr(), offset) };
+    }
+
+    /// Appends an attribute.
+    pub fn put(&mut self, attr_type: u16, payload: &[u8]) -> Result {
+        let len = c_int::from(u16::try_from(payload.len()).map_err(|_| EMSGSIZE)?);
+        // SAFETY: The buffer is valid and ours by the type invariant, `payload` has `len` bytes.
+        to_result(unsafe {
+            bindings::nla_put(
+                self.skb.as_ptr(),
+                c_int::from(attr_type),
+                len,
+                payload.as_ptr().cast::<c_void>(),
+            )
+        })
+    }
+
+    /// Appends an unsigned number of eight bits.
+    pub fn put_u8(&mut self, attr_type: u16, value: u8) -> Result {
+        self.put(attr_type, &value.to_ne_bytes())
+    }
+
+    /// Appends an unsigned number of sixteen bits in host byte order.
+    pub fn put_u16(&mut self, attr_type: u16, value: u16) -> Result {
+        self.put(attr_type, &value.to_ne_bytes())
+    }
+
+    /// Appends an unsigned number of thirty-two bits in host byte order.
+    pub fn put_u32(&mut self, attr_type: u16, value: u32) -> Result {
+        self.put(attr_type, &value.to_ne_bytes())
+    }
+
+    /// Appends an unsigned number of sixty-four bits in host byte order. Where the architecture
+    /// needs it aligned, an empty attribute of type `pad_type` comes before it.
+    pub fn put_u64(&mut self, attr_type: u16, value: u64, pad_type: u16) -> Result {
+        // SAFETY: The buffer is valid and ours by the type invariant, `value` has eight bytes.
+        to_result(unsafe {
+            bindings::nla_put_64bit(
+                self.skb.as_ptr(),
+                c_int::from(attr_type),
+                size_of::<u64>() as c_int,
+                (&raw const value).cast::<c_void>(),
+                c_int::from(pad_type),
+            )
+        })
+    }
+
+    /// Appends a string with its closing zero.
+    pub fn put_str(&mut self, attr_type: u16, value: &CStr) -> Result {
+        self.put(attr_type, value.to_bytes_with_nul())
+    }
+
+    /// Opens a nest: what is written through the guard becomes the payload of one attribute.
+    pub fn nest(&mut self, attr_type: u16) -> Result<Nest<'_>> {
+        let start = self.len();
+        self.put(attr_type | F_NESTED, &[])?;
+        // SAFETY: The invariant of `self` holds for the new writer, which borrows `self`.
+        let writer = unsafe { AttrWriter::from_raw(self.skb) };
+        Ok(Nest { writer, start })
+    }
+}
+
+/// An open nest. Dropping it removes the nest with all that was written to it;
+/// [`Nest::end`] keeps it.
+pub struct Nest<'a> {
+    writer: AttrWriter<'a>,
+    /// Where the nest's header is in the buffer.
+    start: u32,
+}
+
+impl Nest<'_> {
+    /// Closes the nest. [`EMSGSIZE`], and the nest is removed, if it has outgrown an attribute.
+    pub fn end(mut self) -> Result {
+        let len = self.writer.len().saturating_sub(self.start);
+        let len = u16::try_from(len).map_err(|_| EMSGSIZE)?;
+        let header = self
+            .writer
+            .at::<bindings::nlattr>(self.start)
+            .ok_or(EMSGSIZE)?;
+        // SAFETY: `at` gives a place within the buffer, which is ours.
+        unsafe { (&raw mut (*header.as_ptr()).nla_len).write_unaligned(len) };
+        let _kept = ManuallyDrop::new(self);
+        Ok(())
+    }
+}
+
+impl Drop for Nest<'_> {
+    fn drop(&mut self) {
+        self.writer.trim(self.start);
+    }
+}
+
+impl<'a> Deref for Nest<'a> {
+    type Target = AttrWriter<'a>;
+
+    fn deref(&self) -> &AttrWriter<'a> {
+        &self.writer
+    }
+}
+
+impl<'a> DerefMut for Nest<'a> {
+    fn deref_mut(&mut self) -> &mut AttrWriter<'a> {
+        &mut self.writer
+    }
+}
+
+/// An open message. Dropping it removes the message with all that was written to it;
+/// [`Message::end`] keeps it.
+pub struct Message<'a> {
+    writer: AttrWriter<'a>,
+    /// Where the message's header is in the buffer.
+    start: u32,
+}
+
+impl Message<'_> {
+    /// Appends the headers of a message that answers the request `info`.
+    ///
+    /// # Safety
+    ///
+    /// For the lifetime that the caller gives the result, `skb` must be a valid, linear buffer that
+    /// nobody else uses. During the call, `info` must be valid.
+    pub(super) unsafe fn reply(
+        skb: NonNull<bindings::sk_buff>,
+        info: &bindings::genl_info,
+        flags: u16,
+        cmd: u8,
+    ) -> Result<Self> {
+        // SAFETY: The caller's promise.
+        let writer = unsafe { AttrWriter::from_raw(skb) };
+        let start = writer.len();
+        // SAFETY: The buffer is valid and ours; the family of a request is valid while it is served.
+        let header = unsafe {
+            bindings::genlmsg_put(
+                skb.as_ptr(),
+                info.snd_portid,
+                info.snd_seq,
+                info.family,
+                c_int::from(flags),
+                cmd,
+            )
+        };
+        if header.is_null() {
+            return Err(EMSGSIZE);
+        }
+        Ok(Self { writer, start })
+    }
+
+    fn header(&mut self) -> Option<NonNull<bindings::nlmsghdr>> {
+        self.writer.at(self.start)
+    }
+
+    /// Sets `flags` in the message's header.
+    pub(super) fn add_flags(&mut self, flags: u16) {
+        if let Some(header) = self.header() {
+            // SAFETY: `at` gives a place within the buffer, which is ours; netlink headers are
+            // aligned to four bytes.
+            unsafe { (*header.as_ptr()).nlmsg_flags |= flags };
+        }
+    }
+
+    /// Closes the message.
+    pub fn end(mut self) {
+        let len = self.writer.len().saturating_sub(self.start);
+        if let Some(header) = self.header() {
+            // SAFETY: As in `add_flags`.
+            unsafe { (*header.as_ptr()).nlmsg_len = len };
+            let _kept = ManuallyDrop::new(self);
+        }
+    }
+}
+
+impl Drop for Message<'_> {
+    fn drop(&mut self) {
+        self.writer.trim(self.start);
+    }
+}
+
+impl<'a> Deref for Message<'a> {
+    type Target = AttrWriter<'a>;
+
+    fn deref(&self) -> &AttrWriter<'a> {
+        &self.writer
+    }
+}
+
+impl<'a> DerefMut for Message<'a> {
+    fn deref_mut(&mut self) -> &mut AttrWriter<'a> {
+        &mut self.writer
+    }
+}
