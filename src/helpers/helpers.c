@@ -9,5 +9,11 @@
 
 #include "../bindings/bindings_helper.h"
 
+#include "crypto.c"
 #include "module.c"
+#include "namespace.c"
+#include "netdevice.c"
+#include "skbuff.c"
 #include "sync.c"
+#include "time.c"
+#include "udp_tunnel.c"

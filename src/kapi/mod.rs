@@ -7,10 +7,27 @@
 
 #![allow(unsafe_code)]
 
+pub mod cpu;
+pub mod crypto;
+pub mod notifier;
+pub mod random;
+pub mod siphash;
 pub mod sync;
+pub mod time;
+pub mod timer;
+pub mod workqueue;
 
 /// Allocation flags and errors, by the names that `tables/` uses on the host too.
 pub mod alloc {
     pub use kernel::alloc::flags::{GFP_ATOMIC, GFP_KERNEL};
     pub use kernel::alloc::{AllocError, Flags};
+}
+
+/// Whether `part` lies within `whole`, so lives exactly as long.
+#[inline(always)]
+fn within<P, W>(part: &P, whole: &W) -> bool {
+    let offset = core::ptr::from_ref(part)
+        .addr()
+        .wrapping_sub(core::ptr::from_ref(whole).addr());
+    offset < size_of::<W>() && size_of::<P>() <= size_of::<W>().wrapping_sub(offset)
 }

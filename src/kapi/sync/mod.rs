@@ -1,3 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Synchronisation primitives.
+
+pub mod bh;
+pub mod rcu;
+pub mod slot;
+pub mod spinlock_bh;

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A spin lock that is taken with bottom halves disabled.
+//!
+//! C header: [`include/linux/spinlock.h`](srctree/include/linux/spinlock.h)
+
+use kernel::{
+    ffi::c_char,
+    sync::lock::{Backend, Guard, Lock},
+};
+
+use crate::bindings;
+
+/// Creates a [`SpinLockBh`](crate::kapi::sync::spinlock_bh::SpinLockBh) initialiser with a new
+/// lock class; it is named after the place in the source unless a name is given.
+#[macro_export]
+macro_rules! new_spinlock_bh {
+    ($inner:expr $(, $name:literal)? $(,)?) => {
+        $crate::kapi::sync::spinlock_bh::SpinLockBh::new(
+            $inner, ::kernel::optional_name!($($name)?), ::kernel::static_lock_class!())
+    };
+}
+
+/// A spin lock that disables bottom halves while it is held: for data that process context shares
+/// with softirqs (timers, NAPI, transmit).
+///
+/// May be taken in process and in softirq context, not in hard interrupts. With `PREEMPT_RT` it
+/// sleeps; so do not take it with preemption disabled by other means.
+pub type SpinLockBh<T> = Lock<T, SpinLockBhBackend>;
+
+/// What [`SpinLockBh::lock`](Lock::lock) gives.
+pub type SpinLockBhGuard<'a, T> = Guard<'a, T, SpinLockBhBackend>;
+
+/// A kernel `spinlock_t` that is locked by `spin_lock_bh()`.
+pub struct SpinLockBhBackend;
+
+// SAFETY: `spinlock_t` ensures mutual exclusion. `relock` is the default implementation, which
+// calls `lock`.
+unsafe impl Backend for SpinLockBhBackend {
+    type State = kernel::bindings::spinlock_t;
+    type GuardState = ();
+
+    #[inline]
+    unsafe fn init(
+        ptr: *mut Self::State,
+        name: *const c_char,
+        key: *mut kernel::bindings::lock_class_key,
+    ) {
+        // SAFETY: By the requirements of this function `ptr` is valid for writes, and `name` and
+        // `key` are valid for read indefinitely.
+        unsafe { kernel::bindings::__spin_lock_init(ptr, name, key) }
+    }
+
+    #[inline]
+    unsafe fn lock(ptr: *mut Self::State) -> Self::GuardState {
+        // SAFETY: By the requirements of this function `ptr` points to an initialised spin lock.
+        unsafe { bindings::wg_spin_lock_bh(ptr.cast()) }
+    }
+
+    #[inline]
+    unsafe fn unlock(ptr: *mut Self::State, _guard_state: &Self::GuardState) {
+        // SAFETY: By the requirements of this function the caller owns the spin lock.
+        unsafe { bindings::wg_spin_unlock_bh(ptr.cast()) }
+    }
+
+    #[inline]
+    unsafe fn try_lock(ptr: *mut Self::State) -> Option<Self::GuardState> {
+        // SAFETY: By the requirements of this function `ptr` points to an initialised spin lock.
+        let locked = unsafe { bindings::wg_spin_trylock_bh(ptr.cast()) };
+        (locked != 0).then_some(())
+    }
+
+    #[inline]
+    unsafe fn assert_is_held(ptr: *mut Self::State) {
+        // The C side checks with lockdep only: without it, save the call.
+        if cfg!(CONFIG_LOCKDEP) {
+            // SAFETY: By the requirements of this function `ptr` points to an initialised spin
+            // lock.
+            unsafe { kernel::bindings::spin_assert_is_held(ptr) }
+        }
+    }
+}
