@@ -14,6 +14,7 @@ use kernel::prelude::*;
 pub mod bindings;
 pub mod kapi;
 pub mod proto;
+pub mod tables;
 
 module! {
     type: WireGuard,

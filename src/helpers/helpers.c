@@ -10,6 +10,7 @@
 #include "../bindings/bindings_helper.h"
 
 #include "crypto.c"
+#include "dyndbg.c"
 #include "module.c"
 #include "namespace.c"
 #include "netdevice.c"

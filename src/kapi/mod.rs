@@ -17,10 +17,16 @@ pub mod time;
 pub mod timer;
 pub mod workqueue;
 
-/// Allocation flags and errors, by the names that `tables/` uses on the host too.
+/// Allocation, by the names that `tables/` uses on the host too.
 pub mod alloc {
     pub use kernel::alloc::flags::{GFP_ATOMIC, GFP_KERNEL};
-    pub use kernel::alloc::{AllocError, Flags};
+    pub use kernel::alloc::{AllocError, Flags, KBox, KVVec};
+    pub use kernel::init::InPlaceInit;
+}
+
+/// Red-black trees, for the same reason.
+pub mod rbtree {
+    pub use kernel::rbtree::{RBTree, RBTreeNode};
 }
 
 /// Whether `part` lies within `whole`, so lives exactly as long.

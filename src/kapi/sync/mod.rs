@@ -6,3 +6,12 @@ pub mod bh;
 pub mod rcu;
 pub mod slot;
 pub mod spinlock_bh;
+
+/// Atomics, by the names that `tables/` uses on the host too.
+///
+/// Rust's own, not the kernel's: with the kernel compiled by gcc, those would be function calls.
+/// On one machine both mean the same instructions; the orderings that we use are defined by both
+/// memory models in the same way.
+pub mod atomic {
+    pub use core::sync::atomic::{fence, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+}

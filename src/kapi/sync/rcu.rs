@@ -52,19 +52,28 @@ pub fn synchronize_net() {
 /// Waits until every object is freed and no callback of this module is left to run. Sleeps.
 ///
 /// For the end of the module: its code must not go away before. Freeing an object may release
-/// others, which need a grace period of their own, so this goes on for a while; if objects
-/// remain even so, they have leaked, and a line in the log says so.
+/// others, which need a grace period of their own, so this goes on for as long as their number
+/// falls; if some remain even so, they have leaked, and a line in the log says so.
 pub fn drain() {
-    const ROUNDS: usize = 100;
-    for _ in 0..ROUNDS {
+    const PATIENCE: usize = 100;
+    let mut rounds = PATIENCE;
+    let mut before = usize::MAX;
+    while rounds > 0 {
         barrier();
-        if LIVE.load(Acquire) == 0 {
+        let live = LIVE.load(Acquire);
+        if live == 0 {
             // The callback that freed the last object may still be about to return.
             barrier();
             return;
         }
+        rounds = if live < before {
+            PATIENCE
+        } else {
+            rounds.saturating_sub(1)
+        };
+        before = live;
     }
-    pr_err!("{} objects leaked\n", LIVE.load(Relaxed));
+    pr_err!("{before} objects leaked\n");
 }
 
 /// The allocation behind [`RcuArc`].

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The debug messages. Rust's pr_debug!() is not part of dynamic debug, so each message has its
+ * call site here, where "module wireguard_rs +p" and the like find it. The prefix is that of the
+ * in-tree driver, for the tools that read it. What a remote party can provoke is rate limited.
+ */
+
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/net.h>
+#include <linux/skbuff.h>
+#include <linux/udp.h>
+
+#undef pr_fmt
+#define pr_fmt(fmt) "wireguard: " fmt
+
+enum wg_debug_dev_event {
+	WG_DEBUG_DEV_CREATED,
+	WG_DEBUG_DEV_DESTROYED,
+	WG_DEBUG_DEV_NETNS_EXIT,
+};
+
+enum wg_debug_peer_event {
+	WG_DEBUG_PEER_CREATED,
+	WG_DEBUG_PEER_DESTROYED,
+	WG_DEBUG_PEER_SEND_INITIATION,
+	WG_DEBUG_PEER_SEND_RESPONSE,
+	WG_DEBUG_PEER_SEND_KEEPALIVE,
+	WG_DEBUG_PEER_RECV_INITIATION,
+	WG_DEBUG_PEER_RECV_RESPONSE,
+	WG_DEBUG_PEER_RECV_KEEPALIVE,
+	WG_DEBUG_PEER_RETRY_HANDSHAKE,
+	WG_DEBUG_PEER_GIVE_UP_HANDSHAKE,
+	WG_DEBUG_PEER_NO_RESPONSE_RETRY,
+	WG_DEBUG_PEER_ZERO_KEYS,
+	WG_DEBUG_PEER_NO_ENDPOINT,
+	WG_DEBUG_PEER_INVALID_COOKIE,
+	WG_DEBUG_PEER_INVALID_SIZE,
+	WG_DEBUG_PEER_INVALID_TYPE,
+};
+
+enum wg_debug_skb_event {
+	WG_DEBUG_SKB_INVALID_IP,
+	WG_DEBUG_SKB_NO_PEER,
+	WG_DEBUG_SKB_INVALID_HEADER,
+	WG_DEBUG_SKB_DROP_HANDSHAKE,
+	WG_DEBUG_SKB_INVALID_MAC,
+	WG_DEBUG_SKB_SEND_COOKIE,
+	WG_DEBUG_SKB_RECV_COOKIE,
+	WG_DEBUG_SKB_INVALID_INITIATION,
+	WG_DEBUG_SKB_INVALID_RESPONSE,
+	WG_DEBUG_SKB_INVALID_NONCE,
+	WG_DEBUG_SKB_UNALLOWED_SRC,
+};
+
+/* An address for %pIS; an unknown one has family 0, which printk shows as such. */
+union wg_debug_addr {
+	struct sockaddr sa;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+};
+
+static const struct sockaddr *wg_debug_endpoint(union wg_debug_addr *addr, const void *bytes,
+						size_t len)
+{
+	memset(addr, 0, sizeof(*addr));
+	memcpy(addr, bytes, min(len, sizeof(*addr)));
+	return &addr->sa;
+}
+
+static const struct sockaddr *wg_debug_source(union wg_debug_addr *addr,
+					      const struct sk_buff *skb, bool port)
+{
+	memset(addr, 0, sizeof(*addr));
+	if (skb->protocol == htons(ETH_P_IP)) {
+		addr->in.sin_family = AF_INET;
+		addr->in.sin_addr.s_addr = ip_hdr(skb)->saddr;
+		if (port)
+			addr->in.sin_port = udp_hdr(skb)->source;
+	} else if (skb->protocol == htons(ETH_P_IPV6)) {
+		addr->in6.sin6_family = AF_INET6;
+		addr->in6.sin6_addr = ipv6_hdr(skb)->saddr;
+		if (port)
+			addr->in6.sin6_port = udp_hdr(skb)->source;
+	}
+	return &addr->sa;
+}
+
+static const struct sockaddr *wg_debug_destination(union wg_debug_addr *addr,
+						   const struct sk_buff *skb)
+{
+	memset(addr, 0, sizeof(*addr));
+	if (skb->protocol == htons(ETH_P_IP)) {
+		addr->in.sin_family = AF_INET;
+		addr->in.sin_addr.s_addr = ip_hdr(skb)->daddr;
+	} else if (skb->protocol == htons(ETH_P_IPV6)) {
+		addr->in6.sin6_family = AF_INET6;
+		addr->in6.sin6_addr = ipv6_hdr(skb)->daddr;
+	}
+	return &addr->sa;
+}
+
+void rust_helper_wg_debug_dev(enum wg_debug_dev_event event, const char *dev)
+{
+	switch (event) {
+	case WG_DEBUG_DEV_CREATED:
+		pr_debug("%s: Interface created\n", dev);
+		break;
+	case WG_DEBUG_DEV_DESTROYED:
+		pr_debug("%s: Interface destroyed\n", dev);
+		break;
+	case WG_DEBUG_DEV_NETNS_EXIT:
+		pr_debug("%s: The namespace of its sockets ends\n", dev);
+		break;
+	}
+}
+
+void rust_helper_wg_debug_keypair(bool created, const char *dev, u64 keypair, u64 peer)
+{
+	if (created)
+		net_dbg_ratelimited("%s: Keypair %llu created for peer %llu\n", dev, keypair, peer);
+	else
+		net_dbg_ratelimited("%s: Keypair %llu destroyed for peer %llu\n", dev, keypair,
+				    peer);
+}
+
+/* The arguments of a message are evaluated only when it is switched on. */
+#define ENDPOINT wg_debug_endpoint(&addr, endpoint, endpoint_len)
+
+void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const char *dev, u64 peer,
+			       unsigned int number, const void *endpoint, size_t endpoint_len)
+{
+	union wg_debug_addr addr;
+
+	switch (event) {
+	case WG_DEBUG_PEER_CREATED:
+		pr_debug("%s: Peer %llu created\n", dev, peer);
+		break;
+	case WG_DEBUG_PEER_DESTROYED:
+		pr_debug("%s: Peer %llu (%pISpfsc) destroyed\n", dev, peer, ENDPOINT);
+		break;
+	case WG_DEBUG_PEER_SEND_INITIATION:
+		net_dbg_ratelimited("%s: Initiation to peer %llu (%pISpfsc)\n", dev, peer,
+				    ENDPOINT);
+		break;
+	case WG_DEBUG_PEER_SEND_RESPONSE:
+		net_dbg_ratelimited("%s: Response to peer %llu (%pISpfsc)\n", dev, peer, ENDPOINT);
+		break;
+	case WG_DEBUG_PEER_SEND_KEEPALIVE:
+		net_dbg_ratelimited("%s: Keepalive to peer %llu (%pISpfsc)\n", dev, peer,
+				    ENDPOINT);
+		break;
+	case WG_DEBUG_PEER_RECV_INITIATION:
+		net_dbg_ratelimited("%s: Initiation from peer %llu (%pISpfsc)\n", dev, peer,
+				    ENDPOINT);
+		break;
+	case WG_DEBUG_PEER_RECV_RESPONSE:
+		net_dbg_ratelimited("%s: Response from peer %llu (%pISpfsc)\n", dev, peer,
+				    ENDPOINT);
+		break;
+	case WG_DEBUG_PEER_RECV_KEEPALIVE:
+		net_dbg_ratelimited("%s: Keepalive from peer %llu (%pISpfsc)\n", dev, peer,
+				    ENDPOINT);
+		break;
+	case WG_DEBUG_PEER_RETRY_HANDSHAKE:
+		pr_debug("%s: No response of peer %llu (%pISpfsc), initiation %u follows\n", dev,
+			 peer, ENDPOINT, number);
+		break;
+	case WG_DEBUG_PEER_GIVE_UP_HANDSHAKE:
+		pr_debug("%s: No response of peer %llu (%pISpfsc) to %u initiations, giving up\n",
+			 dev, peer, ENDPOINT, number);
+		break;
+	case WG_DEBUG_PEER_NO_RESPONSE_RETRY:
+		pr_debug("%s: Silence of peer %llu (%pISpfsc), starting a new handshake\n", dev,
+			 peer, ENDPOINT);
+		break;
+	case WG_DEBUG_PEER_ZERO_KEYS:
+		pr_debug("%s: No new session with peer %llu (%pISpfsc), wiping its keys\n", dev,
+			 peer, ENDPOINT);
+		break;
+	case WG_DEBUG_PEER_NO_ENDPOINT:
+		net_dbg_ratelimited("%s: No endpoint known of peer %llu\n", dev, peer);
+		break;
+	case WG_DEBUG_PEER_INVALID_COOKIE:
+		net_dbg_ratelimited("%s: Invalid cookie reply for peer %llu\n", dev, peer);
+		break;
+	case WG_DEBUG_PEER_INVALID_SIZE:
+		net_dbg_ratelimited("%s: Packet of a wrong size from peer %llu (%pISpfsc)\n", dev,
+				    peer, ENDPOINT);
+		break;
+	case WG_DEBUG_PEER_INVALID_TYPE:
+		net_dbg_ratelimited("%s: Packet that is not IP from peer %llu (%pISpfsc)\n", dev,
+				    peer, ENDPOINT);
+		break;
+	}
+}
+
+#undef ENDPOINT
+/* Of the message that a skb carries: its sender. */
+#define OUTER_SOURCE wg_debug_source(&addr, skb, true)
+
+void rust_helper_wg_debug_skb(enum wg_debug_skb_event event, const char *dev,
+			      const struct sk_buff *skb, u64 peer)
+{
+	union wg_debug_addr addr;
+
+	switch (event) {
+	case WG_DEBUG_SKB_INVALID_IP:
+		net_dbg_ratelimited("%s: Packet to send is not IP\n", dev);
+		break;
+	case WG_DEBUG_SKB_NO_PEER:
+		net_dbg_ratelimited("%s: No peer is allowed %pISc\n", dev,
+				    wg_debug_destination(&addr, skb));
+		break;
+	case WG_DEBUG_SKB_INVALID_HEADER:
+		net_dbg_ratelimited("%s: Received what is not a message\n", dev);
+		break;
+	case WG_DEBUG_SKB_DROP_HANDSHAKE:
+		net_dbg_ratelimited("%s: No room for a handshake message from %pISpfsc\n", dev,
+				    OUTER_SOURCE);
+		break;
+	case WG_DEBUG_SKB_INVALID_MAC:
+		net_dbg_ratelimited("%s: Invalid MAC in a handshake message from %pISpfsc\n", dev,
+				    OUTER_SOURCE);
+		break;
+	case WG_DEBUG_SKB_SEND_COOKIE:
+		net_dbg_ratelimited("%s: Under load, cookie reply to %pISpfsc\n", dev,
+				    OUTER_SOURCE);
+		break;
+	case WG_DEBUG_SKB_RECV_COOKIE:
+		net_dbg_ratelimited("%s: Cookie reply from %pISpfsc\n", dev, OUTER_SOURCE);
+		break;
+	case WG_DEBUG_SKB_INVALID_INITIATION:
+		net_dbg_ratelimited("%s: Invalid initiation from %pISpfsc\n", dev, OUTER_SOURCE);
+		break;
+	case WG_DEBUG_SKB_INVALID_RESPONSE:
+		net_dbg_ratelimited("%s: Invalid response from %pISpfsc\n", dev, OUTER_SOURCE);
+		break;
+	case WG_DEBUG_SKB_INVALID_NONCE:
+		net_dbg_ratelimited("%s: Replayed or outdated counter from peer %llu\n", dev, peer);
+		break;
+	case WG_DEBUG_SKB_UNALLOWED_SRC:
+		net_dbg_ratelimited("%s: Source %pISc is not allowed for peer %llu\n", dev,
+				    wg_debug_source(&addr, skb, false), peer);
+		break;
+	}
+}
+
+#undef OUTER_SOURCE

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Debug messages, as call sites of dynamic debug.
+//!
+//! The texts and the rate limits are in `src/helpers/dyndbg.c`. A message that is switched off
+//! costs a call and a branch that is patched out. All functions may be called in any context.
+
+use kernel::prelude::*;
+
+use crate::{
+    bindings,
+    kapi::net::{endpoint::Endpoint, netdevice::NetDevice, skbuff::Skb},
+};
+
+/// What happens to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DevEvent {
+    /// It is there.
+    Created,
+    /// It is gone.
+    Destroyed,
+    /// The namespace that its sockets are in ends.
+    NetnsExit,
+}
+
+/// What happens with a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// It is there.
+    Created,
+    /// It is gone.
+    Destroyed,
+    /// A session begins; for [`keypair`].
+    KeypairCreated,
+    /// A session ends; for [`keypair`].
+    KeypairDestroyed,
+    /// We send an initiation.
+    SendInitiation,
+    /// We send a response.
+    SendResponse,
+    /// We send a keepalive.
+    SendKeepalive,
+    /// An initiation was accepted.
+    RecvInitiation,
+    /// A response was accepted.
+    RecvResponse,
+    /// A keepalive was accepted.
+    RecvKeepalive,
+    /// There was no response; the initiation is repeated.
+    RetryHandshake {
+        /// The number of the initiation that follows, from 2.
+        attempt: u32,
+    },
+    /// There was no response, and that is it.
+    GiveUpHandshake {
+        /// The number of initiations sent.
+        attempts: u32,
+    },
+    /// The peer has fallen silent; a handshake is tried.
+    NoResponseRetry,
+    /// The session has outlived itself, its keys are wiped.
+    ZeroKeys,
+    /// A packet cannot be sent as there is no endpoint.
+    NoEndpoint,
+    /// A cookie reply does not decrypt.
+    InvalidCookie,
+    /// A decrypted packet is shorter than it says.
+    InvalidSize,
+    /// A decrypted packet is neither IPv4 nor IPv6.
+    InvalidType,
+}
+
+/// What happens to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkbEvent {
+    /// To send: not an IP packet.
+    InvalidIp,
+    /// To send: no peer has its destination among its allowed IPs. The network header is there.
+    NoPeer,
+    /// Received: not a message.
+    InvalidHeader,
+    /// Received: a handshake message that there is no room or no randomness for.
+    DropHandshake,
+    /// Received: a handshake message without a valid MAC.
+    InvalidMac,
+    /// Received: a handshake message that is answered by a cookie reply.
+    SendCookie,
+    /// Received: a cookie reply.
+    RecvCookie,
+    /// Received: an initiation that is refused.
+    InvalidInitiation,
+    /// Received: a response that is refused.
+    InvalidResponse,
+    /// Received and decrypted: its counter is replayed or too old.
+    InvalidNonce,
+    /// Received and decrypted: its source does not belong to the peer. The network header is that
+    /// of the inner packet.
+    UnallowedSrc,
+}
+
+/// Says what happens to a device.
+pub fn dev(dev: &NetDevice, event: DevEvent) {
+    let event = match event {
+        DevEvent::Created => bindings::wg_debug_dev_event_WG_DEBUG_DEV_CREATED,
+        DevEvent::Destroyed => bindings::wg_debug_dev_event_WG_DEBUG_DEV_DESTROYED,
+        DevEvent::NetnsExit => bindings::wg_debug_dev_event_WG_DEBUG_DEV_NETNS_EXIT,
+    };
+    // SAFETY: The name is valid for the call.
+    unsafe { bindings::wg_debug_dev(event, dev.name().as_char_ptr()) };
+}
+
+/// Says what happens with a peer; `endpoint` where the message names one.
+pub fn peer(dev: &NetDevice, event: PeerEvent, peer: u64, endpoint: Option<&Endpoint>) {
+    let mut number = 0;
+    let event = match event {
+        PeerEvent::Created => bindings::wg_debug_peer_event_WG_DEBUG_PEER_CREATED,
+        PeerEvent::Destroyed => bindings::wg_debug_peer_event_WG_DEBUG_PEER_DESTROYED,
+        PeerEvent::KeypairCreated | PeerEvent::KeypairDestroyed => return,
+        PeerEvent::SendInitiation => bindings::wg_debug_peer_event_WG_DEBUG_PEER_SEND_INITIATION,
+        PeerEvent::SendResponse => bindings::wg_debug_peer_event_WG_DEBUG_PEER_SEND_RESPONSE,
+        PeerEvent::SendKeepalive => bindings::wg_debug_peer_event_WG_DEBUG_PEER_SEND_KEEPALIVE,
+        PeerEvent::RecvInitiation => bindings::wg_debug_peer_event_WG_DEBUG_PEER_RECV_INITIATION,
+        PeerEvent::RecvResponse => bindings::wg_debug_peer_event_WG_DEBUG_PEER_RECV_RESPONSE,
+        PeerEvent::RecvKeepalive => bindings::wg_debug_peer_event_WG_DEBUG_PEER_RECV_KEEPALIVE,
+        PeerEvent::RetryHandshake { attempt } => {
+            number = attempt;
+            bindings::wg_debug_peer_event_WG_DEBUG_PEER_RETRY_HANDSHAKE
+        }
+        PeerEvent::GiveUpHandshake { attempts } => {
+            number = attempts;
+            bindings::wg_debug_peer_event_WG_DEBUG_PEER_GIVE_UP_HANDSHAKE
+        }
+        PeerEvent::NoResponseRetry => bindings::wg_debug_peer_event_WG_DEBUG_PEER_NO_RESPONSE_RETRY,
+        PeerEvent::ZeroKeys => bindings::wg_debug_peer_event_WG_DEBUG_PEER_ZERO_KEYS,
+        PeerEvent::NoEndpoint => bindings::wg_debug_peer_event_WG_DEBUG_PEER_NO_ENDPOINT,
+        PeerEvent::InvalidCookie => bindings::wg_debug_peer_event_WG_DEBUG_PEER_INVALID_COOKIE,
+        PeerEvent::InvalidSize => bindings::wg_debug_peer_event_WG_DEBUG_PEER_INVALID_SIZE,
+        PeerEvent::InvalidType => bindings::wg_debug_peer_event_WG_DEBUG_PEER_INVALID_TYPE,
+    };
+    let endpoint = endpoint.map_or(&[][..], |endpoint| endpoint.sockaddr_bytes());
+    // SAFETY: The name is valid for the call; the pointer and the length are those of a slice.
+    unsafe {
+        bindings::wg_debug_peer(
+            event,
+            dev.name().as_char_ptr(),
+            peer,
+            number,
+            endpoint.as_ptr().cast(),
+            endpoint.len(),
+        )
+    };
+}
+
+/// Says that a keypair of a peer was created or destroyed; other events say nothing.
+pub fn keypair(dev: &NetDevice, event: PeerEvent, keypair: u64, peer: u64) {
+    let created = match event {
+        PeerEvent::KeypairCreated => true,
+        PeerEvent::KeypairDestroyed => false,
+        _ => return,
+    };
+    // SAFETY: The name is valid for the call.
+    unsafe { bindings::wg_debug_keypair(created, dev.name().as_char_ptr(), keypair, peer) };
+}
+
+/// Says what happens to a packet; `peer` where the message names one.
+pub fn skb(dev: &NetDevice, event: SkbEvent, skb: &Skb, peer: Option<u64>) {
+    let event = match event {
+        SkbEvent::InvalidIp => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_IP,
+        SkbEvent::NoPeer => bindings::wg_debug_skb_event_WG_DEBUG_SKB_NO_PEER,
+        SkbEvent::InvalidHeader => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_HEADER,
+        SkbEvent::DropHandshake => bindings::wg_debug_skb_event_WG_DEBUG_SKB_DROP_HANDSHAKE,
+        SkbEvent::InvalidMac => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_MAC,
+        SkbEvent::SendCookie => bindings::wg_debug_skb_event_WG_DEBUG_SKB_SEND_COOKIE,
+        SkbEvent::RecvCookie => bindings::wg_debug_skb_event_WG_DEBUG_SKB_RECV_COOKIE,
+        SkbEvent::InvalidInitiation => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_INITIATION,
+        SkbEvent::InvalidResponse => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_RESPONSE,
+        SkbEvent::InvalidNonce => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_NONCE,
+        SkbEvent::UnallowedSrc => bindings::wg_debug_skb_event_WG_DEBUG_SKB_UNALLOWED_SRC,
+    };
+    // SAFETY: The name and the packet are valid for the call. Of the packet, the headers are read
+    // that the event is documented to imply; a received message has IP and UDP headers.
+    unsafe {
+        bindings::wg_debug_skb(
+            event,
+            dev.name().as_char_ptr(),
+            skb.as_raw(),
+            peer.unwrap_or(0),
+        )
+    };
+}
