@@ -85,11 +85,9 @@ fn put_message(cursor: &mut Cursor, buffer: &mut DumpBuffer<'_>) -> Result<Progr
     // The in-tree driver would hold on to a device that has gone or moved away.
     let netdev = rtnl.device_by_index(buffer.net(), cursor.ifindex);
     let device = rtnl::from_netdev::<Device>(netdev.ok_or(ENODEV)?).ok_or(ENODEV)?;
-    let update = device.lock_update();
+    let update = Device::lock_update(&device);
 
-    // The counter may wrap, but 0 is not a generation to the netlink core.
-    let generation = (device.generation() as u32).max(1);
-    let mut message = buffer.message(uapi::cmd::GET_DEVICE, generation)?;
+    let mut message = buffer.message(uapi::cmd::GET_DEVICE, update.generation())?;
     if cursor.last_peer == 0 {
         put_device(&mut message, &device)?;
     }

@@ -14,7 +14,7 @@ use super::{
     requested_device, SET_POLICY,
 };
 use crate::{
-    device::{config::UpdateGuard, peer::Peer},
+    device::{config::UpdateGuard, peer::Peer, Device},
     kapi::{
         net::{
             endpoint::Endpoint,
@@ -24,7 +24,7 @@ use crate::{
         sync::rcu::RcuArc,
     },
     proto::{
-        crypto::{burn_stack, Secret},
+        crypto::{burn_stack, SymmetricKey},
         uapi::{self, allowedip, device, peer},
     },
 };
@@ -60,7 +60,7 @@ fn set_device(request: &Request<'_>) -> Result {
 
     let rtnl = rtnl::lock();
     let device = requested_device(request, &rtnl)?;
-    let mut update = device.lock_update();
+    let mut update = Device::lock_update(&device);
 
     let port = request.attr(device::LISTEN_PORT).and_then(|a| a.u16());
     let fwmark = request.attr(device::FWMARK).and_then(|a| a.u32());
@@ -113,7 +113,7 @@ fn set_peer(update: &mut UpdateGuard<'_>, attrs: &PeerAttrs<'_>) -> Result {
                 return Ok(());
             }
             if let Some(preshared_key) = &preshared_key {
-                peer.set_preshared_key(preshared_key.expose());
+                peer.set_preshared_key(preshared_key);
             }
             peer
         }
@@ -124,7 +124,7 @@ fn set_peer(update: &mut UpdateGuard<'_>, attrs: &PeerAttrs<'_>) -> Result {
             // A new peer has none that could be replaced.
             flags &= !peer::F_REPLACE_ALLOWEDIPS;
             let preshared_key = preshared_key.unwrap_or_default();
-            match update.add_peer(&public_key, preshared_key.expose())? {
+            match update.add_peer(&public_key, &preshared_key)? {
                 Some(peer) => peer,
                 // Our own key: ignored, so that all members of a mesh can be given one list.
                 None => return Ok(()),
@@ -145,9 +145,9 @@ fn set_peer(update: &mut UpdateGuard<'_>, attrs: &PeerAttrs<'_>) -> Result {
     }
     let keepalive = attrs.get(peer::PERSISTENT_KEEPALIVE_INTERVAL);
     if let Some(keepalive_s) = keepalive.and_then(|a| a.u16()) {
-        peer.set_keepalive(keepalive_s);
+        Peer::set_keepalive(&peer, keepalive_s);
     }
-    peer.after_set();
+    Peer::after_set(&peer);
     Ok(())
 }
 
@@ -182,8 +182,8 @@ fn set_allowed_ip(
 }
 
 /// Takes a key out of the request, where zeros remain.
-fn take_key(attr: Attr<'_>) -> Option<Secret<{ uapi::KEY_LEN }>> {
-    let key = attr.bytes().map(Secret::from_bytes);
+fn take_key(attr: Attr<'_>) -> Option<SymmetricKey> {
+    let key = attr.bytes().map(SymmetricKey::from_bytes);
     attr.erase();
     key
 }

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The configuration of a device, as netlink changes it: port, mark, keys, peers, allowed IPs.
+
+use core::{
+    net::IpAddr,
+    sync::atomic::Ordering::Relaxed,
+};
+
+use kernel::{
+    alloc::flags::GFP_KERNEL,
+    prelude::*,
+    rbtree::{RBTree, RBTreeNode},
+    sync::lock::{mutex::MutexBackend, Guard},
+};
+
+use crate::{
+    device::{peer::Peer, send, Device},
+    kapi::{crypto::KernelCrypto, net::endpoint::Endpoint, sync::rcu::{self, RcuArc}},
+    proto::{
+        consts::MAX_PEERS,
+        crypto::{PublicKey, SecretKey, SymmetricKey},
+        noise::Identity,
+    },
+    tables::allowedips::{AllowedIpsWriter, Prefix},
+};
+
+/// What the update lock guards.
+pub(crate) struct Config {
+    /// All peers, by their ids: in the order they were added.
+    peers: RBTree<u64, RcuArc<Peer>>,
+    num_peers: usize,
+    allowed_ips: AllowedIpsWriter<Peer>,
+    /// Changes with every change of the allowed IPs.
+    allowed_ips_version: u64,
+    /// Changes with every change of the configuration, so that a dump notices. Never 0.
+    generation: u32,
+}
+
+impl Config {
+    pub(crate) fn new(allowed_ips: AllowedIpsWriter<Peer>) -> Self {
+        Self {
+            peers: RBTree::new(),
+            num_peers: 0,
+            allowed_ips,
+            allowed_ips_version: 0,
+            generation: 1,
+        }
+    }
+}
+
+/// The update lock, held: the only way to change the configuration.
+pub(crate) struct UpdateGuard<'a> {
+    device: &'a RcuArc<Device>,
+    config: Guard<'a, Config, MutexBackend>,
+}
+
+impl Device {
+    /// Takes the update lock. Process context, under RTNL when the call comes from userspace.
+    pub(crate) fn lock_update(this: &RcuArc<Self>) -> UpdateGuard<'_> {
+        UpdateGuard { device: this, config: this.update.lock() }
+    }
+}
+
+impl UpdateGuard<'_> {
+    /// Counts configuration changes; what a dump compares.
+    pub(crate) fn generation(&self) -> u32 {
+        self.config.generation
+    }
+
+    /// Notes a change of the configuration.
+    pub(crate) fn bump_generation(&mut self) {
+        self.config.generation = self.config.generation.wrapping_add(1).max(1);
+    }
+
+    /// Counts changes of the allowed IPs.
+    pub(crate) fn allowed_ips_version(&self) -> u64 {
+        self.config.allowed_ips_version
+    }
+
+    /// Sets the mark of the packets we send; they find their routes anew.
+    pub(crate) fn set_fwmark(&mut self, fwmark: u32) -> Result {
+        self.device.fwmark.store(fwmark, Relaxed);
+        self.clear_sources();
+        Ok(())
+    }
+
+    /// Sets the port to listen on, 0 for any; at once if the device is up.
+    ///
+    /// # Errors
+    ///
+    /// If the sockets cannot be opened; those there are stay then.
+    pub(crate) fn set_port(&mut self, port: u16) -> Result {
+        if self.device.port() == port {
+            return Ok(());
+        }
+        self.clear_sources();
+        if self.device.is_up() {
+            Device::open_sockets(self.device, port)
+        } else {
+            self.device.port.store(port.into(), Relaxed);
+            Ok(())
+        }
+    }
+
+    fn clear_sources(&self) {
+        self.for_each_peer(|peer| peer.clear_source());
+    }
+
+    /// Sets the private key, all zeros for none. A peer that has our own public key goes. The
+    /// same key again changes nothing.
+    pub(crate) fn set_private_key(&mut self, private: &[u8; 32]) -> Result {
+        let device = self.device;
+        // As stored, that is clamped; so the same key unclamped counts as another one.
+        let same = match device.identity.get() {
+            Some(identity) => KernelCrypto::ct_eq(identity.private().expose(), private),
+            None => SecretKey::from_bytes(*private).is_zero(),
+        };
+        if same {
+            return Ok(());
+        }
+        let identity = Identity::new::<KernelCrypto>(SecretKey::from_bytes(*private));
+        if let Some(own) = identity.as_ref().and_then(|identity| self.find_peer(identity.public())) {
+            self.remove_peer(&own);
+        }
+        let identity = match identity {
+            Some(identity) => Some(RcuArc::new(identity, GFP_KERNEL)?),
+            None => None,
+        };
+        let first = device.identity.swap(identity.clone()).is_none();
+        let identity = identity.as_deref();
+        device
+            .cookie_checker
+            .lock()
+            .set_identity::<KernelCrypto>(identity.map(Identity::public));
+        self.for_each_peer(|peer| {
+            Peer::follow_identity(peer, identity);
+            if first && device.is_up() {
+                send::send_staged(peer);
+            }
+        });
+        Ok(())
+    }
+
+    /// Adds a peer, at the end of the list. `None` for our own public key: nothing to talk to.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, also when there are too many peers.
+    pub(crate) fn add_peer(
+        &mut self,
+        public_key: &PublicKey,
+        psk: &SymmetricKey,
+    ) -> Result<Option<RcuArc<Peer>>> {
+        let device = self.device;
+        if device.identity.get().is_some_and(|identity| identity.public() == public_key) {
+            return Ok(None);
+        }
+        if self.config.num_peers >= MAX_PEERS {
+            return Err(ENOMEM);
+        }
+        let peer = Peer::new(device, *public_key, psk.duplicate())?;
+        let node = RBTreeNode::new(peer.id(), peer.clone(), GFP_KERNEL)?;
+        if !device.peers_by_key.insert(*public_key, peer.clone(), GFP_KERNEL)? {
+            return Err(EEXIST);
+        }
+        self.config.peers.insert(node);
+        self.config.num_peers = self.config.num_peers.saturating_add(1);
+        Ok(Some(peer))
+    }
+
+    /// Removes a peer. What is under way for it ends by itself; no grace period is waited for.
+    pub(crate) fn remove_peer(&mut self, peer: &RcuArc<Peer>) {
+        self.config.allowed_ips.remove_by_peer(peer);
+        self.touch_allowed_ips();
+        self.config.peers.remove(&peer.id());
+        self.config.num_peers = self.config.num_peers.saturating_sub(1);
+        self.device.peers_by_key.remove(peer.public_key(), peer);
+        Peer::end(peer);
+    }
+
+    /// Removes all peers.
+    pub(crate) fn remove_all_peers(&mut self) {
+        self.config.allowed_ips.remove_all();
+        self.touch_allowed_ips();
+        while let Some(peer) = self.first_peer() {
+            self.remove_peer(&peer);
+        }
+    }
+
+    /// The peer with this public key.
+    pub(crate) fn find_peer(&self, public_key: &PublicKey) -> Option<RcuArc<Peer>> {
+        self.device.find_peer(public_key)
+    }
+
+    pub(crate) fn first_peer(&self) -> Option<RcuArc<Peer>> {
+        self.peer_after(0)
+    }
+
+    /// The first peer whose id is greater than `id`; ids ascend in the order of addition.
+    pub(crate) fn peer_after(&self, id: u64) -> Option<RcuArc<Peer>> {
+        let cursor = self.config.peers.cursor_lower_bound(&id.saturating_add(1))?;
+        let (_, peer) = cursor.current();
+        Some(peer.clone())
+    }
+
+    pub(crate) fn for_each_peer(&self, mut action: impl FnMut(&RcuArc<Peer>)) {
+        for peer in self.config.peers.values() {
+            action(peer);
+        }
+    }
+
+    /// Gives a prefix to a peer, at the end of its list, whoever had it before.
+    pub(crate) fn insert_allowed_ip(
+        &mut self,
+        peer: &RcuArc<Peer>,
+        addr: IpAddr,
+        cidr: u8,
+    ) -> Result {
+        let prefix = Prefix::new(addr, cidr).ok_or(EINVAL)?;
+        self.config.allowed_ips.insert(prefix, peer, GFP_KERNEL)?;
+        self.touch_allowed_ips();
+        Ok(())
+    }
+
+    /// Takes a prefix from a peer; nothing happens if it has not got it.
+    pub(crate) fn remove_allowed_ip(
+        &mut self,
+        peer: &RcuArc<Peer>,
+        addr: IpAddr,
+        cidr: u8,
+    ) -> Result {
+        let prefix = Prefix::new(addr, cidr).ok_or(EINVAL)?;
+        self.config.allowed_ips.remove(prefix, peer);
+        self.touch_allowed_ips();
+        Ok(())
+    }
+
+    /// Takes all prefixes from a peer.
+    pub(crate) fn remove_allowed_ips(&mut self, peer: &RcuArc<Peer>) {
+        self.config.allowed_ips.remove_by_peer(peer);
+        self.touch_allowed_ips();
+    }
+
+    fn touch_allowed_ips(&mut self) {
+        self.config.allowed_ips_version = self.config.allowed_ips_version.wrapping_add(1);
+    }
+
+    /// The first prefix of a peer at or after a place in its list, and its place.
+    pub(crate) fn allowed_ips_from(&self, peer: &Peer, seq: u64) -> Option<(u64, IpAddr, u8)> {
+        let (seq, prefix) = self.config.allowed_ips.next_from(peer, seq)?;
+        Some((seq, prefix.addr(), prefix.cidr()))
+    }
+}
+
+impl Peer {
+    /// Ends a peer that is in no table any more. Nothing starts after this; what is queued or
+    /// under way sees the mark, ends and drops its reference.
+    fn end(this: &RcuArc<Self>) {
+        this.mark_dead();
+        this.keypairs.clear(this);
+        Self::stop_timers(this);
+        Self::clear_handshake(this);
+        this.purge_staged();
+    }
+
+    pub(crate) fn preshared_key(&self) -> SymmetricKey {
+        self.handshake.lock().psk.duplicate()
+    }
+
+    /// Sets the preshared key for the handshakes to come.
+    pub(crate) fn set_preshared_key(&self, psk: &SymmetricKey) {
+        self.handshake.lock().psk = psk.duplicate();
+    }
+
+    /// Sets where the peer is and forgets the source address that the old place was reached by.
+    pub(crate) fn set_endpoint_from_config(&self, endpoint: Endpoint) {
+        self.roam(&endpoint);
+    }
+
+    /// Seconds between persistent keepalives; 0 for none.
+    pub(crate) fn keepalive_s(&self) -> u16 {
+        self.timer_state.persistent_keepalive_interval()
+    }
+
+    /// Sets the seconds between persistent keepalives; the first goes out at once if there were
+    /// none before.
+    pub(crate) fn set_keepalive(this: &RcuArc<Self>, seconds: u16) {
+        if this.timer_state.set_persistent_keepalive_interval(seconds) && this.device().is_up() {
+            Self::send_keepalive(this);
+        }
+    }
+
+    /// When a handshake was last completed: seconds and nanoseconds of the wall clock, or zeros.
+    pub(crate) fn last_handshake(&self) -> (i64, u32) {
+        let last = *self.last_handshake.lock();
+        (last.secs, last.nanos)
+    }
+
+    pub(crate) fn rx_bytes(&self) -> u64 {
+        self.rx_bytes.load(Relaxed)
+    }
+
+    pub(crate) fn tx_bytes(&self) -> u64 {
+        self.tx_bytes.load(Relaxed)
+    }
+
+    /// The last step of configuring a peer: what waited for it may go.
+    pub(crate) fn after_set(this: &RcuArc<Self>) {
+        if this.device().is_up() {
+            send::send_staged(this);
+        }
+    }
+}
+
+impl Device {
+    /// The peer with this public key. Any context.
+    pub(crate) fn find_peer(&self, public_key: &PublicKey) -> Option<RcuArc<Peer>> {
+        let guard = rcu::read_lock();
+        self.peers_by_key.lookup(&guard, public_key).cloned()
+    }
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From the wire to the network stack: sorting, decryption, acceptance, delivery.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
+
+use crate::{
+    device::{
+        keypairs::{IndexEntry, Keypair},
+        peer::Peer,
+        queueing::{self, enqueue_decrypt},
+        send, Device,
+    },
+    kapi::{
+        cpu,
+        debug::{self, PeerEvent, SkbEvent},
+        net::{
+            endpoint::Endpoint,
+            napi::{Napi, NapiPoll, NapiScope},
+            netdevice::NetDevice,
+            skbuff::{RxError, SkBuff, Skb, SkbList},
+        },
+        sync::{
+            bh,
+            rcu::{self, RcuArc, RcuRef},
+            spinlock_bh::SpinLockBh,
+        },
+        time,
+    },
+    new_napi, new_spinlock_bh,
+    proto::{
+        messages::{DataHeader, MessageType, DATA_MIN_LEN},
+        timers::Event,
+    },
+};
+
+/// Packets that may wait for one receive context's poll; more are dropped.
+const MAX_QUEUED_DELIVERIES: usize = 8192;
+
+/// Takes a datagram from one of the device's sockets. Softirq context.
+pub(crate) fn receive(device: &Device, mut skb: SkBuff) {
+    if skb.prepare_received().is_err() {
+        debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb, None);
+        return;
+    }
+    let kind = skb
+        .data()
+        .first_chunk()
+        .and_then(|header| MessageType::classify(*header, skb.len()).ok());
+    match kind {
+        Some(MessageType::Data) => receive_data(device, skb),
+        Some(_) => device.queue_handshake(skb),
+        None => debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb, None),
+    }
+}
+
+/// Finds the session of transport data and decrypts, here or on a worker.
+fn receive_data(device: &Device, mut skb: SkBuff) {
+    let Ok((header, _)) = DataHeader::read_from_prefix(skb.data()) else { return };
+    let ds = skb.outer_dsfield();
+    let cb = skb.cb_mut();
+    cb.nonce = header.counter();
+    cb.ds = ds;
+
+    let guard = rcu::read_lock();
+    let entry = device.sessions().lookup(&guard, header.receiver_index());
+    let Some(IndexEntry::Session { peer, keypair }) = entry else { return };
+    if peer.is_dead() {
+        return;
+    }
+    if !peer.allows_inline_receive() || !peer.rx.lock().try_claim_idle() {
+        enqueue_decrypt(peer, keypair.clone(), skb);
+        return;
+    }
+    let now = time::boottime_coarse_ns();
+    if keypair.may_receive(now) && open(keypair, &mut skb) {
+        accept_run(peer, keypair, SkbList::from(skb));
+    }
+    if peer.rx.lock().release() {
+        drain(peer);
+    }
+}
+
+fn open(keypair: &Keypair, packet: &mut Skb) -> bool {
+    let nonce = packet.cb().nonce;
+    packet.open(keypair.receiving_key().expose(), nonce).is_ok()
+}
+
+/// Decrypts a run in place; what does not authenticate is dropped.
+pub(crate) fn decrypt(keypair: &Keypair, packets: &mut SkbList) {
+    if keypair.may_receive(time::boottime_coarse_ns()) {
+        packets.retain_mut(|packet| open(keypair, packet));
+    } else {
+        *packets = SkbList::new();
+    }
+}
+
+/// Accepts the runs that are finished, in order, unless somebody else is at it.
+pub(crate) fn drain(peer: &RcuArc<Peer>) {
+    loop {
+        let done = peer.rx.lock().pop_done();
+        let Some((run, packets)) = done else { return };
+        accept_run(peer, run.keypair(), packets);
+        peer.rx.lock().release();
+    }
+}
+
+/// What happens, in this order, to packets that have authenticated: replay check, confirmation
+/// of the key, roaming, the checks of what they carry, timers, delivery. The caller has the
+/// receive FIFO to itself.
+fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbList) {
+    let mut ready = SkbList::new();
+    let mut event = None;
+    let bh = bh::disable();
+    while let Some(mut skb) = packets.pop_front() {
+        let Some(endpoint) = authentic(peer, keypair, &mut skb) else { continue };
+        if skb.len() == 0 {
+            event = event.or(Some(Event::KeepaliveReceived));
+            peer.count_received(DATA_MIN_LEN);
+            debug::peer(
+                peer.netdev(),
+                PeerEvent::RecvKeepalive,
+                peer.id(),
+                Some(&endpoint),
+            );
+            continue;
+        }
+        event = Some(Event::DataReceived);
+        if acceptable(peer, &endpoint, &mut skb) {
+            ready.push_back(skb);
+        }
+    }
+    if let Some(event) = event {
+        Peer::on(peer, event);
+        renew_if_old(peer);
+    }
+    peer.rx_context().deliver(ready);
+    drop(bh);
+}
+
+/// Checks the counter of an authentic packet and follows its sender. Gives where it came from.
+fn authentic(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, skb: &mut Skb) -> Option<Endpoint> {
+    if !keypair.accept_counter(skb.cb().nonce) {
+        debug::skb(peer.netdev(), SkbEvent::InvalidNonce, skb, Some(peer.id()));
+        return None;
+    }
+    let endpoint = Endpoint::from_skb(skb)?;
+    skb.reset_decapsulated();
+    peer.roam(&endpoint);
+    if peer.keypairs.confirm(peer, keypair) {
+        peer.note_completed();
+        Peer::on(peer, Event::SessionConfirmed);
+        send::send_staged(peer);
+    }
+    Some(endpoint)
+}
+
+/// Checks what a packet carries: a whole IP packet whose source is the peer's. Counts it, one
+/// way or the other.
+fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, skb: &mut Skb) -> bool {
+    let netdev = peer.netdev();
+    // As the counters see it, a packet is as long as its message was.
+    let message_len = skb.len().saturating_add(DATA_MIN_LEN);
+    let ds = skb.cb().ds;
+    if let Err(error) = skb.finish_receive(netdev, ds) {
+        let event = match error {
+            RxError::Size => {
+                netdev.inc_rx_length_errors();
+                PeerEvent::InvalidSize
+            }
+            RxError::Type => {
+                netdev.inc_rx_frame_errors();
+                PeerEvent::InvalidType
+            }
+            // No memory: dropped, but nobody's fault.
+            RxError::Other => return false,
+        };
+        netdev.inc_rx_errors();
+        debug::peer(netdev, event, peer.id(), Some(endpoint));
+        return false;
+    }
+    let guard = rcu::read_lock();
+    let owner = skb
+        .src_addr()
+        .and_then(|addr| peer.device().allowed_ips().lookup(&guard, addr));
+    if !owner.is_some_and(|owner| owner.ptr_eq(peer)) {
+        netdev.inc_rx_errors();
+        netdev.inc_rx_frame_errors();
+        debug::skb(netdev, SkbEvent::UnallowedSrc, skb, Some(peer.id()));
+        return false;
+    }
+    peer.count_received(message_len);
+    true
+}
+
+/// Starts a new handshake when the session is about to end and nothing was sent that would have
+/// done so; once per session.
+fn renew_if_old(peer: &RcuArc<Peer>) {
+    if !peer.timer_state.last_minute_is_due() {
+        return;
+    }
+    let now = time::boottime_coarse_ns();
+    if peer.keypairs.with_current(|keypair| keypair.rekey_after_receive(now))
+        && peer.timer_state.claim_last_minute()
+    {
+        Peer::request_handshake(peer);
+    }
+}
+
+impl Peer {
+    /// Counts a message for the peer and the device. BH is disabled.
+    pub(crate) fn count_received(&self, len: usize) {
+        self.device().netdev().sw_rx_add(len);
+        self.rx_bytes.fetch_add(len as u64, Relaxed);
+    }
+
+    /// Whether a packet may be decrypted right where it arrives. A trickle may: it saves the way
+    /// over a worker. Of a stream only the first few of each jiffy may, the rest is for all CPUs.
+    fn allows_inline_receive(&self) -> bool {
+        if cpu::online_count() == 1 {
+            return true;
+        }
+        let jiffies = time::jiffies() as u32;
+        if self.inline_jiffy.swap(jiffies, Relaxed) != jiffies {
+            self.inline_count.store(1, Relaxed);
+            return true;
+        }
+        self.inline_count.fetch_add(1, Relaxed) < queueing::INLINE_RECEIVES
+    }
+}
+
+/// A receive context: hands accepted packets to the network stack through NAPI, which merges
+/// them (GRO). A device has a few, whatever the number of its peers.
+#[pin_data]
+pub(crate) struct RxContext {
+    #[pin]
+    ready: SpinLockBh<SkbList>,
+    #[pin]
+    napi: Napi<RxContext>,
+}
+
+crate::impl_has_napi! {
+    impl HasNapi for RxContext { self.napi }
+}
+
+impl RxContext {
+    /// Makes a context for a device that is being set up, and switches it on.
+    pub(crate) fn new(netdev: &NetDevice) -> Result<RcuArc<Self>> {
+        let context = RcuArc::pin_init(
+            pin_init!(Self {
+                ready <- new_spinlock_bh!(SkbList::new()),
+                napi <- new_napi!(),
+            }),
+            GFP_KERNEL,
+        )?;
+        Napi::add(&context, netdev);
+        Ok(context)
+    }
+
+    /// Hands packets on. Any context but hard interrupts.
+    fn deliver(&self, mut packets: SkbList) {
+        if packets.is_empty() {
+            return;
+        }
+        {
+            let mut ready = self.ready.lock();
+            if ready.len() >= MAX_QUEUED_DELIVERIES {
+                return;
+            }
+            ready.append(&mut packets);
+        }
+        self.napi.schedule();
+    }
+
+    /// Switches the context off. Sleeps.
+    pub(crate) fn stop(&self) {
+        self.napi.remove();
+        *self.ready.lock() = SkbList::new();
+    }
+}
+
+impl NapiPoll for RxContext {
+    fn poll(&self, napi: &NapiScope, budget: usize) -> usize {
+        let mut packets = self.ready.lock().split_front(budget);
+        let count = packets.len();
+        while let Some(skb) = packets.pop_front() {
+            napi.gro_receive(skb);
+        }
+        count
+    }
+}
