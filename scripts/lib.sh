@@ -7,6 +7,7 @@ TREE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 CACHE=${WGRS_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/wireguard_rs}
 ROOT=${WGRS_ROOT:-$CACHE/root}     # the Debian 13 folder: build root and guest root in one
 LOGS=$CACHE/log
+KERNEL_SERIES=7.3                  # Debian's stock kernel of trixie-backports, newest 7.3.x
 
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s\n' "$*" >&2; }
@@ -35,10 +36,17 @@ private_mounts() {
 # mount_root: what a program inside the root folder needs. Only within private_mounts.
 # The checkout appears at /wgrs; that path is the same in the build root and in the guest.
 mount_root() {
+    exec 9>"$ROOT.lock"             # the set-up replaces the folder only when nobody is in it
+    flock -s 9
     mkdir -p "$ROOT/wgrs" "$ROOT/out" "$ROOT/cache"
     mount --rbind /dev "$ROOT/dev"
     mount -t proc proc "$ROOT/proc"
     mount --bind "$TREE" "$ROOT/wgrs"
+}
+
+# versions: what is in use, one line.
+versions() {
+    sed -n 's/^VERSION=/kernel /p; s/^TOOLS=//p' "$ROOT/.wgrs" 2>/dev/null | paste -s -d , | sed 's/,/, /g'
 }
 
 # kernel_version: the stock kernel of the root folder (the newest one, if there are more).
@@ -47,4 +55,20 @@ kernel_version() {
     image=$(find "$ROOT/boot" -maxdepth 1 -name 'vmlinuz-*' 2>/dev/null | sort -V | tail -n 1)
     [ -n "$image" ] || die "no kernel image in $ROOT/boot" "run scripts/setup"
     printf '%s\n' "${image##*/vmlinuz-}"
+}
+
+# need_setup: a finished root folder, made now if there is none (or another one is called for with WGRS_ROOT).
+need_setup() {
+    [ -n "${WGRS_ROOT:-}" ] || "$TREE/scripts/setup"
+    [ -d "$ROOT/boot" ] || die "no root folder at $ROOT" "run scripts/setup"
+}
+
+# seconds COMMAND...: how long it took, in SECONDS_TAKEN; its exit code is kept.
+seconds() {
+    local start code=0
+    start=$(date +%s%N)
+    "$@" || code=$?
+    SECONDS_TAKEN=$(($(date +%s%N) - start))
+    SECONDS_TAKEN=$(printf '%d.%d' $((SECONDS_TAKEN / 1000000000)) $((SECONDS_TAKEN / 100000000 % 10)))
+    return "$code"
 }

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Commands for people; the module's own build description is Kbuild. "make help" lists them.
+
+.DEFAULT_GOAL := module
+.DELETE_ON_ERROR:
+.PHONY: module demo test check shell vng bench setup update install clean distclean help
+MAKEFLAGS += --no-print-directory
+# T=pattern chooses tests; DESTDIR moves the installation; KDIR chooses the kernel to build for.
+T ?=
+DESTDIR ?=
+export KDIR T
+
+module:
+	@scripts/build
+
+demo:
+	@scripts/demo
+
+check:
+	@scripts/test check
+
+test:
+	@scripts/test check guest
+
+shell:
+	@scripts/shell
+
+vng:
+	@scripts/shell vng
+
+bench:
+	@scripts/bench
+
+setup:
+	@scripts/setup
+
+update:
+	@scripts/setup --update
+
+install:
+	@scripts/install "$(DESTDIR)"
+
+clean:
+	@scripts/clean
+
+distclean: clean
+	@scripts/clean cache
+
+help:
+	@echo 'make            build wireguard_rs.ko: for the running kernel where that is possible, else for Debian'"'"'s'
+	@echo '                stock 7.3 kernel in the root folder (set up when needed). KDIR=DIR: for that kernel'
+	@echo 'make demo       a tunnel on the stock kernel in QEMU, from nothing (root; first run 4-6 minutes)'
+	@echo 'make test       check, then the guest tests. T=pattern: only the tests whose name contains it'
+	@echo 'make check      formatting, lints, host tests, module build, rules: all that needs no guest'
+	@echo 'make shell      a root shell in the guest, the module at hand (^A x leaves)'
+	@echo 'make vng        the same through virtme-ng'
+	@echo 'make bench      this module beside the in-tree one'
+	@echo 'make install    the module into /lib/modules/$$(uname -r)/updates (DESTDIR is honoured)'
+	@echo 'make setup      the root folder only       make update     look for a newer kernel and move to it'
+	@echo 'make clean      what builds left here      make distclean  the cache (root folder) as well'
