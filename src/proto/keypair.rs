@@ -355,3 +355,191 @@ impl<K> Default for Keypairs<K> {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::consts::NS_PER_SEC;
+
+    fn pair(role: Role) -> Keypair {
+        let session = Session {
+            role,
+            local_index: 1,
+            remote_index: 2,
+            sending: SymmetricKey::from_bytes([3; 32]),
+            receiving: SymmetricKey::from_bytes([4; 32]),
+        };
+        Keypair::new(session, 1000 * NS_PER_SEC)
+    }
+
+    fn at(age: u64) -> u64 {
+        1000 * NS_PER_SEC + age
+    }
+
+    #[test]
+    fn nonces_come_in_order_and_end_before_the_limit() {
+        let counter = SendCounter::starting_at(0);
+        let run: Vec<u64> = counter.reserve(3).unwrap().map(Nonce::consume).collect();
+        assert_eq!(run, [0, 1, 2]);
+        let one = counter.reserve(1).unwrap();
+        assert_eq!((one.first(), one.remaining()), (3, 1));
+        assert_eq!(counter.sent(), 4);
+        assert_eq!(counter.reserve(0).unwrap().count(), 0);
+
+        let counter = SendCounter::starting_at(REJECT_AFTER_MESSAGES - 3);
+        assert!(counter.reserve(4).is_none());
+        assert_eq!(counter.sent(), REJECT_AFTER_MESSAGES - 3);
+        let last: Vec<u64> = counter.reserve(3).unwrap().map(Nonce::consume).collect();
+        assert_eq!(last.last(), Some(&(u64::MAX - 8129 - 1)));
+        for _ in 0..20_000 {
+            assert!(counter.reserve(1).is_none());
+            assert!(counter.reserve(u64::MAX).is_none());
+        }
+    }
+
+    #[test]
+    fn nonces_are_handed_out_once_among_threads() {
+        let counter = SendCounter::starting_at(0);
+        let mut all: Vec<u64> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| -> Vec<u64> {
+                        (0..500u64)
+                            .filter_map(|i| counter.reserve(i % 5))
+                            .flatten()
+                            .map(Nonce::consume)
+                            .collect()
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        all.sort_unstable();
+        assert!(all.iter().copied().eq(0..4000));
+    }
+
+    #[test]
+    fn ages() {
+        for (age, expired, sender, receiver) in [
+            (0, false, false, false),
+            (120 * NS_PER_SEC - 1, false, false, false),
+            (120 * NS_PER_SEC, false, true, false),
+            (165 * NS_PER_SEC - 1, false, true, false),
+            (165 * NS_PER_SEC, false, true, true),
+            (180 * NS_PER_SEC - 1, false, true, true),
+            (180 * NS_PER_SEC, true, true, true),
+        ] {
+            assert_eq!(is_expired(age), expired);
+            let (ours, theirs) = (pair(Role::Initiator), pair(Role::Responder));
+            assert_eq!(ours.rekey_after_send(at(age)), sender);
+            assert_eq!(ours.rekey_after_receive(at(age)), receiver);
+            assert!(!theirs.rekey_after_send(at(age)));
+            assert!(!theirs.rekey_after_receive(at(age)));
+            assert_eq!(theirs.check_receive(0, at(age)).is_err(), expired);
+            assert_eq!(theirs.reserve(1, at(age)).is_err(), expired);
+            // Once expired it stays so, whatever the clock says.
+            assert_eq!(theirs.check_receive(0, at(0)).is_err(), expired);
+            assert_eq!(theirs.reserve(1, at(0)).is_err(), expired);
+        }
+        // A clock that went back makes no age.
+        assert_eq!(pair(Role::Initiator).age(0), 0);
+    }
+
+    #[test]
+    fn message_limits() {
+        for role in [Role::Initiator, Role::Responder] {
+            assert!(!should_rekey_sender(0, 1 << 60, role));
+            assert!(should_rekey_sender(0, (1 << 60) + 1, role));
+            let mut keypair = pair(role);
+            keypair.sending.counter = SendCounter::starting_at(REJECT_AFTER_MESSAGES - 1);
+            assert!(keypair.rekey_after_send(at(0)));
+            assert!(keypair.reserve(1, at(0)).is_ok());
+            assert_eq!(keypair.reserve(1, at(0)), Err(Drop::CounterExhausted));
+            assert!(!keypair.can_send());
+            assert_eq!(keypair.reserve(1, at(0)), Err(Drop::KeyExpired));
+            assert_eq!(keypair.check_receive(0, at(0)), Ok(()));
+            assert_eq!(
+                keypair.check_receive(REJECT_AFTER_MESSAGES, at(0)),
+                Err(Drop::CounterExhausted)
+            );
+            assert_eq!(keypair.check_receive(0, at(0)), Err(Drop::KeyExpired));
+        }
+    }
+
+    #[test]
+    fn a_stopped_session_receives_but_neither_sends_nor_renews() {
+        let keypair = pair(Role::Initiator);
+        keypair.stop_sending();
+        assert_eq!(keypair.reserve(1, at(0)), Err(Drop::KeyExpired));
+        assert!(!keypair.rekey_after_send(at(130 * NS_PER_SEC)));
+        assert!(!keypair.rekey_after_receive(at(170 * NS_PER_SEC)));
+        assert_eq!(keypair.check_receive(0, at(0)), Ok(()));
+    }
+
+    /// Every content of the three places, and what each step makes of it: places as
+    /// (previous, current, next) with 0 for none, the new session is 9.
+    #[test]
+    fn rotation_table() {
+        let option = |k: u8| (k != 0).then_some(k);
+        let places = |[previous, current, next]: [u8; 3]| Keypairs {
+            previous: option(previous),
+            current: option(current),
+            next: option(next),
+        };
+        for (before, initiator, responder, confirmed) in [
+            ([0, 0, 0], [0, 9, 0], [0, 0, 9], None),
+            ([1, 0, 0], [0, 9, 0], [0, 0, 9], None),
+            ([0, 2, 0], [2, 9, 0], [0, 2, 9], None),
+            ([1, 2, 0], [2, 9, 0], [0, 2, 9], None),
+            ([0, 0, 3], [3, 9, 0], [0, 0, 9], Some([0, 3, 0])),
+            ([1, 0, 3], [3, 9, 0], [0, 0, 9], Some([0, 3, 0])),
+            ([0, 2, 3], [3, 9, 0], [0, 2, 9], Some([2, 3, 0])),
+            ([1, 2, 3], [3, 9, 0], [0, 2, 9], Some([2, 3, 0])),
+        ] {
+            // Whatever is no longer in a place must have come out, exactly once.
+            let check = |after: Keypairs<u8>, expected: [u8; 3], retired: Vec<u8>| {
+                assert_eq!(after, places(expected), "from {before:?}");
+                let mut gone: Vec<u8> = before
+                    .into_iter()
+                    .filter(|k| *k != 0 && !expected.contains(k))
+                    .collect();
+                gone.sort_unstable();
+                let mut retired = retired;
+                retired.sort_unstable();
+                assert_eq!(retired, gone, "from {before:?}");
+            };
+            let mut keypairs = places(before);
+            let retired = keypairs.install(9, Role::Initiator).into_iter().collect();
+            check(keypairs, initiator, retired);
+
+            let mut keypairs = places(before);
+            let retired = keypairs.install(9, Role::Responder).into_iter().collect();
+            check(keypairs, responder, retired);
+
+            let mut keypairs = places(before);
+            assert!(keypairs.confirm(|k| *k == 2 || *k == 1).is_none());
+            assert_eq!(keypairs, places(before));
+            match (keypairs.confirm(|k| *k == 3), confirmed) {
+                (Some(retired), Some(expected)) => {
+                    check(keypairs, expected, retired.into_iter().collect());
+                }
+                (None, None) => {}
+                other => panic!("{other:?}"),
+            }
+
+            let mut keypairs = places(before);
+            let retired = keypairs.clear().into_iter().collect();
+            check(keypairs, [0; 3], retired);
+            assert_eq!(
+                places(before).sending().copied().collect::<Vec<_>>(),
+                [before[2], before[1]]
+                    .into_iter()
+                    .filter(|k| *k != 0)
+                    .collect::<Vec<_>>()
+            );
+        }
+    }
+}

@@ -322,3 +322,103 @@ impl<'a> Message<'a> {
 fn exact<M: FromBytes + KnownLayout + Immutable + Unaligned>(bytes: &[u8]) -> Result<&M, Drop> {
     M::ref_from_bytes(bytes).map_err(|_| Drop::BadLength)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(bytes: &[u8]) -> Result<MessageType, Drop> {
+        Message::parse(bytes).map(|message| match message {
+            Message::Initiation(_) => MessageType::Initiation,
+            Message::Response(_) => MessageType::Response,
+            Message::CookieReply(_) => MessageType::CookieReply,
+            Message::Data(..) => MessageType::Data,
+        })
+    }
+
+    /// The lengths as the whitepaper has them, not as the structures do.
+    fn expected(first: u8, len: usize) -> Result<MessageType, Drop> {
+        match (first, len) {
+            (_, 0..4) => Err(Drop::BadLength),
+            (1, 148) => Ok(MessageType::Initiation),
+            (2, 92) => Ok(MessageType::Response),
+            (3, 64) => Ok(MessageType::CookieReply),
+            (4, 32..) => Ok(MessageType::Data),
+            (1..=4, _) => Err(Drop::BadLength),
+            _ => Err(Drop::UnknownType),
+        }
+    }
+
+    #[test]
+    fn every_length_of_every_type() {
+        for len in 0..=2000 {
+            for first in 0..=255 {
+                let mut bytes = vec![0; len];
+                if let Some(byte) = bytes.first_mut() {
+                    *byte = first;
+                }
+                assert_eq!(
+                    kind(&bytes),
+                    expected(first, len),
+                    "type {first} length {len}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn reserved_bytes_are_zero() {
+        for (first, len) in [(1, 148), (2, 92), (3, 64), (4, 32), (4, 1500)] {
+            for at in 1..4 {
+                for bit in 0..8 {
+                    let mut bytes = vec![0; len];
+                    bytes[0] = first;
+                    bytes[at] = 1 << bit;
+                    assert_eq!(kind(&bytes), Err(Drop::UnknownType));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fields_lie_where_the_paper_has_them() {
+        let bytes: Vec<u8> = (0..148).collect();
+        let at = |from: usize, len: usize| bytes[from..from + len].to_vec();
+
+        let initiation = Initiation::ref_from_bytes(&bytes).unwrap();
+        assert_eq!(initiation.sender_index(), 0x07060504);
+        assert_eq!(initiation.ephemeral.to_vec(), at(8, 32));
+        assert_eq!(initiation.encrypted_static.to_vec(), at(40, 48));
+        assert_eq!(initiation.encrypted_timestamp.to_vec(), at(88, 28));
+        assert_eq!(initiation.macs().mac1.to_vec(), at(116, 16));
+        assert_eq!(initiation.macs().mac2.to_vec(), at(132, 16));
+        assert_eq!(initiation.mac1_input(), at(0, 116));
+        assert_eq!(initiation.mac2_input(), at(0, 132));
+
+        let response = Response::ref_from_bytes(&bytes[..92]).unwrap();
+        assert_eq!(response.sender_index(), 0x07060504);
+        assert_eq!(response.receiver_index(), 0x0b0a0908);
+        assert_eq!(response.ephemeral.to_vec(), at(12, 32));
+        assert_eq!(response.encrypted_nothing.to_vec(), at(44, 16));
+        assert_eq!(response.macs().mac1.to_vec(), at(60, 16));
+        assert_eq!(response.macs().mac2.to_vec(), at(76, 16));
+        assert_eq!(response.mac1_input(), at(0, 60));
+        assert_eq!(response.mac2_input(), at(0, 76));
+
+        let reply = CookieReply::ref_from_bytes(&bytes[..64]).unwrap();
+        assert_eq!(reply.receiver_index(), 0x07060504);
+        assert_eq!(reply.nonce.to_vec(), at(8, 24));
+        assert_eq!(reply.encrypted_cookie.to_vec(), at(32, 32));
+
+        let header = DataHeader::new(0x07060504, 0x0f0e0d0c0b0a0908);
+        assert_eq!(header.as_bytes(), [&[4, 0, 0, 0], &at(4, 12)[..]].concat());
+        match Message::parse(&[header.as_bytes(), &bytes[..20]].concat()) {
+            Ok(Message::Data(header, sealed)) => {
+                assert_eq!(header.receiver_index(), 0x07060504);
+                assert_eq!(header.counter(), 0x0f0e0d0c0b0a0908);
+                assert_eq!(sealed, &bytes[..20]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

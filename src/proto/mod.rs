@@ -33,9 +33,15 @@ pub mod tai64n;
 pub mod timers;
 pub mod uapi;
 
+#[cfg(test)]
+mod handshake_tests;
 #[cfg(any(test, feature = "host-crypto"))]
 pub mod host_crypto;
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod sim_tests;
+#[cfg(test)]
+mod vectors;
 
 pub use drop::Drop;

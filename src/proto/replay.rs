@@ -89,3 +89,187 @@ impl Default for ReplayWindow {
 const fn word_of(counter: u64) -> u64 {
     counter / u64::BITS as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the window must do, said with a set.
+    #[derive(Default)]
+    struct Oracle(BTreeSet<u64>);
+
+    impl Oracle {
+        fn check_and_update(&mut self, counter: u64) -> bool {
+            let behind = match self.0.last() {
+                Some(greatest) => greatest.checked_sub(counter).is_some_and(|gap| gap > 8128),
+                None => false,
+            };
+            counter < u64::MAX - 8129 && !behind && self.0.insert(counter)
+        }
+    }
+
+    #[test]
+    fn edges() {
+        let limit = REJECT_AFTER_MESSAGES;
+        let window = REPLAY_WINDOW;
+        for script in [
+            &[
+                (0, true),
+                (0, false),
+                (1, true),
+                (1, false),
+                (9, true),
+                (8, true),
+                (7, true),
+            ][..],
+            &[(7, true), (0, true), (0, false), (7, false), (3, true)],
+            // The far edge, for greatest counters that start, end and split a word.
+            &[(window, true), (0, true), (0, false)],
+            &[
+                (window + 1, true),
+                (1, true),
+                (0, false),
+                (2, true),
+                (1, false),
+            ],
+            &[
+                (window + 63, true),
+                (63, true),
+                (62, false),
+                (64, true),
+                (63, false),
+            ],
+            &[(window + 64, true), (64, true), (63, false), (65, true)],
+            &[
+                (0, true),
+                (window + 64, true),
+                (64, true),
+                (0, false),
+                (63, false),
+            ],
+            // A slot of the ring that was used a whole ring ago is fresh again.
+            &[
+                (5, true),
+                (5 + 8192, true),
+                (5, false),
+                (5 + 64, true),
+                (5 + 8192, false),
+            ],
+            &[
+                (0, true),
+                (8191, true),
+                (63, true),
+                (62, false),
+                (8192, true),
+                (63, false),
+            ],
+            // Far jumps clear everything.
+            &[
+                (1, true),
+                (1 << 40, true),
+                ((1 << 40) - window, true),
+                ((1 << 40) - 1, true),
+            ],
+            &[
+                (100, true),
+                ((1 << 40) + 100, true),
+                ((1 << 40) + 99, true),
+                (100, false),
+            ],
+            // The end of the counters.
+            &[(limit, false), (u64::MAX, false), (0, true)],
+            &[
+                (limit - 1, true),
+                (limit - 1, false),
+                (limit - 2, true),
+                (limit, false),
+            ],
+            &[
+                (limit - 1, true),
+                (limit - 1 - window, true),
+                (limit - 2 - window, false),
+            ],
+        ] {
+            let mut replay = ReplayWindow::new();
+            let mut oracle = Oracle::default();
+            for &(counter, accepted) in script {
+                assert_eq!(
+                    replay.check_and_update(counter),
+                    accepted,
+                    "{counter} of {script:?}"
+                );
+                assert_eq!(
+                    oracle.check_and_update(counter),
+                    accepted,
+                    "oracle: {counter}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_window_in_reverse() {
+        let mut replay = ReplayWindow::new();
+        for counter in (0..=REPLAY_WINDOW).rev() {
+            assert!(replay.check_and_update(counter));
+        }
+        for counter in 0..=REPLAY_WINDOW {
+            assert!(!replay.check_and_update(counter));
+        }
+        assert_eq!(replay.next(), REPLAY_WINDOW + 1);
+        assert!(!replay.is_exhausted());
+    }
+
+    #[test]
+    fn exhaustion() {
+        let mut replay = ReplayWindow::new();
+        assert!(replay.check_and_update(REJECT_AFTER_MESSAGES - 2));
+        assert!(!replay.is_exhausted());
+        assert!(replay.check_and_update(REJECT_AFTER_MESSAGES - 1));
+        assert!(replay.is_exhausted());
+    }
+
+    /// Steps that stay near the greatest counter, near the edges of the window and of the ring,
+    /// or jump.
+    fn step() -> impl Strategy<Value = i64> {
+        prop_oneof![
+            8 => -5i64..6,
+            3 => -8300i64..100,
+            2 => -8132i64..-8124,
+            2 => -66i64..66,
+            1 => 8120i64..8200,
+            1 => 0i64..100_000,
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 300,
+            failure_persistence: None,
+            rng_seed: proptest::test_runner::RngSeed::Fixed(0x5eed),
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn agrees_with_a_set(
+            start in prop_oneof![Just(0u64), 0u64..20_000, (u64::MAX - 60_000)..=u64::MAX],
+            steps in prop::collection::vec(step(), 1..400),
+        ) {
+            let mut replay = ReplayWindow::new();
+            let mut oracle = Oracle::default();
+            prop_assert_eq!(replay.check_and_update(start), oracle.check_and_update(start));
+            for step in steps {
+                let counter = oracle.0.last().unwrap_or(&start).saturating_add_signed(step);
+                prop_assert_eq!(
+                    replay.check_and_update(counter),
+                    oracle.check_and_update(counter),
+                    "{}", counter
+                );
+            }
+        }
+    }
+}
