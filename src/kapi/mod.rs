@@ -9,6 +9,7 @@
 
 pub mod cpu;
 pub mod crypto;
+pub mod net;
 pub mod notifier;
 pub mod random;
 pub mod siphash;

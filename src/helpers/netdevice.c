@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/if_arp.h>
+#include <linux/inetdevice.h>
+#include <linux/netdevice.h>
+#include <linux/rtnetlink.h>
+#include <net/addrconf.h>
+#include <net/gro.h>
+#include <net/ip_tunnels.h>
+#include <net/rtnetlink.h>
+
+void *rust_helper_wg_netdev_priv(const struct net_device *dev)
+{
+	return netdev_priv(dev);
+}
+
+const char *rust_helper_wg_netdev_name(const struct net_device *dev)
+{
+	return dev->name;
+}
+
+int rust_helper_wg_netdev_ifindex(const struct net_device *dev)
+{
+	return READ_ONCE(dev->ifindex);
+}
+
+unsigned int rust_helper_wg_netdev_mtu(const struct net_device *dev)
+{
+	return READ_ONCE(dev->mtu);
+}
+
+bool rust_helper_wg_netdev_is_up(const struct net_device *dev)
+{
+	return netif_running(dev);
+}
+
+struct net *rust_helper_wg_netdev_net(const struct net_device *dev)
+{
+	return dev_net(dev);
+}
+
+const struct rtnl_link_ops *rust_helper_wg_netdev_link_ops(const struct net_device *dev)
+{
+	return dev->rtnl_link_ops;
+}
+
+/* A software device that carries IP packets without link-layer headers, point to point. */
+void rust_helper_wg_netdev_setup_l3(struct net_device *dev, const struct net_device_ops *ops,
+				    const struct device_type *type, unsigned int mtu,
+				    unsigned int max_mtu, unsigned short headroom,
+				    unsigned short tailroom)
+{
+	const netdev_features_t features = NETIF_F_HW_CSUM | NETIF_F_RXCSUM | NETIF_F_SG |
+					   NETIF_F_GSO | NETIF_F_GSO_SOFTWARE | NETIF_F_HIGHDMA;
+
+	dev->netdev_ops = ops;
+	dev->header_ops = &ip_tunnel_header_ops;
+	dev->type = ARPHRD_NONE;
+	dev->flags = IFF_POINTOPOINT | IFF_NOARP;
+	dev->priv_flags |= IFF_NO_QUEUE;
+	dev->lltx = true;
+	dev->pcpu_stat_type = NETDEV_PCPU_STAT_TSTATS;
+	dev->hard_header_len = 0;
+	dev->addr_len = 0;
+	dev->needed_headroom = headroom;
+	dev->needed_tailroom = tailroom;
+	dev->mtu = mtu;
+	dev->min_mtu = 0;
+	dev->max_mtu = max_mtu;
+	dev->features |= features;
+	dev->hw_features |= features;
+	dev->hw_enc_features |= features;
+	netif_set_tso_max_size(dev, GSO_MAX_SIZE);
+	/* The route of a packet tells the MTU of its path, and where an ICMP error goes. */
+	netif_keep_dst(dev);
+	SET_NETDEV_DEVTYPE(dev, type);
+}
+
+void rust_helper_wg_netdev_set_destructor(struct net_device *dev,
+					  void (*destructor)(struct net_device *dev))
+{
+	dev->needs_free_netdev = true;
+	dev->priv_destructor = destructor;
+}
+
+/* Whether the per-CPU counters are there; they go some time after a grace period. RCU. */
+bool rust_helper_wg_netdev_registered(const struct net_device *dev)
+{
+	return READ_ONCE(dev->reg_state) == NETREG_REGISTERED;
+}
+
+void rust_helper_wg_netdev_sw_rx_add(struct net_device *dev, unsigned int len)
+{
+	if (likely(READ_ONCE(dev->reg_state) == NETREG_REGISTERED))
+		dev_sw_netstats_rx_add(dev, len);
+}
+
+void rust_helper_wg_netdev_add_tx_dropped(struct net_device *dev, unsigned long count)
+{
+	DEV_STATS_ADD(dev, tx_dropped, count);
+}
+
+void rust_helper_wg_netdev_inc_tx_errors(struct net_device *dev)
+{
+	DEV_STATS_INC(dev, tx_errors);
+}
+
+void rust_helper_wg_netdev_inc_rx_errors(struct net_device *dev)
+{
+	DEV_STATS_INC(dev, rx_errors);
+}
+
+void rust_helper_wg_netdev_inc_rx_frame_errors(struct net_device *dev)
+{
+	DEV_STATS_INC(dev, rx_frame_errors);
+}
+
+void rust_helper_wg_netdev_inc_rx_length_errors(struct net_device *dev)
+{
+	DEV_STATS_INC(dev, rx_length_errors);
+}
+
+/*
+ * A route back out of the device it came in by is normal for a tunnel: no ICMP redirects. And a
+ * device without hardware address has nothing to make an IPv6 link-local address of. RTNL.
+ */
+void rust_helper_wg_netdev_no_redirects_no_addrgen(struct net_device *dev)
+{
+	struct in_device *in_dev = __in_dev_get_rtnl(dev);
+#if IS_ENABLED(CONFIG_IPV6)
+	struct inet6_dev *in6_dev = __in6_dev_get(dev);
+
+	if (in6_dev)
+		in6_dev->cnf.addr_gen_mode = IN6_ADDR_GEN_MODE_NONE;
+#endif
+	if (in_dev) {
+		IN_DEV_CONF_SET(in_dev, SEND_REDIRECTS, false);
+		IPV4_DEVCONF_ALL(dev_net(dev), SEND_REDIRECTS) = false;
+	}
+}
+
+int rust_helper_wg_xmit_depth(void)
+{
+	return dev_recursion_level();
+}
+
+struct net *rust_helper_wg_newlink_link_net(struct rtnl_newlink_params *params)
+{
+	return rtnl_newlink_link_net(params);
+}
+
+/* Not found by busy polling: there is no hardware queue behind it. */
+void rust_helper_wg_napi_add(struct net_device *dev, struct napi_struct *napi,
+			     int (*poll)(struct napi_struct *napi, int budget))
+{
+	set_bit(NAPI_STATE_NO_BUSY_POLL, &napi->state);
+	netif_napi_add(dev, napi, poll);
+}
+
+void rust_helper_wg_napi_del(struct napi_struct *napi)
+{
+	netif_napi_del(napi);
+}
+
+/* Any context but hard interrupts: outside of softirqs, the poll runs when BHs are enabled. */
+void rust_helper_wg_napi_schedule(struct napi_struct *napi)
+{
+	local_bh_disable();
+	napi_schedule(napi);
+	local_bh_enable();
+}
+
+void rust_helper_wg_napi_gro_receive(struct napi_struct *napi, struct sk_buff *skb)
+{
+	napi_gro_receive(napi, skb);
+}

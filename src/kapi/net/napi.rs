@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! NAPI: contexts that hand received packets to the network stack, merging them (GRO).
+//!
+//! A context is a field of a reference-counted object:
+//!
+//! ```ignore
+//! #[pin_data]
+//! struct Receiver { #[pin] napi: Napi<Receiver>, … }
+//! impl_has_napi! { impl HasNapi for Receiver { self.napi } }
+//! impl NapiPoll for Receiver { fn poll(&self, napi: &NapiScope, budget: usize) -> usize { … } }
+//! ```
+//!
+//! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
+
+use core::{
+    cell::UnsafeCell,
+    ffi::c_int,
+    marker::PhantomPinned,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use kernel::{prelude::*, types::Opaque};
+
+use super::{
+    netdevice::{NetDevice, NetDeviceRef},
+    skbuff::SkBuff,
+};
+use crate::{bindings, kapi::sync::rcu::RcuArc};
+
+/// Not added to a device yet, and not to be scheduled.
+const IDLE: u32 = 0;
+/// Being added, or being removed.
+const CHANGING: u32 = 1;
+/// Enabled.
+const ENABLED: u32 = 2;
+/// Removed; a context is added once only.
+const REMOVED: u32 = 3;
+
+/// A NAPI context of an object of type `T`.
+///
+/// # Invariants
+///
+/// While `state` is [`ENABLED`], the C part is added to the device in `owner` and enabled, and
+/// `owner` has a reference to the object that this is a field of. `owner` is written in state
+/// [`CHANGING`] only, which one thread at a time can be in.
+#[pin_data]
+pub struct Napi<T> {
+    #[pin]
+    napi: Opaque<bindings::napi_struct>,
+    state: AtomicU32,
+    owner: UnsafeCell<Option<(RcuArc<T>, NetDeviceRef)>>,
+    #[pin]
+    _pin: PhantomPinned,
+}
+
+// SAFETY: The C part synchronises itself; `owner` is guarded by `state`.
+unsafe impl<T: Send + Sync> Send for Napi<T> {}
+// SAFETY: As above.
+unsafe impl<T: Send + Sync> Sync for Napi<T> {}
+
+/// The place of the [`Napi`] in an object. Implemented by [`impl_has_napi!`](crate::impl_has_napi).
+///
+/// # Safety
+///
+/// The functions must be inverse to each other, and `napi_of` must give the pointer to a field.
+pub unsafe trait HasNapi: Sized {
+    /// The field of an object.
+    ///
+    /// # Safety
+    ///
+    /// `this` must point to memory of a `Self`.
+    unsafe fn napi_of(this: *const Self) -> *const Napi<Self>;
+
+    /// The object of a field.
+    ///
+    /// # Safety
+    ///
+    /// `napi` must be the field of a `Self`.
+    unsafe fn object_of(napi: *const Napi<Self>) -> *const Self;
+}
+
+/// Implements [`HasNapi`](crate::kapi::net::napi::HasNapi) for the type of an object.
+#[macro_export]
+macro_rules! impl_has_napi {
+    (impl HasNapi for $type:ty { self.$field:ident }) => {
+        // SAFETY: Both functions use the same field.
+        #[allow(unsafe_code)]
+        unsafe impl $crate::kapi::net::napi::HasNapi for $type {
+            unsafe fn napi_of(this: *const Self) -> *const $crate::kapi::net::napi::Napi<Self> {
+                // SAFETY: The caller promises that `this` points to memory of a `Self`.
+                unsafe { &raw const (*this).$field }
+            }
+
+            unsafe fn object_of(napi: *const $crate::kapi::net::napi::Napi<Self>) -> *const Self {
+                // SAFETY: The caller promises that `napi` is the field of a `Self`.
+                unsafe { ::kernel::container_of!(napi, Self, $field) }
+            }
+        }
+    };
+}
+
+/// Initialises a [`Napi`](crate::kapi::net::napi::Napi).
+#[macro_export]
+macro_rules! new_napi {
+    () => {
+        $crate::kapi::net::napi::Napi::new()
+    };
+}
+
+/// What a context does.
+pub trait NapiPoll: HasNapi + Send + Sync + 'static {
+    /// Hands on up to `budget` packets and returns how many there were. Fewer than `budget` means
+    /// that there are no more: the context sleeps until [`Napi::schedule`] is called again. To
+    /// return `budget` calls for another poll. Softirq context.
+    fn poll(&self, napi: &NapiScope, budget: usize) -> usize;
+}
+
+impl<T: NapiPoll> Napi<T> {
+    /// Initialises a context, which is of no use until it is added to a device.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            napi <- Opaque::zeroed(),
+            state: AtomicU32::new(IDLE),
+            owner: UnsafeCell::new(None),
+            _pin: PhantomPinned,
+        })
+    }
+
+    /// Adds an object's context to a device, and enables it. From now on the context owns a
+    /// reference to its object and a handle to the device, until [`Napi::remove`]. Process
+    /// context. A context that has been added before is left alone.
+    pub fn add(this: &RcuArc<T>, dev: &NetDevice) {
+        // SAFETY: The object is alive.
+        let napi = unsafe { &*T::napi_of(RcuArc::as_ptr(this)) };
+        if !napi.change(IDLE) {
+            return;
+        }
+        // SAFETY: The state is `CHANGING`, by us.
+        unsafe { *napi.owner.get() = Some((this.clone(), dev.handle())) };
+        // SAFETY: The C part is zeroed and stays where it is; the device is valid.
+        unsafe {
+            bindings::wg_napi_add(dev.as_raw(), napi.napi.get(), Some(Self::poll));
+            bindings::napi_enable(napi.napi.get());
+        }
+        // INVARIANT: As just done.
+        napi.state.store(ENABLED, Ordering::Release);
+    }
+
+    fn change(&self, from: u32) -> bool {
+        self.state
+            .compare_exchange(from, CHANGING, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Has the context polled soon. Any context but hard interrupts; no effect if it is not added.
+    #[inline]
+    pub fn schedule(&self) {
+        if self.state.load(Ordering::Acquire) == ENABLED {
+            // SAFETY: It has been added. If it is being disabled meanwhile, nothing happens.
+            unsafe { bindings::wg_napi_schedule(self.napi.get()) };
+        }
+    }
+
+    /// Disables the context and removes it from its device; a poll that is running ends first.
+    /// Sleeps.
+    pub fn remove(&self) {
+        if !self.change(ENABLED) {
+            return;
+        }
+        // SAFETY: By the type invariant it has been added and enabled, and only we change that.
+        unsafe {
+            bindings::napi_disable(self.napi.get());
+            bindings::wg_napi_del(self.napi.get());
+        }
+        // SAFETY: The state is `CHANGING`, by us.
+        let owner = unsafe { (*self.owner.get()).take() };
+        self.state.store(REMOVED, Ordering::Release);
+        // Perhaps the last reference, but the object outlives the caller's borrow of it.
+        drop(owner);
+    }
+
+    unsafe extern "C" fn poll(napi: *mut bindings::napi_struct, budget: c_int) -> c_int {
+        // CAST: The C part is the first field... by way of its `Opaque`.
+        // SAFETY: C polls what `add()` has added: a field of a `Napi`, in an object that `owner`
+        // keeps alive until polls have ended.
+        let this = unsafe {
+            let napi = kernel::container_of!(napi.cast::<Opaque<_>>(), Self, napi);
+            &*T::object_of(napi)
+        };
+        // Polls without budget are netpoll's, for transmission only.
+        let Ok(budget @ 1..) = usize::try_from(budget) else {
+            return 0;
+        };
+        let scope = NapiScope { napi };
+        let done = this.poll(&scope, budget).min(budget);
+        let done_c = done as c_int;
+        if done < budget {
+            // SAFETY: This is the context's poll.
+            unsafe { bindings::napi_complete_done(napi, done_c) };
+        }
+        done_c
+    }
+}
+
+/// A context that is being polled.
+///
+/// # Invariants
+///
+/// The pointer is valid, and this CPU polls it.
+pub struct NapiScope {
+    napi: *mut bindings::napi_struct,
+}
+
+impl NapiScope {
+    /// Hands a packet to the network stack, perhaps merged with others.
+    #[inline]
+    pub fn gro_receive(&self, skb: SkBuff) {
+        // SAFETY: By the type invariant; the packet is given away.
+        unsafe { bindings::wg_napi_gro_receive(self.napi, skb.into_raw()) };
+    }
+}

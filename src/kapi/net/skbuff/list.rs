@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs of packets.
+
+use core::{
+    ffi::c_void,
+    marker::PhantomData,
+    mem::{self, ManuallyDrop},
+    ptr::{self, NonNull},
+};
+
+use kernel::types::ForeignOwnable;
+
+use super::{SkBuff, Skb};
+use crate::bindings;
+
+/// Packets that travel together, in order.
+///
+/// # Invariants
+///
+/// `head` starts a chain of `len` packets linked by `skb->next`, the last of which is `tail` and
+/// has a null `next`; all are ours and nobody else refers to them. Without packets both pointers
+/// are null.
+pub struct SkbList {
+    head: *mut bindings::sk_buff,
+    tail: *mut bindings::sk_buff,
+    len: usize,
+}
+
+// SAFETY: Packets are not tied to a thread or CPU.
+unsafe impl Send for SkbList {}
+// SAFETY: Shared references only read.
+unsafe impl Sync for SkbList {}
+
+/// The link of a packet of a list to the next.
+///
+/// # Safety
+///
+/// `skb` must be valid.
+#[inline]
+unsafe fn next_of(skb: *mut bindings::sk_buff) -> *mut *mut bindings::sk_buff {
+    // SAFETY: By the requirement of this function.
+    unsafe { &raw mut (*skb).__bindgen_anon_1.__bindgen_anon_1.next }
+}
+
+impl SkbList {
+    /// Makes an empty list.
+    pub const fn new() -> Self {
+        Self {
+            head: ptr::null_mut(),
+            tail: ptr::null_mut(),
+            len: 0,
+        }
+    }
+
+    /// How many packets there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.head.is_null()
+    }
+
+    /// Adds a packet at the end.
+    #[inline]
+    pub fn push_back(&mut self, skb: SkBuff) {
+        // Nobody reads a `prev` link of ours, but `next` is null by the invariant of `SkBuff`.
+        self.append(&mut Self::from(skb));
+    }
+
+    /// Adds a packet of C at the end, without its route; a copy if others refer to it too. It is
+    /// lost if there is no memory for one.
+    pub(super) fn push_unshared(&mut self, skb: *mut bindings::sk_buff) {
+        // SAFETY: The callers own a reference to the valid packet, which this takes.
+        let skb = unsafe { bindings::wg_skb_share_check(skb) };
+        if let Some(skb) = NonNull::new(skb) {
+            // SAFETY: Now the only reference.
+            let mut skb = unsafe { SkBuff::from_raw(skb) };
+            skb.drop_dst();
+            self.push_back(skb);
+        }
+    }
+
+    /// Takes the first packet.
+    #[inline]
+    pub fn pop_front(&mut self) -> Option<SkBuff> {
+        let skb = NonNull::new(self.head)?;
+        // SAFETY: By the type invariant.
+        self.head = unsafe { *next_of(skb.as_ptr()) };
+        if self.head.is_null() {
+            self.tail = ptr::null_mut();
+        }
+        self.len = self.len.wrapping_sub(1);
+        // SAFETY: By the type invariant it is ours alone; it is off the list now.
+        Some(unsafe { SkBuff::from_raw(skb) })
+    }
+
+    /// Moves all packets of `other` to the end.
+    #[inline]
+    pub fn append(&mut self, other: &mut Self) {
+        let other = ManuallyDrop::new(mem::take(other));
+        if other.head.is_null() {
+            return;
+        }
+        if self.tail.is_null() {
+            self.head = other.head;
+        } else {
+            // SAFETY: By the type invariant.
+            unsafe { *next_of(self.tail) = other.head };
+        }
+        self.tail = other.tail;
+        self.len = self.len.wrapping_add(other.len);
+    }
+
+    /// Moves all packets of `other` to the front.
+    #[inline]
+    pub fn prepend(&mut self, mut other: Self) {
+        other.append(self);
+        mem::swap(self, &mut other);
+    }
+
+    /// Takes the first `count` packets, or all if there are fewer.
+    pub fn split_front(&mut self, count: usize) -> Self {
+        if count >= self.len {
+            return mem::take(self);
+        }
+        let mut front = Self::new();
+        if count == 0 {
+            return front;
+        }
+        let mut last = self.head;
+        for _ in 1..count {
+            // SAFETY: By the type invariant: `count` is less than `len`.
+            last = unsafe { *next_of(last) };
+        }
+        front.head = self.head;
+        front.tail = last;
+        front.len = count;
+        // SAFETY: As above, and the packet after `last` exists.
+        unsafe {
+            self.head = *next_of(last);
+            *next_of(last) = ptr::null_mut();
+        }
+        self.len = self.len.wrapping_sub(count);
+        front
+    }
+
+    /// Keeps the packets for which `keep` is true and frees the others.
+    pub fn retain_mut(&mut self, mut keep: impl FnMut(&mut Skb) -> bool) {
+        let mut all = mem::take(self);
+        while let Some(mut skb) = all.pop_front() {
+            if keep(&mut skb) {
+                self.push_back(skb);
+            }
+        }
+    }
+
+    /// The packets in order.
+    #[inline]
+    pub fn iter(&self) -> Iter<'_> {
+        Iter {
+            next: self.head,
+            _list: PhantomData,
+        }
+    }
+
+    /// The packets in order, to be changed.
+    #[inline]
+    pub fn iter_mut(&mut self) -> IterMut<'_> {
+        IterMut {
+            next: self.head,
+            _list: PhantomData,
+        }
+    }
+
+    /// Sums up the lengths of the packets in bytes.
+    pub fn bytes(&self) -> usize {
+        self.iter().map(Skb::len).fold(0, usize::wrapping_add)
+    }
+}
+
+impl From<SkBuff> for SkbList {
+    #[inline]
+    fn from(skb: SkBuff) -> Self {
+        let skb = skb.into_raw();
+        // INVARIANT: `next` is null by the invariant of `SkBuff`.
+        Self {
+            head: skb,
+            tail: skb,
+            len: 1,
+        }
+    }
+}
+
+impl Default for SkbList {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for SkbList {
+    fn drop(&mut self) {
+        while self.pop_front().is_some() {}
+    }
+}
+
+/// Iterator of [`SkbList::iter`].
+pub struct Iter<'a> {
+    next: *mut bindings::sk_buff,
+    _list: PhantomData<&'a SkbList>,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = &'a Skb;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a Skb> {
+        let skb = NonNull::new(self.next)?.as_ptr();
+        // SAFETY: A packet of the list, which is borrowed for `'a`.
+        unsafe {
+            self.next = *next_of(skb);
+            Some(&*Skb::cast(skb))
+        }
+    }
+}
+
+/// Iterator of [`SkbList::iter_mut`].
+pub struct IterMut<'a> {
+    next: *mut bindings::sk_buff,
+    _list: PhantomData<&'a mut SkbList>,
+}
+
+impl<'a> Iterator for IterMut<'a> {
+    type Item = &'a mut Skb;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a mut Skb> {
+        let skb = NonNull::new(self.next)?.as_ptr();
+        // SAFETY: A packet of the list, which is borrowed exclusively for `'a`; each is handed out
+        // once.
+        unsafe {
+            self.next = *next_of(skb);
+            Some(&mut *Skb::cast(skb))
+        }
+    }
+}
+
+/// What the raw form of a list keeps in its first packet besides the packets: in the bytes that
+/// follow [`super::PacketCb`] in `skb->cb`.
+#[repr(C)]
+struct RawForm {
+    _cb: super::PacketCb,
+    tail: *mut bindings::sk_buff,
+    len: usize,
+}
+
+// SAFETY: The pointer is to the list's first packet, which is aligned as the allocator of packets
+// does; an empty list cannot be told from none, so it becomes a dangling pointer, which is aligned
+// and not null too.
+unsafe impl ForeignOwnable for SkbList {
+    const FOREIGN_ALIGN: usize = align_of::<bindings::sk_buff>();
+
+    type Borrowed<'a> = PhantomData<&'a ()>;
+    type BorrowedMut<'a> = PhantomData<&'a ()>;
+
+    fn into_foreign(self) -> *mut c_void {
+        const { assert!(size_of::<RawForm>() <= 48) };
+        let list = ManuallyDrop::new(self);
+        if list.head.is_null() {
+            return NonNull::<bindings::sk_buff>::dangling().as_ptr().cast();
+        }
+        // SAFETY: By the type invariant; `cb` is big enough and aligned, and its users overwrite
+        // only what they know.
+        unsafe {
+            let head = list.head;
+            let raw: *mut RawForm = (&raw mut (*head).cb).cast();
+            (*raw).tail = list.tail;
+            (*raw).len = list.len;
+        }
+        list.head.cast()
+    }
+
+    unsafe fn from_foreign(pointer: *mut c_void) -> Self {
+        let head: *mut bindings::sk_buff = pointer.cast();
+        if head == NonNull::dangling().as_ptr() {
+            return Self::new();
+        }
+        // SAFETY: The caller has the pointer from `into_foreign()`, which wrote these fields.
+        // INVARIANT: They are of the list that it had.
+        unsafe {
+            let raw: *const RawForm = (&raw const (*head).cb).cast();
+            Self {
+                head,
+                tail: (*raw).tail,
+                len: (*raw).len,
+            }
+        }
+    }
+
+    unsafe fn borrow<'a>(_pointer: *mut c_void) -> PhantomData<&'a ()> {
+        PhantomData
+    }
+
+    unsafe fn borrow_mut<'a>(_pointer: *mut c_void) -> PhantomData<&'a ()> {
+        PhantomData
+    }
+}
