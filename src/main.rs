@@ -10,8 +10,11 @@
 
 use kernel::prelude::*;
 
+use crate::{device::link::Registration, kapi::sync::rcu};
+
 #[allow(unsafe_code)]
 pub mod bindings;
+mod device;
 pub mod kapi;
 pub mod proto;
 pub mod tables;
@@ -31,12 +34,41 @@ module! {
     },
 }
 
-/// The loaded module: dropping it undoes everything that [`WireGuard::init`] registered.
-struct WireGuard;
+/// The loaded module. Dropping it takes back all that it has registered, and with that removes all
+/// devices.
+struct WireGuard {
+    // Fields are dropped from top to bottom.
+    _registration: Registration,
+    _code: CodeInUse,
+}
 
 impl kernel::Module for WireGuard {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        pr_info!("loaded {}\n", module_parameters::coexist.value());
-        Ok(Self)
+        let coexist = module_parameters::coexist.value();
+        // Before anything else, so that it is dropped last also when something fails.
+        let code = CodeInUse;
+        let registration = Registration::new(coexist).inspect_err(|&error| {
+            if error == EEXIST && coexist {
+                pr_err!("something else is registered as wireguard_rs\n");
+            } else if error == EEXIST {
+                pr_err!(
+                    "another module provides wireguard already: \
+                     rmmod wireguard, or load this one with coexist=1\n"
+                );
+            }
+        })?;
+        Ok(Self {
+            _registration: registration,
+            _code: code,
+        })
+    }
+}
+
+/// While this exists, callbacks may run the module's code; its end waits for the last of them.
+struct CodeInUse;
+
+impl Drop for CodeInUse {
+    fn drop(&mut self) {
+        rcu::drain();
     }
 }

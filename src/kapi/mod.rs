@@ -9,6 +9,7 @@
 
 pub mod cpu;
 pub mod crypto;
+pub mod debug;
 pub mod net;
 pub mod notifier;
 pub mod random;

@@ -105,78 +105,6 @@ impl<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64> Timer<T, ID> {
         })
     }
 
-    /// Lets the timer expire in `delay_ms` milliseconds (rounded up to jiffies, plus up to one),
-    /// whether or not it was pending. Any context.
-    pub fn arm(object: &RcuArc<T>, delay_ms: u32) {
-        let Some(timer) = Self::of(object) else {
-            return;
-        };
-        // Taken before it is armed: it may expire before we are back here.
-        let owned = object.clone().into_raw();
-        // SAFETY: The timer was initialised by `Timer::new()`, and the reference keeps it in place
-        // until it expires or is cancelled.
-        let was_pending = unsafe { bindings::wg_mod_timer_ms(timer, delay_ms) };
-        if was_pending {
-            // It has a reference already.
-            // SAFETY: The pointer comes from `into_raw()`; nobody else took it.
-            drop(unsafe { RcuArc::from_raw(owned) });
-        }
-    }
-
-    /// As [`Self::arm`] if the timer is not pending. True if it was not.
-    ///
-    /// If two callers race, the later one may move the expiry.
-    pub fn arm_if_idle(object: &RcuArc<T>, delay_ms: u32) -> bool {
-        if Self::is_pending(object) {
-            return false;
-        }
-        Self::arm(object, delay_ms);
-        true
-    }
-
-    /// Whether the timer was pending a moment ago. It is not while its callback runs.
-    #[inline]
-    pub fn is_pending(object: &T) -> bool {
-        // SAFETY: The timer is initialised; C writes the field with `WRITE_ONCE()`, and it is read
-        // like that here.
-        let linked =
-            unsafe { ptr::read_volatile(&raw const (*object.timer().timer.get()).entry.pprev) };
-        !linked.is_null()
-    }
-
-    /// Cancels the timer. True if it was pending. Its callback may still be running. Any context.
-    pub fn cancel(object: &RcuArc<T>) -> bool {
-        let Some(timer) = Self::of(object) else {
-            return false;
-        };
-        // SAFETY: The timer is initialised, and `object` keeps it in place.
-        let was_pending = unsafe { bindings::timer_delete(timer) } != 0;
-        Self::release(object, was_pending)
-    }
-
-    /// Cancels the timer and waits for its callback if that is running. True if it was pending.
-    ///
-    /// Process context; sleeps with `PREEMPT_RT`. Not with a lock held that the callback takes.
-    /// Somebody else may arm the timer again at once.
-    pub fn cancel_sync(object: &RcuArc<T>) -> bool {
-        let Some(timer) = Self::of(object) else {
-            return false;
-        };
-        // SAFETY: As in `cancel()`.
-        let was_pending = unsafe { bindings::timer_delete_sync(timer) } != 0;
-        Self::release(object, was_pending)
-    }
-
-    /// Drops the reference of a timer that has been cancelled.
-    fn release(object: &RcuArc<T>, was_pending: bool) -> bool {
-        if was_pending {
-            // SAFETY: A pending timer holds a reference to its object, and as it will not expire,
-            // nobody else takes that.
-            drop(unsafe { RcuArc::from_raw(object.as_ptr()) });
-        }
-        was_pending
-    }
-
     /// The C timer of `object`, with its owner set; `None` if it is not part of the object.
     #[inline]
     fn of(object: &RcuArc<T>) -> Option<*mut bindings::timer_list> {
@@ -202,4 +130,82 @@ impl<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64> Timer<T, ID> {
         // pending.
         T::expired(unsafe { RcuArc::from_raw(owner) });
     }
+}
+
+/// Lets the timer expire in `delay_ms` milliseconds (rounded up to jiffies, plus up to one),
+/// whether or not it was pending. Any context.
+pub fn arm<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(object: &RcuArc<T>, delay_ms: u32) {
+    let Some(timer) = Timer::<T, ID>::of(object) else {
+        return;
+    };
+    // Taken before it is armed: it may expire before we are back here.
+    let owned = object.clone().into_raw();
+    // SAFETY: The timer was initialised by `Timer::new()`, and the reference keeps it in place
+    // until it expires or is cancelled.
+    let was_pending = unsafe { bindings::wg_mod_timer_ms(timer, delay_ms) };
+    if was_pending {
+        // It has a reference already.
+        // SAFETY: The pointer comes from `into_raw()`; nobody else took it.
+        drop(unsafe { RcuArc::from_raw(owned) });
+    }
+}
+
+/// As [`arm`] if the timer is not pending. True if it was not.
+///
+/// If two callers race, the later one may move the expiry.
+pub fn arm_if_idle<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(
+    object: &RcuArc<T>,
+    delay_ms: u32,
+) -> bool {
+    if is_pending::<T, ID>(object) {
+        return false;
+    }
+    arm::<T, ID>(object, delay_ms);
+    true
+}
+
+/// Whether the timer was pending a moment ago. It is not while its callback runs.
+#[inline]
+pub fn is_pending<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(object: &T) -> bool {
+    // SAFETY: The timer is initialised; C writes the field with `WRITE_ONCE()`, and it is read
+    // like that here.
+    let linked =
+        unsafe { ptr::read_volatile(&raw const (*object.timer().timer.get()).entry.pprev) };
+    !linked.is_null()
+}
+
+/// Cancels the timer. True if it was pending. Its callback may still be running. Any context.
+pub fn cancel<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(object: &RcuArc<T>) -> bool {
+    let Some(timer) = Timer::<T, ID>::of(object) else {
+        return false;
+    };
+    // SAFETY: The timer is initialised, and `object` keeps it in place.
+    let was_pending = unsafe { bindings::timer_delete(timer) } != 0;
+    release::<T, ID>(object, was_pending)
+}
+
+/// Cancels the timer and waits for its callback if that is running. True if it was pending.
+///
+/// Process context; sleeps with `PREEMPT_RT`. Not with a lock held that the callback takes.
+/// Somebody else may arm the timer again at once.
+pub fn cancel_sync<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(object: &RcuArc<T>) -> bool {
+    let Some(timer) = Timer::<T, ID>::of(object) else {
+        return false;
+    };
+    // SAFETY: As in `cancel()`.
+    let was_pending = unsafe { bindings::timer_delete_sync(timer) } != 0;
+    release::<T, ID>(object, was_pending)
+}
+
+/// Drops the reference of a timer that has been cancelled.
+fn release<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(
+    object: &RcuArc<T>,
+    was_pending: bool,
+) -> bool {
+    if was_pending {
+        // SAFETY: A pending timer holds a reference to its object, and as it will not expire,
+        // nobody else takes that.
+        drop(unsafe { RcuArc::from_raw(object.as_ptr()) });
+    }
+    was_pending
 }

@@ -44,19 +44,21 @@ pub(super) fn seal(dst: &mut [u8], src: &[u8], ad: &[u8], nonce: u64, key: &[u8;
 /// lengths do not fit; `dst` is worthless then.
 #[must_use]
 pub(super) fn open(dst: &mut [u8], src: &[u8], ad: &[u8], nonce: u64, key: &[u8; KEY]) -> bool {
+    if !lengths_fit(dst, src) {
+        return false;
+    }
     // SAFETY: All pointers are valid for their lengths; `dst` has room for all but the tag.
-    lengths_fit(dst, src)
-        && unsafe {
-            bindings::chacha20poly1305_decrypt(
-                dst.as_mut_ptr(),
-                src.as_ptr(),
-                src.len(),
-                ad.as_ptr(),
-                ad.len(),
-                nonce,
-                key.as_ptr(),
-            )
-        }
+    unsafe {
+        bindings::chacha20poly1305_decrypt(
+            dst.as_mut_ptr(),
+            src.as_ptr(),
+            src.len(),
+            ad.as_ptr(),
+            ad.len(),
+            nonce,
+            key.as_ptr(),
+        )
+    }
 }
 
 /// As [`seal`], with XChaCha20.
@@ -95,17 +97,19 @@ pub(super) fn xopen(
     nonce: &[u8; XNONCE],
     key: &[u8; KEY],
 ) -> bool {
+    if !lengths_fit(dst, src) {
+        return false;
+    }
     // SAFETY: All pointers are valid for their lengths; `dst` has room for all but the tag.
-    lengths_fit(dst, src)
-        && unsafe {
-            bindings::xchacha20poly1305_decrypt(
-                dst.as_mut_ptr(),
-                src.as_ptr(),
-                src.len(),
-                ad.as_ptr(),
-                ad.len(),
-                nonce.as_ptr(),
-                key.as_ptr(),
-            )
-        }
+    unsafe {
+        bindings::xchacha20poly1305_decrypt(
+            dst.as_mut_ptr(),
+            src.as_ptr(),
+            src.len(),
+            ad.as_ptr(),
+            ad.len(),
+            nonce.as_ptr(),
+            key.as_ptr(),
+        )
+    }
 }

@@ -65,8 +65,10 @@ impl Crypto for KernelCrypto {
     }
 
     fn ct_eq(a: &[u8], b: &[u8]) -> bool {
+        if a.len() != b.len() {
+            return false;
+        }
         // SAFETY: Both pointers are valid for the length, which is that of both.
-        a.len() == b.len()
-            && unsafe { bindings::wg_crypto_equal(a.as_ptr().cast(), b.as_ptr().cast(), a.len()) }
+        unsafe { bindings::wg_crypto_equal(a.as_ptr().cast(), b.as_ptr().cast(), a.len()) }
     }
 }

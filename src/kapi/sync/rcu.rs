@@ -139,6 +139,9 @@ unsafe impl<T: Send + Sync> Send for RcuArc<T> {}
 // SAFETY: As above: a shared `RcuArc` can be cloned.
 unsafe impl<T: Send + Sync> Sync for RcuArc<T> {}
 
+// The object is pinned, the reference to it is not.
+impl<T> Unpin for RcuArc<T> {}
+
 impl<T: Send + Sync + 'static> RcuArc<T> {
     /// Allocates an object.
     ///

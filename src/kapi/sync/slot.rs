@@ -34,6 +34,9 @@ unsafe impl<T: ForeignOwnable + Send> Send for Slot<T> {}
 // SAFETY: As above: sharing a slot only moves values between threads.
 unsafe impl<T: ForeignOwnable + Send> Sync for Slot<T> {}
 
+// The value moves into and out of its slot as a pointer.
+impl<T: ForeignOwnable> Unpin for Slot<T> {}
+
 impl<T: ForeignOwnable> Slot<T> {
     /// A slot without a value.
     pub const fn empty() -> Self {
