@@ -56,10 +56,10 @@ pub mod alloc {
             Ok(Self(Vec::with_capacity(capacity)))
         }
 
-        /// Appends an element.
-        pub fn push(&mut self, value: T, flags: Flags) -> Result<(), AllocError> {
+        /// Appends an element if there is room.
+        pub fn push_within_capacity(&mut self, value: T) -> Result<(), T> {
             if self.0.len() == self.0.capacity() {
-                allocate(flags)?;
+                return Err(value);
             }
             self.0.push(value);
             Ok(())
@@ -77,9 +77,14 @@ pub mod alloc {
     /// A box.
     pub struct KBox<T>(Box<T>);
 
-    impl<T> KBox<T> {
-        /// Allocates a box for a value; on the host an initialiser is a value.
-        pub fn pin_init(value: T, flags: Flags) -> Result<Pin<Self>, AllocError> {
+    /// Allocating and initialising at once; on the host an initialiser is a value.
+    pub trait InPlaceInit<T>: Sized {
+        /// Makes a box of it that stays where it is.
+        fn pin_init(value: T, flags: Flags) -> Result<Pin<Self>, AllocError>;
+    }
+
+    impl<T> InPlaceInit<T> for KBox<T> {
+        fn pin_init(value: T, flags: Flags) -> Result<Pin<Self>, AllocError> {
             allocate(flags)?;
             let boxed = Self(Box::new(value));
             // SAFETY: The box owns its value, and gives out no mutable reference to it.
@@ -283,12 +288,15 @@ pub mod sync {
             readers: BTreeMap<u64, usize>,
             /// What to do once all readers began later than this.
             deferred: VecDeque<(u64, Box<dyn FnOnce() + Send>)>,
+            /// How many threads are doing that.
+            running: usize,
         }
 
         static RCU: Mutex<Rcu> = Mutex::new(Rcu {
             now: 0,
             readers: BTreeMap::new(),
             deferred: VecDeque::new(),
+            running: 0,
         });
 
         thread_local! {
@@ -305,7 +313,10 @@ pub mod sync {
                 let &(when, _) = self.deferred.front()?;
                 match self.readers.first_key_value() {
                     Some((&began, _)) if began <= when => None,
-                    _ => self.deferred.pop_front().map(|(_, f)| f),
+                    _ => {
+                        self.running += 1;
+                        self.deferred.pop_front().map(|(_, f)| f)
+                    }
                 }
             }
 
@@ -315,8 +326,21 @@ pub mod sync {
                 }
                 while let Some(f) = Self::with(Self::ready) {
                     f();
+                    Self::with(|rcu| rcu.running -= 1);
                 }
                 RUNNING.set(false);
+            }
+        }
+
+        /// Waits until everything that has been deferred so far is done.
+        pub fn barrier() {
+            let now = Rcu::with(|rcu| rcu.now);
+            let done = |rcu: &mut Rcu| {
+                rcu.running == 0 && rcu.deferred.front().is_none_or(|&(when, _)| when >= now)
+            };
+            while !Rcu::with(done) {
+                Rcu::run();
+                std::thread::yield_now();
             }
         }
 

@@ -138,7 +138,7 @@ impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
     ) -> Result<(), AllocError> {
         let seq = self.next_seq;
         let entry =
-            RBTreeNode::new((Owner::of(peer), seq), prefix, flags).map_err(|_| AllocError)?;
+            RBTreeNode::new((Owner::of::<P>(peer), seq), prefix, flags).map_err(|_| AllocError)?;
         let cidr = prefix.cidr.into();
         let replaced = match prefix.addr {
             IpAddr::V4(addr) => self.table.v4.insert(addr.into(), cidr, peer, seq, flags)?,
@@ -156,7 +156,7 @@ impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
     /// Takes exactly this prefix away from `peer`. Returns whether the peer had it; if not,
     /// nothing has changed.
     pub fn remove(&mut self, prefix: Prefix, peer: &P) -> bool {
-        let owner = Owner::of(peer);
+        let owner = Owner::of::<P>(peer);
         match self.unlink(prefix, owner) {
             Some(seq) => self.lists.remove(&(owner, seq)).is_some(),
             None => false,
@@ -165,7 +165,7 @@ impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
 
     /// Takes all of its prefixes away from `peer`.
     pub fn remove_by_peer(&mut self, peer: &P) {
-        let owner = Owner::of(peer);
+        let owner = Owner::of::<P>(peer);
         while let Some((seq, prefix)) = self.next_from(peer, 0) {
             self.unlink(prefix, owner);
             self.lists.remove(&(owner, seq));
@@ -183,7 +183,7 @@ impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
     ///
     /// Start with 0; go on with the returned number plus one.
     pub fn next_from(&self, peer: &P, seq: u64) -> Option<(u64, Prefix)> {
-        let owner = Owner::of(peer);
+        let owner = Owner::of::<P>(peer);
         let cursor = self.lists.cursor_lower_bound(&(owner, seq))?;
         let (&(found, seq), &prefix) = cursor.current();
         (found == owner).then_some((seq, prefix))
@@ -209,6 +209,7 @@ impl<P: Send + Sync + 'static> Drop for AllowedIpsWriter<P> {
 struct Owner(usize);
 
 impl Owner {
+    /// Name the type of the peer: an [`RcuArc`] to it has an address of its own.
     fn of<P>(peer: &P) -> Self {
         Self(ptr::from_ref(peer).addr())
     }

@@ -13,7 +13,7 @@ use core::pin::Pin;
 
 use crate::{
     kapi::{
-        alloc::{AllocError, Flags, KBox, KVVec},
+        alloc::{AllocError, Flags, InPlaceInit, KBox, KVVec},
         sync::{
             atomic::{
                 fence, AtomicU32,
@@ -83,13 +83,12 @@ impl<K: Eq + Send + Sync + 'static, V: Send + Sync + 'static> HashTable<K, V> {
     pub(super) fn new(buckets: usize, flags: Flags) -> Result<Self, AllocError> {
         let mut empty = KVVec::with_capacity(buckets, flags)?;
         for _ in 0..buckets {
-            empty.push(
-                Bucket {
+            empty
+                .push_within_capacity(Bucket {
                     head: RcuCell::empty(),
                     removals: AtomicU32::new(0),
-                },
-                flags,
-            )?;
+                })
+                .map_err(|_| AllocError)?;
         }
         Ok(Self {
             buckets: empty,

@@ -15,7 +15,7 @@ use core::{mem, net::IpAddr, pin::Pin};
 
 use crate::{
     kapi::{
-        alloc::{AllocError, Flags, KBox},
+        alloc::{AllocError, Flags, InPlaceInit, KBox},
         rbtree::{RBTree, RBTreeNode},
         sync::spinlock_bh::SpinLockBh,
     },
@@ -101,21 +101,19 @@ struct Inner {
 
 impl Inner {
     /// Ends the current generation if it is time, and returns the sources to forget.
-    fn turn(&mut self, now_ns: u64) -> (Generation, Generation) {
+    fn turn(&mut self, now_ns: u64) -> Option<(Generation, Generation)> {
         let age = now_ns.saturating_sub(self.since_ns);
         if age < SECOND_NS {
-            return Default::default();
+            return None;
         }
         self.since_ns = now_ns;
         let current = mem::take(&mut self.current);
-        if age < 2 * SECOND_NS {
-            (
-                mem::replace(&mut self.previous, current),
-                Default::default(),
-            )
+        Some(if age < 2 * SECOND_NS {
+            let previous = mem::replace(&mut self.previous, current);
+            (previous, Generation::default())
         } else {
             (mem::take(&mut self.previous), current)
-        }
+        })
     }
 
     /// Takes a token from the bucket of a source; [`None`] if the source is not known.
@@ -154,12 +152,14 @@ impl Ratelimiter {
     /// The bound that suits a machine with so much memory: 65,536 above one GiB and
     /// proportionally less below, as in the in-tree driver.
     pub fn max_sources_for_memory(bytes: u64) -> usize {
-        let buckets = if bytes > 1 << 30 {
-            8192
+        const MAX: u64 = 1 << 16;
+        const MIN: u64 = 1 << 7;
+        let fitting = if bytes > 1 << 30 {
+            MAX
         } else {
-            (bytes >> 17).next_power_of_two().max(16)
+            (bytes >> 14).clamp(MIN, MAX).next_power_of_two()
         };
-        buckets as usize * 8
+        usize::try_from(fitting).unwrap_or(1 << 16)
     }
 
     /// Takes a token for a packet from `addr` in `netns`, and returns whether there was one.

@@ -118,7 +118,7 @@ impl<K: Key, P: Send + Sync + 'static> Node<K, P> {
     }
 
     fn owner(&self, guard: &Guard) -> Option<Owner> {
-        Some(Owner::of(self.peer.load(guard)?.get()))
+        Some(Owner::of::<P>(self.peer.load(guard)?.get()))
     }
 }
 
