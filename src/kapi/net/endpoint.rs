@@ -267,7 +267,7 @@ impl Default for Endpoint {
 }
 
 /// `address:port`, as the kernel's `%pISpfsc`.
-impl fmt::Display for Endpoint {
+impl kernel::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.ip() {
             Some(IpAddr::V4(addr)) => write!(f, "{addr}:{}", self.port()),

@@ -49,6 +49,13 @@ impl Net {
         // SAFETY: By the type invariant.
         unsafe { bindings::wg_net_cookie(self.as_raw()) }
     }
+
+    /// Whether the current task has `CAP_NET_ADMIN` in the user namespace that owns this one.
+    /// Process context.
+    pub fn caller_is_admin(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::wg_net_admin(self.as_raw()) }
+    }
 }
 
 /// Compares by identity.

@@ -26,7 +26,10 @@ use super::{
     netdevice::{NetDevice, NetDeviceRef},
     skbuff::SkBuff,
 };
-use crate::{bindings, kapi::sync::rcu::RcuArc};
+use crate::{
+    bindings,
+    kapi::{sync::rcu::RcuArc, within},
+};
 
 /// Not added to a device yet, and not to be scheduled.
 const IDLE: u32 = 0;
@@ -59,42 +62,20 @@ unsafe impl<T: Send + Sync> Send for Napi<T> {}
 // SAFETY: As above.
 unsafe impl<T: Send + Sync> Sync for Napi<T> {}
 
-/// The place of the [`Napi`] in an object. Implemented by [`impl_has_napi!`](crate::impl_has_napi).
-///
-/// # Safety
-///
-/// The functions must be inverse to each other, and `napi_of` must give the pointer to a field.
-pub unsafe trait HasNapi: Sized {
-    /// The field of an object.
-    ///
-    /// # Safety
-    ///
-    /// `this` must point to memory of a `Self`.
-    unsafe fn napi_of(this: *const Self) -> *const Napi<Self>;
-
-    /// The object of a field.
-    ///
-    /// # Safety
-    ///
-    /// `napi` must be the field of a `Self`.
-    unsafe fn object_of(napi: *const Napi<Self>) -> *const Self;
+/// An object with a [`Napi`] field. Implemented by [`impl_has_napi!`](crate::impl_has_napi).
+pub trait HasNapi: Sized {
+    /// The field. It must be part of the object itself; a context elsewhere is never added.
+    fn napi(&self) -> &Napi<Self>;
 }
 
 /// Implements [`HasNapi`](crate::kapi::net::napi::HasNapi) for the type of an object.
 #[macro_export]
 macro_rules! impl_has_napi {
     (impl HasNapi for $type:ty { self.$field:ident }) => {
-        // SAFETY: Both functions use the same field.
-        #[allow(unsafe_code)]
-        unsafe impl $crate::kapi::net::napi::HasNapi for $type {
-            unsafe fn napi_of(this: *const Self) -> *const $crate::kapi::net::napi::Napi<Self> {
-                // SAFETY: The caller promises that `this` points to memory of a `Self`.
-                unsafe { &raw const (*this).$field }
-            }
-
-            unsafe fn object_of(napi: *const $crate::kapi::net::napi::Napi<Self>) -> *const Self {
-                // SAFETY: The caller promises that `napi` is the field of a `Self`.
-                unsafe { ::kernel::container_of!(napi, Self, $field) }
+        impl $crate::kapi::net::napi::HasNapi for $type {
+            #[inline(always)]
+            fn napi(&self) -> &$crate::kapi::net::napi::Napi<Self> {
+                &self.$field
             }
         }
     };
@@ -131,9 +112,9 @@ impl<T: NapiPoll> Napi<T> {
     /// reference to its object and a handle to the device, until [`Napi::remove`]. Process
     /// context. A context that has been added before is left alone.
     pub fn add(this: &RcuArc<T>, dev: &NetDevice) {
-        // SAFETY: The object is alive.
-        let napi = unsafe { &*T::napi_of(RcuArc::as_ptr(this)) };
-        if !napi.change(IDLE) {
+        let napi = this.napi();
+        // Only as a part of the object is it pinned, and kept alive by what `owner` refers to.
+        if !within(napi, &**this) || !napi.change(IDLE) {
             return;
         }
         // SAFETY: The state is `CHANGING`, by us.
@@ -181,12 +162,13 @@ impl<T: NapiPoll> Napi<T> {
     }
 
     unsafe extern "C" fn poll(napi: *mut bindings::napi_struct, budget: c_int) -> c_int {
-        // CAST: The C part is the first field... by way of its `Opaque`.
-        // SAFETY: C polls what `add()` has added: a field of a `Napi`, in an object that `owner`
-        // keeps alive until polls have ended.
-        let this = unsafe {
-            let napi = kernel::container_of!(napi.cast::<Opaque<_>>(), Self, napi);
-            &*T::object_of(napi)
+        // CAST: `Opaque` is transparent.
+        // SAFETY: C polls what `add()` has added: the C part of a `Napi<T>`.
+        let this = unsafe { &*kernel::container_of!(napi.cast::<Opaque<_>>(), Self, napi) };
+        // SAFETY: `add()` has written it before it enabled the context, and `remove()` takes it
+        // only after the last poll has ended.
+        let Some((this, _)) = (unsafe { &*this.owner.get() }) else {
+            return 0;
         };
         // Polls without budget are netpoll's, for transmission only.
         let Ok(budget @ 1..) = usize::try_from(budget) else {

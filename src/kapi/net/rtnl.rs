@@ -69,17 +69,33 @@ impl RtnlGuard {
         }
     }
 
-    /// The device of `D` with an index in a namespace.
-    pub fn device_by_index<D: LinkDriver>(&self, net: &Net, ifindex: i32) -> Option<&NetDevice> {
+    /// The state of the device of `D` with an index in a namespace.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if there is no such device, `EOPNOTSUPP` if it is not one of `D`.
+    pub fn device_by_index<D: LinkDriver>(
+        &self,
+        net: &Net,
+        ifindex: i32,
+    ) -> Result<RcuArc<D::Device>> {
         // SAFETY: RTNL is held. The device cannot go while it is.
-        unsafe { ours::<D>(bindings::__dev_get_by_index(net.as_raw(), ifindex)) }
+        unsafe { state_of::<D>(bindings::__dev_get_by_index(net.as_raw(), ifindex)) }
     }
 
-    /// The device of `D` with a name in a namespace.
-    pub fn device_by_name<D: LinkDriver>(&self, net: &Net, name: &CStr) -> Option<&NetDevice> {
+    /// The same by name.
+    ///
+    /// # Errors
+    ///
+    /// As [`RtnlGuard::device_by_index`].
+    pub fn device_by_name<D: LinkDriver>(
+        &self,
+        net: &Net,
+        name: &CStr,
+    ) -> Result<RcuArc<D::Device>> {
         // SAFETY: As above.
         unsafe {
-            ours::<D>(bindings::__dev_get_by_name(
+            state_of::<D>(bindings::__dev_get_by_name(
                 net.as_raw(),
                 name.as_char_ptr(),
             ))
@@ -210,12 +226,19 @@ unsafe fn ours<'a, D: LinkDriver>(dev: *mut bindings::net_device) -> Option<&'a 
     is_ours.then(|| unsafe { NetDevice::from_raw(dev) })
 }
 
-/// The driver's state of a device, if the device is one of `D`. RTNL or RCU.
-pub fn from_netdev<D: LinkDriver>(dev: &NetDevice) -> Option<RcuArc<D::Device>> {
-    // SAFETY: `dev` is valid.
-    let dev = unsafe { ours::<D>(dev.as_raw()) }?;
+/// The driver's state of a device.
+///
+/// # Safety
+///
+/// `dev` must be null or a registered device; RTNL must be held.
+unsafe fn state_of<D: LinkDriver>(dev: *mut bindings::net_device) -> Result<RcuArc<D::Device>> {
+    if dev.is_null() {
+        return Err(ENODEV);
+    }
+    // SAFETY: By the requirements of this function.
+    let dev = unsafe { ours::<D>(dev) }.ok_or(EOPNOTSUPP)?;
     // SAFETY: A device of ours.
-    unsafe { (*private::<D>(dev.as_raw())).device.clone() }
+    unsafe { (*private::<D>(dev.as_raw())).device.clone() }.ok_or(ENODEV)
 }
 
 /// Calls `f` for each device of `D`.
