@@ -19,7 +19,7 @@ use crate::{
     kapi::{crypto::KernelCrypto, net::endpoint::Endpoint, sync::rcu::{self, RcuArc}},
     proto::{
         consts::MAX_PEERS,
-        crypto::{PublicKey, SecretKey, SymmetricKey},
+        crypto::{Crypto as _, PublicKey, SecretKey, SymmetricKey},
         noise::Identity,
     },
     tables::allowedips::{AllowedIpsWriter, Prefix},

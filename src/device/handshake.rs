@@ -11,7 +11,7 @@ use crate::{
     device::{
         keypairs::{IndexEntry, Keypair},
         peer::{LastHandshake, Peer},
-        send, Device,
+        Device,
     },
     impl_has_work,
     kapi::{
@@ -37,7 +37,7 @@ use crate::{
         crypto::{burn_stack, PublicKey, Secret, SymmetricKey},
         handshake::{HandshakeSlot, ReleasedIndex},
         messages::{CookieReply, HandshakeMessage, Initiation, Message, Response},
-        noise::{self, Established, Identity, PeerStatic, Role},
+        noise::{self, Established, Identity, PeerStatic},
         tai64n::Tai64n,
         timers::Event,
         Drop as Reason,
@@ -224,9 +224,9 @@ impl Device {
         };
         match state {
             MacState::ValidMac1 if !under_load => true,
-            MacState::ValidWithCookie => match endpoint.address() {
+            MacState::ValidWithCookie => match endpoint.ip() {
                 Some(address) => self.shared().ratelimiter.allow(
-                    self.netdev().net_cookie(),
+                    self.netdev().net().cookie(),
                     address,
                     now,
                     GFP_KERNEL,
@@ -330,9 +330,9 @@ impl Device {
 
 /// What cookies are bound to.
 fn source_of(endpoint: &Endpoint) -> Option<Source> {
-    match endpoint.address()? {
-        core::net::IpAddr::V4(address) => Some(Source::v4(address.octets(), endpoint.port_be())),
-        core::net::IpAddr::V6(address) => Some(Source::v6(address.octets(), endpoint.port_be())),
+    match endpoint.ip()? {
+        core::net::IpAddr::V4(address) => Some(Source::v4(address.octets(), endpoint.port().to_be_bytes())),
+        core::net::IpAddr::V6(address) => Some(Source::v6(address.octets(), endpoint.port().to_be_bytes())),
     }
 }
 

@@ -14,7 +14,6 @@ use crate::{
     device::peer::Peer,
     kapi::{
         debug::{self, PeerEvent},
-        net::netdevice::NetDevice,
         sync::{
             rcu::{self, RcuArc, RcuCell},
             spinlock_bh::SpinLockBh,

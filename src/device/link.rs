@@ -16,13 +16,17 @@ use crate::{
             namespace::Net,
             netdevice::NetDevice,
             rtnl::{self, LinkDriver, LinkRegistration},
-            skbuff::SkBuff,
+            skbuff::{SkBuff, MESSAGE_HEADROOM},
         },
         notifier::{
             PmCallback, PmEvent, PmNotifier, VmForkCallback, VmForkNotifier, SUSPENDS_CONSTANTLY,
         },
         sync::rcu::{self, RcuArc},
         time,
+    },
+    proto::{
+        consts::{PADDING_MULTIPLE, TAG_LEN},
+        messages::DATA_MIN_LEN,
     },
 };
 
@@ -93,11 +97,19 @@ impl VmForkCallback for WireGuardLink {
     }
 }
 
+/// What a packet grows by at most, padding aside: our header and tag, UDP, IPv6.
+const OVERHEAD: u32 = DATA_MIN_LEN as u32 + 8 + 40;
+
 /// The link kind.
 pub(crate) struct WireGuardLink;
 
 impl LinkDriver for WireGuardLink {
     type Device = Device;
+
+    const MTU: u32 = 1500 - OVERHEAD;
+    const MAX_MTU: u32 = i32::MAX as u32 / PADDING_MULTIPLE as u32 * PADDING_MULTIPLE as u32 - OVERHEAD;
+    const HEADROOM: u16 = MESSAGE_HEADROOM as u16;
+    const TAILROOM: u16 = (PADDING_MULTIPLE + TAG_LEN) as u16;
 
     fn new_link(netdev: &NetDevice, link_net: &Net) -> Result<RcuArc<Device>> {
         let shared = SHARED.get().ok_or(ENODEV)?;
@@ -132,12 +144,12 @@ impl LinkDriver for WireGuardLink {
         });
         drop(update);
         device.handshakes.clear();
-        device.sockets.close();
+        device.close_sockets();
         // The counters of the link may not outlive what still counts.
         device.shared().queues.flush();
     }
 
-    fn xmit(device: &RcuArc<Device>, skb: SkBuff) -> Result {
+    fn xmit(device: &Device, skb: SkBuff) -> Result {
         device.xmit(skb)
     }
 
@@ -154,7 +166,7 @@ impl LinkDriver for WireGuardLink {
         device.netdev().carrier_off();
         let update = Device::lock_update(device);
         device.creating_net.clear();
-        device.sockets.close();
+        device.close_sockets();
         update.for_each_peer(|peer| peer.clear_source());
     }
 }
@@ -179,12 +191,12 @@ impl WireGuardLink {
 impl Device {
     /// Ends a device that is no longer registered, and waits until nobody refers to it. Process
     /// context, without RTNL.
-    fn dismantle(this: &RcuArc<Self>) {
+    pub(crate) fn dismantle(this: &RcuArc<Self>) {
         {
             let mut update = Device::lock_update(this);
             this.up.store(false, SeqCst);
             this.creating_net.clear();
-            this.sockets.close();
+            this.close_sockets();
             update.remove_all_peers();
             this.identity.swap(None);
         }

@@ -27,6 +27,8 @@
 //! tables, marks it dead and cancels its timers; what is still under way sees the mark, ends and
 //! drops its reference. [`Device::destroy`] waits for all of them.
 
+#![forbid(unsafe_code)]
+
 pub(crate) mod config;
 pub(crate) mod handshake;
 pub(crate) mod keypairs;
@@ -56,13 +58,13 @@ use crate::{
         peer::Peer,
         queueing::Queues,
         receive::RxContext,
+        socket::Sockets,
     },
     kapi::{
         cpu,
         net::{
             namespace::{Net, WeakNet},
             netdevice::{NetDevice, NetDeviceRef},
-            udp_tunnel::SocketCell,
         },
         random,
         sync::{
@@ -127,8 +129,8 @@ pub(crate) struct Device {
     /// Checks the MACs of handshake messages.
     #[pin]
     cookie_checker: SpinLockBh<CookieChecker>,
-    #[pin]
-    sockets: SocketCell<Device>,
+    /// Open while the device is up and its namespace there.
+    sockets: RcuCell<Sockets>,
     peers_by_key: PubkeyTable<Peer>,
     sessions: Sessions,
     allowed_ips: RcuArc<AllowedIps<Peer>>,
@@ -163,7 +165,7 @@ impl Device {
                 fwmark: AtomicU32::new(0),
                 identity: RcuCell::empty(),
                 cookie_checker <- new_spinlock_bh!(checker),
-                sockets <- SocketCell::new(),
+                sockets: RcuCell::empty(),
                 peers_by_key,
                 sessions,
                 allowed_ips,
@@ -185,20 +187,16 @@ impl Device {
         }
     }
 
+    /// Makes the receive contexts. Those made before an error are there too, to be dismantled.
     fn start_contexts(&self) -> Result {
-        for _ in 0..cpu::nr_ids().min(MAX_RX_CONTEXTS) {
-            let context = RxContext::new(&self.netdev)?;
-            let mut contexts = KVec::with_capacity(MAX_RX_CONTEXTS as usize, GFP_KERNEL)?;
-            {
-                let mut current = self.rx_contexts.lock();
-                for context in current.iter() {
-                    contexts.push_within_capacity(context.clone()).map_err(|_| ENOMEM)?;
-                }
-                contexts.push_within_capacity(context).map_err(|_| ENOMEM)?;
-                core::mem::swap(&mut *current, &mut contexts);
-            }
-        }
-        Ok(())
+        let count = cpu::nr_ids().min(MAX_RX_CONTEXTS);
+        let mut contexts = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+        let made = (0..count).try_for_each(|_| {
+            contexts.push(RxContext::new(&self.netdev)?, GFP_KERNEL)?;
+            Ok(())
+        });
+        *self.rx_contexts.lock() = contexts;
+        made
     }
 
     /// The receive context for a new peer.

@@ -12,11 +12,11 @@ mod set;
 use kernel::{module::this_module, prelude::*};
 
 use crate::{
-    device::Device,
+    device::{link::WireGuardLink, Device},
     kapi::{
         net::{
             genetlink::{Command, Family, Policy, Registration, Request},
-            rtnl::{self, RtnlGuard},
+            rtnl::RtnlGuard,
         },
         sync::rcu::RcuArc,
     },
@@ -112,14 +112,16 @@ static ALLOWEDIP_POLICY: [Policy; allowedip::MAX as usize + 1] = Policy::table(&
 /// The device that a request names, by index or by name but not both ([`EBADR`]), in the sender's
 /// network namespace ([`ENODEV`]), and ours ([`EOPNOTSUPP`]).
 fn requested_device(request: &Request<'_>, rtnl: &RtnlGuard) -> Result<RcuArc<Device>> {
-    let netdev = match (request.attr(device::IFINDEX), request.attr(device::IFNAME)) {
-        (Some(index), None) => rtnl.device_by_index(request.net(), index.u32().ok_or(EINVAL)?),
+    match (request.attr(device::IFINDEX), request.attr(device::IFNAME)) {
+        (Some(index), None) => {
+            let index = index.u32().ok_or(EINVAL)?;
+            rtnl.device_by_index::<WireGuardLink>(request.net(), index as i32)
+        }
         (None, Some(name)) => {
             let name: [u8; uapi::IFNAME_MAX_LEN + 1] = name.nul_string().ok_or(EINVAL)?;
             let name = CStr::from_bytes_until_nul(&name).map_err(|_| EINVAL)?;
-            rtnl.device_by_name(request.net(), name)
+            rtnl.device_by_name::<WireGuardLink>(request.net(), name)
         }
-        _ => return Err(EBADR),
-    };
-    rtnl::from_netdev(netdev.ok_or(ENODEV)?).ok_or(EOPNOTSUPP)
+        _ => Err(EBADR),
+    }
 }

@@ -50,13 +50,11 @@ pub(crate) struct LastHandshake {
 }
 
 /// One remote party of a device.
-#[pin_data(PinnedDrop)]
+#[pin_data]
 pub(crate) struct Peer {
-    device: RcuArc<Device>,
+    name: Name,
     /// The device's receive context that this peer's packets go through.
     rx_context: RcuArc<RxContext>,
-    /// Ascends in the order of creation, over all devices.
-    id: u64,
     public_key: PublicKey,
     /// Taken out of the tables; nothing may start any more. Set once, never cleared.
     dead: AtomicBool,
@@ -136,9 +134,8 @@ impl Peer {
         let route = DstCache::new()?;
         let peer = RcuArc::pin_init(
             pin_init!(Self {
-                device: device.clone(),
+                name: Name { device: device.clone(), id },
                 rx_context,
-                id,
                 public_key,
                 dead: AtomicBool::new(false),
                 handshake <- new_mutex!(handshake),
@@ -166,11 +163,11 @@ impl Peer {
     }
 
     pub(crate) fn device(&self) -> &RcuArc<Device> {
-        &self.device
+        &self.name.device
     }
 
     pub(crate) fn netdev(&self) -> &NetDevice {
-        self.device.netdev()
+        self.name.device.netdev()
     }
 
     pub(crate) fn rx_context(&self) -> &RxContext {
@@ -179,7 +176,7 @@ impl Peer {
 
     /// Ascends in the order of creation.
     pub(crate) fn id(&self) -> u64 {
-        self.id
+        self.name.id
     }
 
     pub(crate) fn public_key(&self) -> &PublicKey {
@@ -198,19 +195,18 @@ impl Peer {
 
     /// Whether timers may run and handshakes may start: the peer is alive and its device up.
     pub(crate) fn may_run(&self) -> bool {
-        !self.is_dead() && self.device.is_up()
-    }
-
-    /// Bytes of the messages received and sent, headers of WireGuard included.
-    pub(crate) fn transfer(&self) -> (u64, u64) {
-        (self.rx_bytes.load(Relaxed), self.tx_bytes.load(Relaxed))
+        !self.is_dead() && self.name.device.is_up()
     }
 }
 
-#[pinned_drop]
-impl PinnedDrop for Peer {
-    fn drop(self: Pin<&mut Self>) {
-        debug::peer(self.netdev(), PeerEvent::Destroyed, self.id, None);
-        self.purge_staged();
+/// Whose the peer is, and its name for people; says so when the peer is finally gone.
+struct Name {
+    device: RcuArc<Device>,
+    id: u64,
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        debug::peer(self.device.netdev(), PeerEvent::Destroyed, self.id, None);
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         },
         sync::{
             bh,
-            rcu::{self, RcuArc, RcuRef},
+            rcu::{self, RcuArc},
             spinlock_bh::SpinLockBh,
         },
         time,
@@ -174,8 +174,6 @@ fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, skb: &mut Skb) -> bool {
                 netdev.inc_rx_frame_errors();
                 PeerEvent::InvalidType
             }
-            // No memory: dropped, but nobody's fault.
-            RxError::Other => return false,
         };
         netdev.inc_rx_errors();
         debug::peer(netdev, event, peer.id(), Some(endpoint));

@@ -2,8 +2,6 @@
 
 //! From the network stack to the wire: staging, nonces, encryption, transmission.
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use kernel::prelude::*;
 
 use crate::{

@@ -4,15 +4,74 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use kernel::prelude::*;
+use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 
 use crate::{
     device::{peer::Peer, receive, Device},
     kapi::{
-        net::{endpoint::Endpoint, skbuff::SkBuff, udp_tunnel::EncapReceive},
-        sync::rcu::{RcuArc, RcuRef},
+        net::{
+            dst_cache::DstCache,
+            endpoint::{Endpoint, Family},
+            route,
+            skbuff::SkBuff,
+            udp_tunnel::{self, EncapReceive, UdpSocket},
+        },
+        sync::rcu::{self, RcuArc, RcuRef},
     },
 };
+
+/// How often another random port is tried when IPv6 refuses the one that IPv4 was given.
+const PORT_RETRIES: u32 = 100;
+
+/// The sockets of a device that is up: the same port for both families.
+pub(crate) struct Sockets {
+    v4: UdpSocket<Device>,
+    /// Absent when the kernel runs without IPv6.
+    v6: Option<UdpSocket<Device>>,
+}
+
+impl Sockets {
+    /// Opens a pair on `port`, 0 for any.
+    fn open(device: &RcuArc<Device>, port: u16) -> Result<Self> {
+        let net = device.creating_net.get().ok_or(ENONET)?;
+        let mut retries = 0;
+        loop {
+            let v4 = UdpSocket::open(&net, Family::V4, port, device.clone()).inspect_err(|_| {
+                pr_err!("{}: Could not create IPv4 socket\n", device.netdev().name());
+            })?;
+            if !udp_tunnel::ipv6_enabled() {
+                return Ok(Self { v4, v6: None });
+            }
+            match UdpSocket::open(&net, Family::V6, v4.port(), device.clone()) {
+                Ok(v6) => return Ok(Self { v4, v6: Some(v6) }),
+                Err(EADDRINUSE) if port == 0 && retries < PORT_RETRIES => {
+                    v4.release();
+                    retries += 1;
+                }
+                Err(error) => {
+                    v4.release();
+                    pr_err!("{}: Could not create IPv6 socket\n", device.netdev().name());
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Closes both. Sleeps.
+    fn release(&self) {
+        match &self.v6 {
+            Some(v6) => UdpSocket::release_all(&[&self.v4, v6]),
+            None => self.v4.release(),
+        }
+    }
+
+    fn of(&self, family: Family) -> Option<&UdpSocket<Device>> {
+        match family {
+            Family::V4 => Some(&self.v4),
+            Family::V6 => self.v6.as_ref(),
+        }
+    }
+}
 
 impl EncapReceive for Device {
     fn receive(this: RcuRef<'_, Self>, skb: SkBuff) {
@@ -28,23 +87,42 @@ impl Device {
     ///
     /// `ENONET` when the creating namespace is gone, `EADDRINUSE` when the port is taken.
     pub(crate) fn open_sockets(this: &RcuArc<Self>, port: u16) -> Result {
-        let net = this.creating_net.get().ok_or(ENONET)?;
-        let port = this.sockets.open(&net, port, this)?;
-        this.port.store(port.into(), Relaxed);
+        let sockets = RcuArc::new(Sockets::open(this, port)?, GFP_KERNEL)?;
+        this.port.store(sockets.v4.port().into(), Relaxed);
+        this.replace_sockets(Some(sockets));
         Ok(())
+    }
+
+    /// Closes the sockets. Process context.
+    pub(crate) fn close_sockets(&self) {
+        self.replace_sockets(None);
+    }
+
+    fn replace_sockets(&self, new: Option<RcuArc<Sockets>>) {
+        if let Some(old) = self.sockets.swap(new) {
+            old.release();
+        }
     }
 
     /// Sends a message that is no peer's to where another came from.
     pub(crate) fn reply_to(&self, endpoint: &Endpoint, message: &[u8]) -> Result {
         let mut endpoint = *endpoint;
-        self.sockets.send(
-            &self.netdev,
-            SkBuff::with_payload(message)?,
-            &mut endpoint,
-            0,
-            self.fwmark(),
-            None,
-        )
+        self.transmit(SkBuff::with_payload(message)?, &mut endpoint, 0, None)
+    }
+
+    /// Sends a finished message. Clears the endpoint's source if that has gone.
+    fn transmit(
+        &self,
+        skb: SkBuff,
+        endpoint: &mut Endpoint,
+        ds: u8,
+        cache: Option<&DstCache>,
+    ) -> Result {
+        let family = endpoint.family().ok_or(EAFNOSUPPORT)?;
+        let guard = rcu::read_lock();
+        let sockets = self.sockets.load(&guard).ok_or(ENONET)?;
+        let socket = sockets.of(family).ok_or(ENONET)?;
+        route::send(socket, self.netdev(), skb, endpoint, ds, self.fwmark(), cache)
     }
 }
 
@@ -63,14 +141,7 @@ impl Peer {
             (remote.endpoint, remote.version)
         };
         let before = endpoint;
-        let sent = device.sockets.send(
-            device.netdev(),
-            skb,
-            &mut endpoint,
-            ds,
-            device.fwmark(),
-            Some(&self.route),
-        );
+        let sent = device.transmit(skb, &mut endpoint, ds, Some(&self.route));
         let mut remote = self.remote.lock();
         if remote.version != version {
             // The endpoint moved meanwhile: the route just cached may be to the old one.
@@ -115,7 +186,7 @@ impl Peer {
     /// Forgets the source address and interface, to be chosen by routing again.
     pub(crate) fn clear_source(&self) {
         let mut remote = self.remote.lock();
-        remote.endpoint.clear_src();
+        remote.endpoint.clear_source();
         remote.version = remote.version.wrapping_add(1);
         self.route.reset_now();
     }

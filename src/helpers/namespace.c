@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/capability.h>
 #include <linux/list.h>
 #include <linux/spinlock.h>
 #include <net/net_namespace.h>
@@ -83,4 +84,9 @@ void rust_helper_wg_put_net(struct net *net)
 u64 rust_helper_wg_net_cookie(const struct net *net)
 {
 	return net->net_cookie;
+}
+
+bool rust_helper_wg_net_admin(const struct net *net)
+{
+	return ns_capable(net->user_ns, CAP_NET_ADMIN);
 }

@@ -11,7 +11,7 @@ use kernel::prelude::*;
 
 use super::{requested_device, GET_POLICY};
 use crate::{
-    device::{config::UpdateGuard, peer::Peer, Device},
+    device::{config::UpdateGuard, link::WireGuardLink, peer::Peer, Device},
     kapi::net::{
         genetlink::{AttrWriter, Dump, DumpBuffer, Permission, Policy, Progress, Request},
         rtnl,
@@ -37,7 +37,7 @@ pub(super) struct GetDevice;
 /// Nothing but numbers: a receiver that stops reading must not keep a device from going away.
 /// Peer numbers are never used twice, not even by another device.
 pub(super) struct Cursor {
-    ifindex: u32,
+    ifindex: i32,
     /// The last peer that is complete, 0 if none is.
     last_peer: u64,
     /// Where to go on in the peer after that.
@@ -83,8 +83,9 @@ impl Dump for GetDevice {
 fn put_message(cursor: &mut Cursor, buffer: &mut DumpBuffer<'_>) -> Result<Progress> {
     let rtnl = rtnl::lock();
     // The in-tree driver would hold on to a device that has gone or moved away.
-    let netdev = rtnl.device_by_index(buffer.net(), cursor.ifindex);
-    let device = rtnl::from_netdev::<Device>(netdev.ok_or(ENODEV)?).ok_or(ENODEV)?;
+    let device = rtnl
+        .device_by_index::<WireGuardLink>(buffer.net(), cursor.ifindex)
+        .map_err(|_| ENODEV)?;
     let update = Device::lock_update(&device);
 
     let mut message = buffer.message(uapi::cmd::GET_DEVICE, update.generation())?;
@@ -100,7 +101,7 @@ fn put_message(cursor: &mut Cursor, buffer: &mut DumpBuffer<'_>) -> Result<Progr
 fn put_device(message: &mut AttrWriter<'_>, device: &Device) -> Result {
     message.put_u16(device::LISTEN_PORT, device.port())?;
     message.put_u32(device::FWMARK, device.fwmark())?;
-    message.put_u32(device::IFINDEX, device.netdev().ifindex())?;
+    message.put_u32(device::IFINDEX, device.netdev().ifindex() as u32)?;
     message.put_str(device::IFNAME, device.netdev().name())?;
     if let Some((private, public)) = device.identity() {
         message.put(device::PRIVATE_KEY, private.expose())?;
