@@ -248,7 +248,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig {
-            cases: 300,
+            cases: 200,
             failure_persistence: None,
             rng_seed: proptest::test_runner::RngSeed::Fixed(0x5eed),
             ..ProptestConfig::default()
