@@ -10,6 +10,7 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/net.h>
+#include <linux/netdevice.h>
 #include <linux/skbuff.h>
 #include <linux/udp.h>
 
@@ -102,70 +103,70 @@ static const struct sockaddr *wg_debug_destination(union wg_debug_addr *addr,
 	return &addr->sa;
 }
 
-void rust_helper_wg_debug_dev(enum wg_debug_dev_event event, const char *dev)
+void rust_helper_wg_debug_dev(enum wg_debug_dev_event event, const struct net_device *dev)
 {
 	switch (event) {
 	case WG_DEBUG_DEV_CREATED:
-		pr_debug("%s: Interface created\n", dev);
+		pr_debug("%s: Interface created\n", dev->name);
 		break;
 	case WG_DEBUG_DEV_DESTROYED:
-		pr_debug("%s: Interface destroyed\n", dev);
+		pr_debug("%s: Interface destroyed\n", dev->name);
 		break;
 	case WG_DEBUG_DEV_NETNS_EXIT:
-		pr_debug("%s: The namespace of its sockets ends\n", dev);
+		pr_debug("%s: The namespace of its sockets ends\n", dev->name);
 		break;
 	}
 }
 
-void rust_helper_wg_debug_keypair(bool created, const char *dev, u64 keypair, u64 peer)
+void rust_helper_wg_debug_keypair(bool created, const struct net_device *dev, u64 keypair, u64 peer)
 {
 	if (created)
-		net_dbg_ratelimited("%s: Keypair %llu created for peer %llu\n", dev, keypair, peer);
+		net_dbg_ratelimited("%s: Keypair %llu created for peer %llu\n", dev->name, keypair, peer);
 	else
-		net_dbg_ratelimited("%s: Keypair %llu destroyed for peer %llu\n", dev, keypair,
+		net_dbg_ratelimited("%s: Keypair %llu destroyed for peer %llu\n", dev->name, keypair,
 				    peer);
 }
 
 /* The arguments of a message are evaluated only when it is switched on. */
 #define ENDPOINT wg_debug_endpoint(&addr, endpoint, endpoint_len)
 
-void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const char *dev, u64 peer,
+void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_device *dev, u64 peer,
 			       unsigned int number, const void *endpoint, size_t endpoint_len)
 {
 	union wg_debug_addr addr;
 
 	switch (event) {
 	case WG_DEBUG_PEER_CREATED:
-		pr_debug("%s: Peer %llu created\n", dev, peer);
+		pr_debug("%s: Peer %llu created\n", dev->name, peer);
 		break;
 	case WG_DEBUG_PEER_DESTROYED:
-		pr_debug("%s: Peer %llu (%pISpfsc) destroyed\n", dev, peer, ENDPOINT);
+		pr_debug("%s: Peer %llu (%pISpfsc) destroyed\n", dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_SEND_INITIATION:
-		net_dbg_ratelimited("%s: Initiation to peer %llu (%pISpfsc)\n", dev, peer,
+		net_dbg_ratelimited("%s: Initiation to peer %llu (%pISpfsc)\n", dev->name, peer,
 				    ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_SEND_RESPONSE:
-		net_dbg_ratelimited("%s: Response to peer %llu (%pISpfsc)\n", dev, peer, ENDPOINT);
+		net_dbg_ratelimited("%s: Response to peer %llu (%pISpfsc)\n", dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_SEND_KEEPALIVE:
-		net_dbg_ratelimited("%s: Keepalive to peer %llu (%pISpfsc)\n", dev, peer,
+		net_dbg_ratelimited("%s: Keepalive to peer %llu (%pISpfsc)\n", dev->name, peer,
 				    ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_RECV_INITIATION:
-		net_dbg_ratelimited("%s: Initiation from peer %llu (%pISpfsc)\n", dev, peer,
+		net_dbg_ratelimited("%s: Initiation from peer %llu (%pISpfsc)\n", dev->name, peer,
 				    ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_RECV_RESPONSE:
-		net_dbg_ratelimited("%s: Response from peer %llu (%pISpfsc)\n", dev, peer,
+		net_dbg_ratelimited("%s: Response from peer %llu (%pISpfsc)\n", dev->name, peer,
 				    ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_RECV_KEEPALIVE:
-		net_dbg_ratelimited("%s: Keepalive from peer %llu (%pISpfsc)\n", dev, peer,
+		net_dbg_ratelimited("%s: Keepalive from peer %llu (%pISpfsc)\n", dev->name, peer,
 				    ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_RETRY_HANDSHAKE:
-		pr_debug("%s: No response of peer %llu (%pISpfsc), initiation %u follows\n", dev,
+		pr_debug("%s: No response of peer %llu (%pISpfsc), initiation %u follows\n", dev->name,
 			 peer, ENDPOINT, number);
 		break;
 	case WG_DEBUG_PEER_GIVE_UP_HANDSHAKE:
@@ -173,25 +174,25 @@ void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const char *dev, 
 			 dev, peer, ENDPOINT, number);
 		break;
 	case WG_DEBUG_PEER_NO_RESPONSE_RETRY:
-		pr_debug("%s: Silence of peer %llu (%pISpfsc), starting a new handshake\n", dev,
+		pr_debug("%s: Silence of peer %llu (%pISpfsc), starting a new handshake\n", dev->name,
 			 peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_ZERO_KEYS:
-		pr_debug("%s: No new session with peer %llu (%pISpfsc), wiping its keys\n", dev,
+		pr_debug("%s: No new session with peer %llu (%pISpfsc), wiping its keys\n", dev->name,
 			 peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_NO_ENDPOINT:
-		net_dbg_ratelimited("%s: No endpoint known of peer %llu\n", dev, peer);
+		net_dbg_ratelimited("%s: No endpoint known of peer %llu\n", dev->name, peer);
 		break;
 	case WG_DEBUG_PEER_INVALID_COOKIE:
-		net_dbg_ratelimited("%s: Invalid cookie reply for peer %llu\n", dev, peer);
+		net_dbg_ratelimited("%s: Invalid cookie reply for peer %llu\n", dev->name, peer);
 		break;
 	case WG_DEBUG_PEER_INVALID_SIZE:
-		net_dbg_ratelimited("%s: Packet of a wrong size from peer %llu (%pISpfsc)\n", dev,
+		net_dbg_ratelimited("%s: Packet of a wrong size from peer %llu (%pISpfsc)\n", dev->name,
 				    peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_INVALID_TYPE:
-		net_dbg_ratelimited("%s: Packet that is not IP from peer %llu (%pISpfsc)\n", dev,
+		net_dbg_ratelimited("%s: Packet that is not IP from peer %llu (%pISpfsc)\n", dev->name,
 				    peer, ENDPOINT);
 		break;
 	}
@@ -201,48 +202,48 @@ void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const char *dev, 
 /* Of the message that a skb carries: its sender. */
 #define OUTER_SOURCE wg_debug_source(&addr, skb, true)
 
-void rust_helper_wg_debug_skb(enum wg_debug_skb_event event, const char *dev,
+void rust_helper_wg_debug_skb(enum wg_debug_skb_event event, const struct net_device *dev,
 			      const struct sk_buff *skb, u64 peer)
 {
 	union wg_debug_addr addr;
 
 	switch (event) {
 	case WG_DEBUG_SKB_INVALID_IP:
-		net_dbg_ratelimited("%s: Packet to send is not IP\n", dev);
+		net_dbg_ratelimited("%s: Packet to send is not IP\n", dev->name);
 		break;
 	case WG_DEBUG_SKB_NO_PEER:
-		net_dbg_ratelimited("%s: No peer is allowed %pISc\n", dev,
+		net_dbg_ratelimited("%s: No peer is allowed %pISc\n", dev->name,
 				    wg_debug_destination(&addr, skb));
 		break;
 	case WG_DEBUG_SKB_INVALID_HEADER:
-		net_dbg_ratelimited("%s: Received what is not a message\n", dev);
+		net_dbg_ratelimited("%s: Received what is not a message\n", dev->name);
 		break;
 	case WG_DEBUG_SKB_DROP_HANDSHAKE:
-		net_dbg_ratelimited("%s: No room for a handshake message from %pISpfsc\n", dev,
+		net_dbg_ratelimited("%s: No room for a handshake message from %pISpfsc\n", dev->name,
 				    OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_INVALID_MAC:
-		net_dbg_ratelimited("%s: Invalid MAC in a handshake message from %pISpfsc\n", dev,
+		net_dbg_ratelimited("%s: Invalid MAC in a handshake message from %pISpfsc\n", dev->name,
 				    OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_SEND_COOKIE:
-		net_dbg_ratelimited("%s: Under load, cookie reply to %pISpfsc\n", dev,
+		net_dbg_ratelimited("%s: Under load, cookie reply to %pISpfsc\n", dev->name,
 				    OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_RECV_COOKIE:
-		net_dbg_ratelimited("%s: Cookie reply from %pISpfsc\n", dev, OUTER_SOURCE);
+		net_dbg_ratelimited("%s: Cookie reply from %pISpfsc\n", dev->name, OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_INVALID_INITIATION:
-		net_dbg_ratelimited("%s: Invalid initiation from %pISpfsc\n", dev, OUTER_SOURCE);
+		net_dbg_ratelimited("%s: Invalid initiation from %pISpfsc\n", dev->name, OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_INVALID_RESPONSE:
-		net_dbg_ratelimited("%s: Invalid response from %pISpfsc\n", dev, OUTER_SOURCE);
+		net_dbg_ratelimited("%s: Invalid response from %pISpfsc\n", dev->name, OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_INVALID_NONCE:
-		net_dbg_ratelimited("%s: Replayed or outdated counter from peer %llu\n", dev, peer);
+		net_dbg_ratelimited("%s: Replayed or outdated counter from peer %llu\n", dev->name, peer);
 		break;
 	case WG_DEBUG_SKB_UNALLOWED_SRC:
-		net_dbg_ratelimited("%s: Source %pISc is not allowed for peer %llu\n", dev,
+		net_dbg_ratelimited("%s: Source %pISc is not allowed for peer %llu\n", dev->name,
 				    wg_debug_source(&addr, skb, false), peer);
 		break;
 	}

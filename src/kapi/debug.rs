@@ -5,8 +5,6 @@
 //! The texts and the rate limits are in `src/helpers/dyndbg.c`. A message that is switched off
 //! costs a call and a branch that is patched out. All functions may be called in any context.
 
-use kernel::prelude::*;
-
 use crate::{
     bindings,
     kapi::net::{endpoint::Endpoint, netdevice::NetDevice, skbuff::Skb},
@@ -105,8 +103,8 @@ pub fn dev(dev: &NetDevice, event: DevEvent) {
         DevEvent::Destroyed => bindings::wg_debug_dev_event_WG_DEBUG_DEV_DESTROYED,
         DevEvent::NetnsExit => bindings::wg_debug_dev_event_WG_DEBUG_DEV_NETNS_EXIT,
     };
-    // SAFETY: The name is valid for the call.
-    unsafe { bindings::wg_debug_dev(event, dev.name().as_char_ptr()) };
+    // SAFETY: The device is valid for the call.
+    unsafe { bindings::wg_debug_dev(event, dev.as_raw()) };
 }
 
 /// Says what happens with a peer; `endpoint` where the message names one.
@@ -138,11 +136,11 @@ pub fn peer(dev: &NetDevice, event: PeerEvent, peer: u64, endpoint: Option<&Endp
         PeerEvent::InvalidType => bindings::wg_debug_peer_event_WG_DEBUG_PEER_INVALID_TYPE,
     };
     let endpoint = endpoint.map_or(&[][..], |endpoint| endpoint.sockaddr_bytes());
-    // SAFETY: The name is valid for the call; the pointer and the length are those of a slice.
+    // SAFETY: The device is valid for the call; the pointer and the length are those of a slice.
     unsafe {
         bindings::wg_debug_peer(
             event,
-            dev.name().as_char_ptr(),
+            dev.as_raw(),
             peer,
             number,
             endpoint.as_ptr().cast(),
@@ -158,8 +156,8 @@ pub fn keypair(dev: &NetDevice, event: PeerEvent, keypair: u64, peer: u64) {
         PeerEvent::KeypairDestroyed => false,
         _ => return,
     };
-    // SAFETY: The name is valid for the call.
-    unsafe { bindings::wg_debug_keypair(created, dev.name().as_char_ptr(), keypair, peer) };
+    // SAFETY: The device is valid for the call.
+    unsafe { bindings::wg_debug_keypair(created, dev.as_raw(), keypair, peer) };
 }
 
 /// Says what happens to a packet; `peer` where the message names one.
@@ -177,14 +175,7 @@ pub fn skb(dev: &NetDevice, event: SkbEvent, skb: &Skb, peer: Option<u64>) {
         SkbEvent::InvalidNonce => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_NONCE,
         SkbEvent::UnallowedSrc => bindings::wg_debug_skb_event_WG_DEBUG_SKB_UNALLOWED_SRC,
     };
-    // SAFETY: The name and the packet are valid for the call. Of the packet, the headers are read
+    // SAFETY: The device and the packet are valid for the call. Of the packet, the headers are read
     // that the event is documented to imply; a received message has IP and UDP headers.
-    unsafe {
-        bindings::wg_debug_skb(
-            event,
-            dev.name().as_char_ptr(),
-            skb.as_raw(),
-            peer.unwrap_or(0),
-        )
-    };
+    unsafe { bindings::wg_debug_skb(event, dev.as_raw(), skb.as_raw(), peer.unwrap_or(0)) };
 }
