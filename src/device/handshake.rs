@@ -119,7 +119,7 @@ impl HandshakeQueue {
                 pin_init!(HandshakeWorker { device, work <- new_work!() }),
                 GFP_KERNEL,
             )?;
-            workers.push(worker, GFP_KERNEL)?;
+            workers.push_within_capacity(worker).map_err(|_| ENOMEM)?;
         }
         *self.workers.lock() = workers;
         Ok(())

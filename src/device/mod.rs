@@ -192,8 +192,8 @@ impl Device {
         let count = cpu::nr_ids().min(MAX_RX_CONTEXTS);
         let mut contexts = KVec::with_capacity(count as usize, GFP_KERNEL)?;
         let made = (0..count).try_for_each(|_| {
-            contexts.push(RxContext::new(&self.netdev)?, GFP_KERNEL)?;
-            Ok(())
+            let context = RxContext::new(&self.netdev)?;
+            contexts.push_within_capacity(context).map_err(|_| ENOMEM)
         });
         *self.rx_contexts.lock() = contexts;
         made

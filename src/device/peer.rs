@@ -40,6 +40,16 @@ pub(crate) struct Remote {
     pub(crate) endpoint: Endpoint,
     /// Counts changes, so that a sender sees that its copy is out of date.
     pub(crate) version: u32,
+    /// For the message when the peer is finally gone.
+    device: RcuArc<Device>,
+    id: u64,
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        let endpoint = Some(&self.endpoint);
+        debug::peer(self.device.netdev(), PeerEvent::Destroyed, self.id, endpoint);
+    }
 }
 
 /// When a handshake was last completed, by the wall clock. Survives everything.
@@ -52,9 +62,11 @@ pub(crate) struct LastHandshake {
 /// One remote party of a device.
 #[pin_data]
 pub(crate) struct Peer {
-    name: Name,
+    device: RcuArc<Device>,
     /// The device's receive context that this peer's packets go through.
     rx_context: RcuArc<RxContext>,
+    /// Ascends in the order of creation, over all devices.
+    id: u64,
     public_key: PublicKey,
     /// Taken out of the tables; nothing may start any more. Set once, never cleared.
     dead: AtomicBool,
@@ -134,14 +146,20 @@ impl Peer {
         let route = DstCache::new()?;
         let peer = RcuArc::pin_init(
             pin_init!(Self {
-                name: Name { device: device.clone(), id },
+                device: device.clone(),
                 rx_context,
+                id,
                 public_key,
                 dead: AtomicBool::new(false),
                 handshake <- new_mutex!(handshake),
                 cookies <- new_spinlock_bh!(CookieJar::new::<KernelCrypto>(&public_key)),
                 keypairs <- Keypairs::new(),
-                remote <- new_spinlock_bh!(Remote { endpoint: Endpoint::none(), version: 0 }),
+                remote <- new_spinlock_bh!(Remote {
+                    endpoint: Endpoint::none(),
+                    version: 0,
+                    device: device.clone(),
+                    id: *id,
+                }),
                 route,
                 staged <- new_spinlock_bh!(SkbList::new()),
                 tx <- new_spinlock_bh!(Fifo::new()),
@@ -163,11 +181,11 @@ impl Peer {
     }
 
     pub(crate) fn device(&self) -> &RcuArc<Device> {
-        &self.name.device
+        &self.device
     }
 
     pub(crate) fn netdev(&self) -> &NetDevice {
-        self.name.device.netdev()
+        self.device.netdev()
     }
 
     pub(crate) fn rx_context(&self) -> &RxContext {
@@ -176,7 +194,7 @@ impl Peer {
 
     /// Ascends in the order of creation.
     pub(crate) fn id(&self) -> u64 {
-        self.name.id
+        self.id
     }
 
     pub(crate) fn public_key(&self) -> &PublicKey {
@@ -195,18 +213,6 @@ impl Peer {
 
     /// Whether timers may run and handshakes may start: the peer is alive and its device up.
     pub(crate) fn may_run(&self) -> bool {
-        !self.is_dead() && self.name.device.is_up()
-    }
-}
-
-/// Whose the peer is, and its name for people; says so when the peer is finally gone.
-struct Name {
-    device: RcuArc<Device>,
-    id: u64,
-}
-
-impl Drop for Name {
-    fn drop(&mut self) {
-        debug::peer(self.device.netdev(), PeerEvent::Destroyed, self.id, None);
+        !self.is_dead() && self.device.is_up()
     }
 }

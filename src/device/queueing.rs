@@ -280,7 +280,7 @@ impl Ring {
     fn new() -> Result<Self> {
         let mut slots = KVVec::with_capacity(MAX_QUEUED_RUNS, GFP_KERNEL)?;
         for _ in 0..MAX_QUEUED_RUNS {
-            slots.push(None, GFP_KERNEL)?;
+            slots.push_within_capacity(None).map_err(|_| ENOMEM)?;
         }
         Ok(Self { slots, head: 0, tail: 0 })
     }
@@ -374,7 +374,7 @@ impl Queues {
                 pin_init!(CryptWorker { queue, work <- new_work!() }),
                 GFP_KERNEL,
             )?;
-            workers.push(worker, GFP_KERNEL)?;
+            workers.push_within_capacity(worker).map_err(|_| ENOMEM)?;
         }
         Ok(Self {
             handshake_rx: Workqueue::alloc(

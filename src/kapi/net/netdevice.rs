@@ -63,8 +63,11 @@ impl NetDevice {
 
     /// The device's name at the moment; a rename may tear it.
     pub fn name(&self) -> &CStr {
-        // SAFETY: By the type invariant. The name is within the device and always terminated.
-        unsafe { CStr::from_char_ptr(bindings::wg_netdev_name(self.as_raw())) }
+        // CAST: Both are bytes.
+        // SAFETY: By the type invariant; the name is an array of this length in the device.
+        let name: &[u8; bindings::IFNAMSIZ as usize] =
+            unsafe { &*bindings::wg_netdev_name(self.as_raw()).cast() };
+        CStr::from_bytes_until_nul(name).unwrap_or(c"")
     }
 
     /// The device's index in its namespace.
