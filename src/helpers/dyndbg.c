@@ -130,8 +130,9 @@ void rust_helper_wg_debug_keypair(bool created, const struct net_device *dev, u6
 /* The arguments of a message are evaluated only when it is switched on. */
 #define ENDPOINT wg_debug_endpoint(&addr, endpoint, endpoint_len)
 
-void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_device *dev, u64 peer,
-			       unsigned int number, const void *endpoint, size_t endpoint_len)
+void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_device *dev,
+			       u64 peer, unsigned int number, const void *endpoint,
+			       size_t endpoint_len)
 {
 	union wg_debug_addr addr;
 
@@ -171,7 +172,7 @@ void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_
 		break;
 	case WG_DEBUG_PEER_GIVE_UP_HANDSHAKE:
 		pr_debug("%s: No response of peer %llu (%pISpfsc) to %u initiations, giving up\n",
-			 dev, peer, ENDPOINT, number);
+			 dev->name, peer, ENDPOINT, number);
 		break;
 	case WG_DEBUG_PEER_NO_RESPONSE_RETRY:
 		pr_debug("%s: Silence of peer %llu (%pISpfsc), starting a new handshake\n", dev->name,
