@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The guest-side tests of wireguard_rs: named tests, run as root on the kernel under test.
 
+mod bench;
 mod harness;
 mod tests;
 
@@ -42,6 +43,8 @@ enum Verb {
         /// Parts of names, or globs with `*`; none means all.
         patterns: Vec<String>,
     },
+    /// Measure this module beside the in-tree one. Needs root; meant for a guest.
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +85,7 @@ fn real_main() -> Result<bool> {
             let options = Options { out, pcap, lock_memory: boot == Boot::Vtime };
             Ok(run(&tests, &options)? == 0)
         }
+        Verb::Bench(args) => bench::run(&args).map(|()| true),
     }
 }
 

@@ -220,6 +220,7 @@ fn start_go(ns: &Netns, name: &str) -> Result<()> {
             .env("LOG_LEVEL", "error")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(Stdio::null()) // its advice to use a kernel module
             .spawn()
             .context("start wireguard-go")?;
         Ok(())

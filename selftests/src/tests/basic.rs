@@ -52,7 +52,7 @@ fn tcp_checksum(ctx: &Ctx) -> Result<()> {
             stream.read_to_end(&mut data)?;
             Ok((data.len(), Sha256::digest(&data)))
         })?;
-        let file = pattern(rand::random(), 8 << 20);
+        let file = pattern(rand::random(), 4 << 20);
         tunnel.ns(0).run(|| {
             let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(10))?;
             Ok(stream.write_all(&file)?)

@@ -1,7 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The tests, one file per area.
 
+mod badinput;
 mod basic;
+mod bulk;
+mod interop;
+mod load;
+mod mtu;
+mod netns;
+mod session;
+mod unload;
+mod vtime;
+mod wgtool;
 
 use crate::harness::modules::Modules;
 use crate::harness::runner::{Boot, Ctx, Subject, Test};
@@ -11,7 +21,17 @@ use std::time::Duration;
 /// Every test, in the order in which they run.
 pub fn all() -> Vec<Test> {
     let mut list = Vec::new();
+    load::register(&mut list);
     basic::register(&mut list);
+    wgtool::register(&mut list);
+    badinput::register(&mut list);
+    mtu::register(&mut list);
+    netns::register(&mut list);
+    session::register(&mut list);
+    interop::register(&mut list);
+    bulk::register(&mut list);
+    unload::register(&mut list);
+    vtime::register(&mut list);
     list
 }
 

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `bench`: this driver beside the in-tree one, in one boot, taking turns.
+//!
+//! TCP throughput, small-packet rate and ping round trip, over C, over ours and over the bare veth
+//! pair below both. Everything is made and warmed up first; within a round each contender is measured
+//! on each load in turn, and the order changes from round to round. Nothing touches a file meanwhile.
+
+mod pair;
+mod report;
+mod traffic;
+
+use crate::harness::cmd;
+use crate::harness::modules::{Env, Modules, INTREE, OURS};
+use crate::harness::netns;
+use crate::harness::runner::Boot;
+use anyhow::{ensure, Context, Result};
+use nix::mount::{mount, MsFlags};
+use nix::sched::{unshare, CloneFlags};
+use nix::sys::mman::{mlockall, MlockAllFlags};
+use pair::{Impl, Pair};
+use report::{Metric, Report, Sample};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Another link kind in the role of ours (`wireguard`: C against itself, to see the bench's own error).
+const KIND: &str = "WGRS_BENCH_KIND";
+/// The commit that the module was built from, for the header.
+const COMMIT: &str = "WGRS_COMMIT";
+
+/// One load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Load {
+    /// TCP throughput.
+    Tcp,
+    /// Small-packet rate.
+    Pps,
+    /// Ping round trip.
+    Rtt,
+}
+
+/// What to measure, and for how long.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The kind of guest this is.
+    #[arg(long)]
+    boot: Boot,
+    /// How often each contender is measured.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// The length of one throughput measurement [default: 2, in virtual time 0.4].
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// How many pings make one round-trip measurement.
+    #[arg(long, default_value_t = 2000)]
+    pings: usize,
+    /// The loads.
+    #[arg(long, value_delimiter = ',', default_value = "tcp,pps,rtt")]
+    only: Vec<Load>,
+    /// The contenders.
+    #[arg(long, value_delimiter = ',', default_value = "c,rs,veth")]
+    who: Vec<Impl>,
+    /// Where to write the results as JSON lines.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// Measures and prints the table.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(args.rounds > 0 && args.pings > 0, "nothing to do");
+    let default = if args.boot == Boot::Vtime { 0.4 } else { 2.0 };
+    let time = Duration::try_from_secs_f64(args.seconds.unwrap_or(default))?;
+    let kind = std::env::var(KIND).unwrap_or_else(|_| OURS.to_owned());
+    let with_ours = args.who.contains(&Impl::Rs) && kind == OURS;
+    cmd::run(&["modprobe", "veth"])?;
+    let env = Env::read();
+    env.load(if with_ours { Modules::Both } else { Modules::Intree })?;
+    let facts = facts(args, time, &kind, env.ko.as_ref().filter(|_| with_ours))?;
+
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make / private")?;
+    netns::prepare()?;
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context("mlockall")?;
+    let mut pairs = Vec::new();
+    for who in &args.who {
+        let kind = match who {
+            Impl::C => Some(INTREE),
+            Impl::Rs => Some(kind.as_str()),
+            Impl::Veth => None,
+        };
+        pairs.push(Pair::new(*who, kind).with_context(|| who.label())?);
+    }
+
+    let mut samples = Vec::new();
+    for round in 0..=args.rounds {
+        // Round 0 warms up: handshakes, caches, the stack's own estimates.
+        let (time, pings) = if round == 0 { (time / 4, args.pings / 4 + 1) } else { (time, args.pings) };
+        for load in &args.only {
+            for pair in &pairs {
+                let mut keep = |metric: Metric, value: f64| {
+                    samples.push(Sample { round, who: pair.who, metric, value });
+                };
+                measure(*load, pair, time, pings, &mut keep)
+                    .with_context(|| format!("{}, {load:?}, round {round}", pair.who.label()))?;
+            }
+        }
+        pairs.reverse();
+    }
+    samples.retain(|sample| sample.round > 0);
+    let report = Report { facts, samples };
+    print!("{}", report.table());
+    if let Some(path) = &args.json {
+        fs::write(path, report.json_lines()).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn measure(
+    load: Load,
+    pair: &Pair,
+    time: Duration,
+    pings: usize,
+    keep: &mut dyn FnMut(Metric, f64),
+) -> Result<()> {
+    match load {
+        Load::Tcp => {
+            let (seen, segment) = traffic::tcp(pair, time)?;
+            let bytes = seen.rate(seen.received);
+            ensure!(bytes > 0.0, "nothing arrived");
+            keep(report::TCP, bytes * 8e-6);
+            keep(report::SEGMENT, 1e9 * f64::from(segment) / bytes);
+        }
+        Load::Pps => {
+            let before = pair.stats()?.tx_dropped;
+            let seen = traffic::small(pair, time)?;
+            let dropped = pair.stats()?.tx_dropped - before;
+            ensure!(seen.received > 0, "nothing arrived");
+            keep(report::PPS, seen.rate(seen.received));
+            keep(report::PPS_SENT, seen.rate(seen.sent));
+            keep(report::PPS_DROPPED, dropped as f64 / time.as_secs_f64());
+        }
+        Load::Rtt => {
+            let times = traffic::ping(pair, pings)?;
+            let at = |part: f64| {
+                let index = ((times.len() - 1) as f64 * part) as usize;
+                times.get(index).map_or(0.0, |t| t.as_secs_f64() * 1e6)
+            };
+            keep(report::RTT, at(0.5));
+            keep(report::RTT_99, at(0.99));
+        }
+    }
+    Ok(())
+}
+
+/// The table's header.
+fn facts(
+    args: &Args,
+    time: Duration,
+    kind: &str,
+    ko: Option<&PathBuf>,
+) -> Result<Vec<(&'static str, String)>> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let cpuinfo = read("/proc/cpuinfo");
+    let field = |name: &str| {
+        let line = cpuinfo.lines().find(|line| line.split(':').next().unwrap_or("").trim() == name);
+        line.and_then(|line| line.split_once(':')).map_or("", |(_, value)| value.trim())
+    };
+    let flags: Vec<&str> = field("flags").split(' ').collect();
+    let simd: Vec<&str> = ["ssse3", "avx2", "avx512f"].into_iter().filter(|f| flags.contains(f)).collect();
+    let cpus = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    let model = field("model name");
+    let machine = match (args.boot, model.contains("TCG")) {
+        (Boot::Vtime, _) => "QEMU TCG with icount, 2 ns per instruction, idle time skipped",
+        (Boot::Smp, true) => "QEMU TCG",
+        (Boot::Smp, false) => "native or KVM",
+    };
+    let clock = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let ours = match ko {
+        Some(path) => {
+            let image = fs::read(path).with_context(|| path.display().to_string())?;
+            let digest: String = Sha256::digest(&image).iter().take(8).map(|b| format!("{b:02x}")).collect();
+            let commit = std::env::var(COMMIT).unwrap_or_else(|_| "unknown".to_owned());
+            format!("wireguard_rs.ko, sha256 {digest}…, commit {commit}")
+        }
+        None => format!("STAND-IN: link kind {kind}"),
+    };
+    let pings = args.pings;
+    Ok(vec![
+        ("kernel", format!("{} {}", read("/proc/sys/kernel/osrelease"), read("/proc/sys/kernel/version"))),
+        ("machine", format!("{machine}; {cpus} vCPU; clock source {clock}")),
+        ("cpu", format!("{model}; {}", simd.join(" "))),
+        ("C", format!("in-tree wireguard, srcversion {}", read("/sys/module/wireguard/srcversion"))),
+        ("RS", ours),
+        ("rounds", format!("{} of {} s per throughput load, {pings} pings", args.rounds, time.as_secs_f64())),
+    ])
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Samples, their medians and ratios, the table and the JSON lines.
+
+use super::pair::Impl;
+use std::fmt::Write;
+
+/// A spread (largest less smallest, over the median) above this is pointed out.
+const WIDE: f64 = 0.2;
+/// Slower than this part of C's speed is a defect to find.
+pub const FLOOR: f64 = 0.8;
+
+/// One quantity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its key in the JSON file.
+    pub key: &'static str,
+    /// Its name in the table, with the unit.
+    pub title: &'static str,
+    /// More is better (a rate), not less (a time).
+    pub rate: bool,
+    /// Counts when it comes to [`FLOOR`]; the others are there to explain.
+    pub judged: bool,
+}
+
+const fn metric(key: &'static str, title: &'static str, rate: bool, judged: bool) -> Metric {
+    Metric { key, title, rate, judged }
+}
+
+/// TCP payload delivered.
+pub const TCP: Metric = metric("tcp_mbit", "TCP, Mbit/s", true, true);
+/// Guest time per full-sized segment: under icount, 2 ns per instruction.
+pub const SEGMENT: Metric = metric("tcp_ns_per_segment", "  ns per segment", false, false);
+/// Small datagrams delivered.
+pub const PPS: Metric = metric("pps_delivered", "UDP 64 B, delivered/s", true, true);
+/// Small datagrams accepted from the sending process.
+pub const PPS_SENT: Metric = metric("pps_sent", "  sent/s", true, false);
+/// Of the sent ones, those that the sending device counts as dropped.
+pub const PPS_DROPPED: Metric = metric("pps_tx_dropped", "  dropped by sender's wg/s", false, false);
+/// Median round trip.
+pub const RTT: Metric = metric("rtt_us_median", "ping, µs, median", false, true);
+/// 99th percentile of the round trip.
+pub const RTT_99: Metric = metric("rtt_us_p99", "  99th percentile", false, false);
+const METRICS: [Metric; 7] = [TCP, SEGMENT, PPS, PPS_SENT, PPS_DROPPED, RTT, RTT_99];
+
+/// One measured value.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// The round it was taken in.
+    pub round: usize,
+    /// Whose.
+    pub who: Impl,
+    /// Of what.
+    pub metric: Metric,
+    /// In the metric's unit.
+    pub value: f64,
+}
+
+/// Median, smallest and largest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Summary {
+    /// Of `values`; `None` of none.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let (low, high) = (values.get(values.len().checked_sub(1)? / 2)?, values.get(middle)?);
+        let median = (low + high) / 2.0;
+        Some(Summary { median, min: *values.first()?, max: *values.last()? })
+    }
+
+    fn spread(&self) -> f64 {
+        (self.max - self.min) / self.median.abs().max(1e-9)
+    }
+}
+
+/// A number with three or four figures that count.
+fn figures(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 || v == 0.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// All samples of a run, with the facts about it.
+pub struct Report {
+    /// What was measured where: (key, text).
+    pub facts: Vec<(&'static str, String)>,
+    /// In the order they were taken.
+    pub samples: Vec<Sample>,
+}
+
+impl Report {
+    fn values(&self, who: Impl, metric: Metric) -> Vec<f64> {
+        let wanted = |s: &&Sample| s.who == who && s.metric == metric;
+        self.samples.iter().filter(wanted).map(|s| s.value).collect()
+    }
+
+    /// RS over C, round by round.
+    fn ratios(&self, metric: Metric) -> Vec<f64> {
+        let (rs, c) = (self.values(Impl::Rs, metric), self.values(Impl::C, metric));
+        rs.iter().zip(&c).filter(|(_, c)| **c > 0.0).map(|(rs, c)| rs / c).collect()
+    }
+
+    /// True if `metric` says that ours is slower than [`FLOOR`] × C.
+    fn too_slow(&self, metric: Metric) -> bool {
+        let Some(ratio) = Summary::of(self.ratios(metric)) else { return false };
+        let speed = if metric.rate { ratio.median } else { 1.0 / ratio.median };
+        metric.judged && speed < FLOOR
+    }
+
+    /// The plain-text table, header and remarks included.
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        for (key, text) in &self.facts {
+            let _ = writeln!(out, "{key:<10}{text}");
+        }
+        let cell = |summary: Option<Summary>| match summary {
+            Some(s) => (figures(s.median), format!("{}–{}", figures(s.min), figures(s.max))),
+            None => ("-".to_owned(), String::new()),
+        };
+        let _ = writeln!(
+            out,
+            "\n{:<26} {:>9} {:<17} {:>9} {:<17} {:>6} {:<11} {:>9}",
+            "median, min–max", "C", "", "RS", "", "RS/C", "", "bare veth"
+        );
+        let mut remarks = Vec::new();
+        for metric in METRICS {
+            let of = |who| Summary::of(self.values(who, metric));
+            let (c, rs, veth) = (of(Impl::C), of(Impl::Rs), of(Impl::Veth));
+            if c.or(rs).or(veth).is_none() {
+                continue;
+            }
+            for (name, summary) in [("C", c), ("RS", rs)] {
+                if summary.is_some_and(|s| metric.judged && s.spread() > WIDE) {
+                    let spread = summary.map_or(0.0, |s| s.spread() * 100.0);
+                    remarks.push(format!(
+                        "{}: {name} varies by {spread:.0} % of its median: take it with care",
+                        metric.title
+                    ));
+                }
+            }
+            if self.too_slow(metric) {
+                remarks.push(format!("{}: BELOW {FLOOR} × C", metric.title));
+            }
+            let ((c, c_range), (rs, rs_range)) = (cell(c), cell(rs));
+            let ratio = Summary::of(self.ratios(metric));
+            let (ratio, ratio_range) = match ratio {
+                Some(r) => (format!("{:.2}", r.median), format!("{:.2}–{:.2}", r.min, r.max)),
+                None => ("-".to_owned(), String::new()),
+            };
+            let (veth, _) = cell(veth);
+            let _ = writeln!(
+                out,
+                "{:<26} {c:>9} {c_range:<17} {rs:>9} {rs_range:<17} {ratio:>6} {ratio_range:<11} {veth:>9}",
+                metric.title
+            );
+        }
+        let _ = writeln!(out, "RS/C: median of the rounds' ratios; for rates more is better, for times less.");
+        for remark in remarks {
+            let _ = writeln!(out, "! {remark}");
+        }
+        out
+    }
+
+    /// One JSON object per line: the facts, every sample, every summary.
+    pub fn json_lines(&self) -> String {
+        let facts: Vec<String> =
+            self.facts.iter().map(|(k, v)| format!("{}:{}", quoted(k), quoted(v))).collect();
+        let mut out = format!("{{\"type\":\"run\",{}}}\n", facts.join(","));
+        for s in &self.samples {
+            let _ = writeln!(
+                out,
+                "{{\"type\":\"sample\",\"round\":{},\"impl\":{},\"metric\":{},\"value\":{}}}",
+                s.round,
+                quoted(s.who.label()),
+                quoted(s.metric.key),
+                s.value
+            );
+        }
+        for metric in METRICS {
+            for who in [Impl::C, Impl::Rs, Impl::Veth] {
+                let Some(s) = Summary::of(self.values(who, metric)) else { continue };
+                let _ = writeln!(
+                    out,
+                    "{{\"type\":\"summary\",\"impl\":{},\"metric\":{},\"median\":{},\"min\":{},\"max\":{}}}",
+                    quoted(who.label()),
+                    quoted(metric.key),
+                    s.median,
+                    s.min,
+                    s.max
+                );
+            }
+            if let Some(r) = Summary::of(self.ratios(metric)) {
+                let _ = writeln!(
+                    out,
+                    "{{\"type\":\"ratio\",\"metric\":{},\"median\":{},\"min\":{},\"max\":{},\"below_floor\":{}}}",
+                    quoted(metric.key),
+                    r.median,
+                    r.min,
+                    r.max,
+                    self.too_slow(metric)
+                );
+            }
+        }
+        out
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c < ' ' => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(c: &[f64], rs: &[f64], metric: Metric) -> Report {
+        let of = |who, values: &[f64]| -> Vec<Sample> {
+            let sample = |(round, value): (usize, &f64)| Sample { round, who, metric, value: *value };
+            values.iter().enumerate().map(sample).collect()
+        };
+        let samples = [of(Impl::C, c), of(Impl::Rs, rs)].concat();
+        Report { facts: vec![("kernel", "7.3 \"x\"".into())], samples }
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(Summary::of(vec![]), None);
+        let odd = Summary::of(vec![3.0, 1.0, 2.0]).unwrap();
+        assert_eq!((odd.median, odd.min, odd.max), (2.0, 1.0, 3.0));
+        assert_eq!(Summary::of(vec![4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
+    }
+
+    #[test]
+    fn floor() {
+        assert!(report(&[100.0], &[79.0], TCP).too_slow(TCP));
+        assert!(!report(&[100.0], &[81.0], TCP).too_slow(TCP));
+        assert!(report(&[100.0], &[126.0], RTT).too_slow(RTT));
+        assert!(!report(&[100.0], &[50.0], RTT).too_slow(RTT));
+        assert!(!report(&[100.0], &[500.0], RTT_99).too_slow(RTT_99));
+    }
+
+    #[test]
+    fn remarks_and_lines() {
+        let report = report(&[100.0, 100.0], &[50.0, 70.0], TCP);
+        let table = report.table();
+        assert!(table.contains("BELOW 0.8 × C") && table.contains("RS varies by 33 %"));
+        assert!(!table.contains("C varies"));
+        let lines = report.json_lines();
+        assert!(lines.contains(r#""kernel":"7.3 \"x\"""#), "{lines}");
+        assert_eq!(lines.lines().count(), 1 + 4 + 2 + 1);
+    }
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The three loads. Each runs on threads inside the two namespaces of a [`Pair`], touches no file
+//! and takes its time from the guest's monotonic clock.
+
+use super::pair::Pair;
+use anyhow::{ensure, Context, Result};
+use nix::sys::socket::{
+    getsockopt, setsockopt, socket, sockopt, AddressFamily, SockFlag, SockProtocol, SockType,
+};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The size of a small packet's UDP payload.
+pub const SMALL: usize = 64;
+/// No progress for so long means: broken.
+const STALL: Duration = Duration::from_secs(10);
+
+/// What a receiver shares with the sender, who holds the watch.
+#[derive(Default)]
+struct Shared {
+    received: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// What the sender saw within its window, which starts after a tenth of the time.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Bytes (TCP) or datagrams (UDP) handed to the kernel.
+    pub sent: u64,
+    /// The same, taken out of the receiver's socket.
+    pub received: u64,
+    /// The window's length.
+    pub took: Duration,
+}
+
+impl Window {
+    /// `count` of the window per second.
+    pub fn rate(&self, count: u64) -> f64 {
+        count as f64 / self.took.as_secs_f64().max(1e-9)
+    }
+}
+
+/// Calls `send` (which gives how much it sent) until `time` is over.
+fn window(
+    time: Duration,
+    received: &AtomicU64,
+    mut send: impl FnMut() -> Result<u64>,
+) -> Result<Window> {
+    let start = Instant::now();
+    let mut opened: Option<(Instant, u64)> = None;
+    let mut sent = 0;
+    loop {
+        let n = send()?;
+        let now = Instant::now();
+        match opened {
+            None if now - start >= time / 10 => opened = Some((now, received.load(Relaxed))),
+            None => {}
+            Some((open, before)) => {
+                sent += n;
+                if now - start >= time {
+                    let received = received.load(Relaxed) - before;
+                    return Ok(Window { sent, received, took: now - open });
+                }
+            }
+        }
+    }
+}
+
+/// One TCP stream from end 0 to end 1 for `time`. Also gives the segment size.
+pub fn tcp(pair: &Pair, time: Duration) -> Result<(Window, u32)> {
+    let shared = Arc::new(Shared::default());
+    let listener = pair.ns[1].run(|| Ok(TcpListener::bind(SocketAddr::new(pair.addr(1), 0))?))?;
+    let to = listener.local_addr()?;
+    let receiver = pair.ns[1].spawn({
+        let shared = shared.clone();
+        move || {
+            let (mut stream, _) = listener.accept()?;
+            stream.set_read_timeout(Some(STALL))?;
+            let mut buf = vec![0; 1 << 17];
+            loop {
+                match stream.read(&mut buf).context("TCP read")? {
+                    0 => return Ok(()),
+                    n => shared.received.fetch_add(n as u64, Relaxed),
+                };
+            }
+        }
+    })?;
+    let seen = pair.ns[0].run(|| {
+        let mut stream = TcpStream::connect_timeout(&to, STALL).context("TCP connect")?;
+        stream.set_write_timeout(Some(STALL))?;
+        let segment = getsockopt(&stream, sockopt::TcpMaxSeg)?;
+        let chunk = vec![0x5a; 1 << 16];
+        let seen = window(time, &shared.received, || {
+            Ok(stream.write(&chunk).context("TCP write")? as u64)
+        })?;
+        stream.shutdown(Shutdown::Write)?;
+        Ok((seen, segment))
+    })?;
+    receiver.join().expect("receiver panicked")?;
+    Ok(seen)
+}
+
+/// Datagrams of [`SMALL`] bytes from end 0 to end 1, sent as fast as the kernel takes them, for
+/// `time`. Datagrams on the way when the window closes count as not received.
+pub fn small(pair: &Pair, time: Duration) -> Result<Window> {
+    let shared = Arc::new(Shared::default());
+    let sink = pair.ns[1].run(|| Ok(UdpSocket::bind(SocketAddr::new(pair.addr(1), 0))?))?;
+    setsockopt(&sink, sockopt::RcvBufForce, &(8 << 20))?;
+    let to = sink.local_addr()?;
+    let receiver = pair.ns[1].spawn({
+        let shared = shared.clone();
+        move || {
+            sink.set_read_timeout(Some(Duration::from_millis(100)))?;
+            let mut buf = [0; 2048];
+            while !shared.stop.load(Relaxed) {
+                match sink.recv(&mut buf) {
+                    Ok(_) => shared.received.fetch_add(1, Relaxed),
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
+                    Err(e) => return Err(e).context("UDP recv"),
+                };
+            }
+            Ok(())
+        }
+    })?;
+    let seen = pair.ns[0].run(|| {
+        let source = UdpSocket::bind(SocketAddr::new(pair.addr(0), 0))?;
+        setsockopt(&source, sockopt::SndBuf, &(1 << 20))?;
+        source.connect(to)?;
+        let payload = [0x5a; SMALL];
+        window(time, &shared.received, || {
+            for _ in 0..16 {
+                source.send(&payload).context("UDP send")?;
+            }
+            Ok(16)
+        })
+    });
+    shared.stop.store(true, Relaxed);
+    receiver.join().expect("receiver panicked")?;
+    // What is still queued must not run into the next measurement.
+    std::thread::sleep(Duration::from_millis(50));
+    seen
+}
+
+/// `count` ICMP echo requests of `ping`'s usual size, one at a time: their round-trip times, sorted.
+pub fn ping(pair: &Pair, count: usize) -> Result<Vec<Duration>> {
+    pair.ns[0].run(|| {
+        let raw = SockFlag::SOCK_CLOEXEC;
+        let fd = socket(AddressFamily::Inet, SockType::Raw, raw, SockProtocol::Icmp)?;
+        let sock = UdpSocket::from(fd); // std has no raw socket; connect, send and recv are the same
+        sock.connect(SocketAddr::new(pair.addr(1), 0))?;
+        sock.set_read_timeout(Some(STALL))?;
+        let mut times = Vec::with_capacity(count);
+        let mut buf = [0; 2048];
+        for seq in 0..count {
+            let request = echo_request(0x7767, seq as u16);
+            let start = Instant::now();
+            sock.send(&request).context("ping")?;
+            loop {
+                let n = sock.recv(&mut buf).context("no answer to a ping")?;
+                // An IPv4 header without options, then type 0: echo reply.
+                let reply = buf.get(20..n).unwrap_or(&[]);
+                if reply.first() == Some(&0) && reply.get(4..) == request.get(4..) {
+                    break;
+                }
+            }
+            times.push(start.elapsed());
+        }
+        ensure!(!times.is_empty(), "no pings asked for");
+        times.sort_unstable();
+        Ok(times)
+    })
+}
+
+/// An ICMP echo request with 56 bytes of payload.
+fn echo_request(id: u16, seq: u16) -> [u8; 64] {
+    let mut msg = [0u8; 64];
+    msg[0] = 8;
+    msg[4..6].copy_from_slice(&id.to_be_bytes());
+    msg[6..8].copy_from_slice(&seq.to_be_bytes());
+    let sum: u32 = msg.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(c[1])).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    msg[2..4].copy_from_slice(&sum.to_be_bytes());
+    msg
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn echo_checksum() {
+        for seq in [0, 1, 0x1234, 0xffff] {
+            let msg = echo_request(0xfff0, seq);
+            let sum: u32 = msg.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(c[1])).sum();
+            assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+        }
+    }
+
+    #[test]
+    fn window_leaves_out_the_start() {
+        let received = AtomicU64::new(0);
+        let seen = window(Duration::from_millis(50), &received, || {
+            received.fetch_add(1, Relaxed);
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(1)
+        })
+        .unwrap();
+        assert_eq!(seen.sent, seen.received);
+        assert!(seen.took >= Duration::from_millis(40) && seen.sent > 3);
+        assert!(seen.sent < received.load(Relaxed));
+    }
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Loading and unloading the module.
+
+use super::Test;
+use crate::harness::cmd;
+use crate::harness::kmsg::Kmsg;
+use crate::harness::modules::{loaded, unload, Modules, INTREE, OURS};
+use crate::harness::netns::Netns;
+use crate::harness::runner::{Boot, Ctx, Skip, Subject};
+use anyhow::{bail, ensure, Result};
+use nix::errno::Errno;
+use std::time::Duration;
+
+pub fn register(list: &mut Vec<Test>) {
+    let tests: [(&str, fn(&Ctx) -> Result<()>); 2] =
+        [("load-refused-beside-intree", refused), ("load-coexist", coexist)];
+    for (name, body) in tests {
+        list.push(Test {
+            name: name.to_owned(),
+            boot: Boot::Smp,
+            modules: Modules::None,
+            subject: Subject::Rs,
+            bound: Duration::from_secs(60),
+            body: Box::new(body),
+        });
+    }
+}
+
+fn needs_ours(ctx: &Ctx) -> Result<()> {
+    if ctx.env.stand_in {
+        bail!(Skip("about our module only".to_owned()));
+    }
+    ctx.env.load_dependencies()
+}
+
+/// Beside the in-tree module: EEXIST, one line that says what to do, nothing left behind. The
+/// other way round too.
+fn refused(ctx: &Ctx) -> Result<()> {
+    needs_ours(ctx)?;
+    let ns = Netns::new("a")?;
+    cmd::run(&["modprobe", INTREE])?;
+    for _ in 0..3 {
+        let mut log = Kmsg::at_end()?;
+        ensure!(ctx.env.load_ours("") == Err(Errno::EEXIST), "the second driver is not refused");
+        ensure!(!loaded(OURS), "the refused module stayed");
+        let lines = log.drain()?;
+        let said: Vec<&String> = lines
+            .iter()
+            .filter(|l| l.contains("wireguard"))
+            .filter(|l| !l.contains("taints kernel") && !l.contains("verification failed"))
+            .collect();
+        let [line] = said.as_slice() else { bail!("wanted one line in the log, got {said:?}") };
+        let advice = line.contains("coexist=1") || line.contains("rmmod wireguard");
+        ensure!(advice, "the line does not say what to do: {line}");
+    }
+    ns.sh("ip link add wg0 type wireguard")?;
+    ns.sh("ip link del wg0")?;
+    unload(INTREE)?;
+
+    if let Err(e) = ctx.env.load_ours("") {
+        bail!("not loaded although the in-tree module is gone: {e}");
+    }
+    ns.sh("ip link add wg0 type wireguard")?;
+    let done = cmd::try_run(&["modprobe", INTREE], "")?;
+    ensure!(!done.ok && !loaded(INTREE), "the in-tree module loaded beside ours");
+    ensure!(ns.sh("ip -d link show wg0")?.contains("wireguard"), "ours was disturbed");
+    unload(OURS)?;
+    ensure!(ns.sh("ip link show")?.lines().all(|l| !l.contains("wg0")), "rmmod left the device");
+    cmd::run(&["modprobe", INTREE]).map(drop)
+}
+
+/// With coexist=1 both load, in either order, and go in either order.
+fn coexist(ctx: &Ctx) -> Result<()> {
+    needs_ours(ctx)?;
+    let ns = Netns::new("a")?;
+    for ours_first in [false, true] {
+        for ours_goes_first in [false, true] {
+            if ours_first {
+                ctx.env.load_ours("coexist=1")?;
+            }
+            cmd::run(&["modprobe", INTREE])?;
+            if !ours_first {
+                ctx.env.load_ours("coexist=1")?;
+            }
+            ns.sh("ip link add wg0 type wireguard")?;
+            ns.sh("ip link add wg1 type wireguard_rs")?;
+            ensure!(ns.sh("wg show interfaces")?.trim() == "wg0", "`wg` sees the wrong devices");
+            let (first, second, left) =
+                if ours_goes_first { (OURS, INTREE, "wg0") } else { (INTREE, OURS, "wg1") };
+            unload(first)?;
+            ns.sh(&format!("ip link show {left}"))?;
+            unload(second)?;
+            ensure!(!ns.sh("ip link show")?.contains("wg"), "a device outlived its module");
+        }
+    }
+    Ok(())
+}

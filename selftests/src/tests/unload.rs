@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+//! rmmod while packets fly and timers are armed, many times.
+
+use super::Test;
+use crate::harness::modules::{loaded, unload, Modules, INTREE, OURS};
+use crate::harness::runner::{Boot, Ctx, Subject};
+use crate::harness::topo::{inner, names, outer, port, End, Link, PLAIN};
+use crate::harness::wgdev::{random_key, PeerConf};
+use anyhow::{ensure, Context, Result};
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::{sleep, JoinHandle};
+use std::time::{Duration, Instant};
+
+const ROUNDS: u32 = 100;
+
+pub fn register(list: &mut Vec<Test>) {
+    list.push(Test {
+        name: "unload-under-traffic".to_owned(),
+        boot: Boot::Smp,
+        modules: Modules::None,
+        subject: Subject::Rs,
+        bound: Duration::from_secs(400),
+        body: Box::new(rmmod_under_traffic),
+    });
+}
+
+/// Kernel memory in use, in KiB: slabs and per-CPU areas.
+fn kernel_memory() -> Result<u64> {
+    fs::write("/proc/sys/vm/drop_caches", "3")?;
+    // Let RCU and the delayed frees after it run.
+    sleep(Duration::from_millis(500));
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let value = |key: &str| -> u64 {
+        let line = text.lines().find(|l| l.starts_with(key)).unwrap_or("");
+        line.split_whitespace().nth(1).and_then(|v| v.parse().ok()).unwrap_or(0)
+    };
+    Ok(value("SUnreclaim:") + value("Percpu:"))
+}
+
+/// Kernel threads (and any process) by a WireGuard-like name.
+fn threads() -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if comm.contains("wg0") || comm.contains("wg1") || comm.contains("wg-") {
+            found.push(comm.trim().to_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn rmmod_under_traffic(ctx: &Ctx) -> Result<()> {
+    let mut link = Link::new()?;
+    let mut base = 0;
+    let start = Instant::now();
+    for n in 0..ROUNDS {
+        if n == 10 {
+            base = kernel_memory()?;
+        }
+        round(ctx, &mut link, n).with_context(|| format!("round {n}"))?;
+    }
+    let took = start.elapsed();
+    let grown = kernel_memory()?.saturating_sub(base);
+    ctx.note(format!(
+        "{ROUNDS} rounds, {:.2} s each; kernel memory grew by {grown} KiB",
+        took.as_secs_f64() / f64::from(ROUNDS)
+    ));
+    // 90 rounds of two devices and four peers: a peer or device left behind is 2 KiB or more.
+    ensure!(grown < 6 << 10, "kernel memory grew by {grown} KiB in {} rounds", ROUNDS - 10);
+    ensure!(threads()?.is_empty(), "threads left: {:?}", threads()?);
+    Ok(())
+}
+
+/// Loads, makes a tunnel, floods it in both directions, and unloads in the midst of it.
+fn round(ctx: &Ctx, link: &mut Link, n: u32) -> Result<()> {
+    let v6 = n % 2 == 1;
+    ctx.env.load(Modules::Ours)?;
+    let mut ends = [End::new(link, 0, PLAIN, None)?, End::new(link, 1, PLAIN, None)?];
+    let keys = [ends[0].public_key, ends[1].public_key];
+    for n in 0..2u8 {
+        let peer = PeerConf {
+            public_key: keys[usize::from(1 - n)],
+            // One end alone: two initiations that cross come to nothing for 5 s.
+            endpoint: (n == 0).then(|| SocketAddr::new(outer(v6, 1), port(1))),
+            keepalive: Some(1),
+            allowed_ips: vec![(inner(false, 1 - n), 32), (inner(true, 1 - n), 128)],
+            ..PeerConf::default()
+        };
+        // A peer that never answers: its handshake is being retried when the module goes.
+        let silent = PeerConf {
+            public_key: random_key(),
+            endpoint: Some(SocketAddr::new(outer(false, 1 - n), 9)),
+            keepalive: Some(1),
+            ..PeerConf::default()
+        };
+        ends[usize::from(n)].set_peer(link, peer)?;
+        ends[usize::from(n)].set_peer(link, silent)?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = [flood(link, 0, &stop)?, flood(link, 1, &stop)?, stream(link, &stop)?];
+    let begin = Instant::now();
+    loop {
+        let device = ends[1].get(link)?;
+        let rx = device.peers.iter().map(|p| p.rx_bytes).sum::<u64>();
+        if rx > 20_000 {
+            break;
+        }
+        ensure!(begin.elapsed() < Duration::from_secs(10), "no traffic: only {rx} bytes came");
+        sleep(Duration::from_millis(10));
+    }
+    sleep(Duration::from_millis(u64::from(n * 37 % 100)));
+    drop(ends);
+
+    let name = if ctx.env.stand_in { INTREE } else { OURS };
+    ensure!(loaded(name), "{name} is not the loaded module");
+    let unloaded = unload(name);
+    stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        thread.join().expect("traffic thread panicked")?;
+    }
+    unloaded?;
+    for n in 0..2 {
+        ensure!(link.rt(n).index(names(n).0).is_err(), "the device outlived its module");
+    }
+    Ok(())
+}
+
+/// UDP datagrams of mixed sizes from end `n` to the other as fast as they go, until told to stop.
+fn flood(link: &Link, n: u8, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>> {
+    let stop = stop.clone();
+    let to = SocketAddr::new(inner(n == 0, 1 - n), 7);
+    link.end(n).spawn(move || {
+        let unspecified = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = UdpSocket::bind(unspecified)?;
+        let data = [0u8; 1400];
+        let mut size = 0;
+        while !stop.load(Ordering::Relaxed) {
+            size = (size + 211) % 1400;
+            // Errors are part of it: the device goes.
+            if socket.send_to(&data[..size], to).is_err() {
+                sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A TCP stream from end 0 to end 1 until told to stop.
+fn stream(link: &Link, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>> {
+    let at = SocketAddr::new(inner(false, 1), 5000);
+    let listener = link.end(1).run(|| {
+        let listener = TcpListener::bind(at)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    })?;
+    let stop = stop.clone();
+    link.end(0).spawn(move || {
+        let limit = Duration::from_millis(500);
+        let Ok(mut stream) = TcpStream::connect_timeout(&at, limit) else { return Ok(()) };
+        let sink = listener.accept().ok();
+        stream.set_nonblocking(true)?;
+        let mut buf = vec![0u8; 1 << 16];
+        while !stop.load(Ordering::Relaxed) {
+            if stream.write(&buf).is_err() {
+                sleep(Duration::from_millis(1));
+            }
+            if let Some((sink, _)) = &sink {
+                sink.set_nonblocking(true)?;
+                let _ = std::io::Read::read(&mut &*sink, &mut buf);
+            }
+        }
+        Ok(())
+    })
+}
