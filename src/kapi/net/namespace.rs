@@ -138,10 +138,8 @@ impl WeakNet {
     /// Whether this points to `net`.
     pub fn is(&self, net: &Net) -> bool {
         // SAFETY: By the type invariant.
-        ptr::eq(
-            unsafe { bindings::wg_weak_net_peek(self.0.as_ptr()) },
-            net.as_raw(),
-        )
+        let here = unsafe { bindings::wg_weak_net_peek(self.0.as_ptr()) };
+        ptr::eq(here, net.as_raw())
     }
 
     /// Whether the namespace has exited, or the pointer has been cleared.

@@ -161,6 +161,9 @@ impl<T: NapiPoll> Napi<T> {
         drop(owner);
     }
 
+    /// # Safety
+    ///
+    /// For C, as the `poll` of a context that [`Napi::add`] has added.
     unsafe extern "C" fn poll(napi: *mut bindings::napi_struct, budget: c_int) -> c_int {
         // CAST: `Opaque` is transparent.
         // SAFETY: C polls what `add()` has added: the C part of a `Napi<T>`.

@@ -92,8 +92,8 @@ unsafe fn send4(
     let daddr = u32::from_ne_bytes(endpoint.addr4());
     let dport = endpoint.port_be();
     let mut saddr = 0;
-    // SAFETY: BH is disabled; the cache is valid.
     let cached = cache.map_or(ptr::null_mut(), |cache| {
+        // SAFETY: BH is disabled; the cache is valid.
         cache.with(|cache| unsafe { bindings::dst_cache_get_ip4(cache, &mut saddr) })
     });
     let rt = if cached.is_null() {
@@ -192,8 +192,8 @@ unsafe fn send6(
     let daddr = in6_addr(endpoint.addr6());
     let dport = endpoint.port_be();
     let mut saddr = in6_addr([0; 16]);
-    // SAFETY: BH is disabled; the cache is valid.
     let cached = cache.map_or(ptr::null_mut(), |cache| {
+        // SAFETY: BH is disabled; the cache is valid.
         cache.with(|cache| unsafe { bindings::dst_cache_get_ip6(cache, &mut saddr) })
     });
     let dst = if cached.is_null() {

@@ -216,14 +216,17 @@ fn kind_of<D: LinkDriver>() -> Option<NonNull<Kind>> {
 /// `dev` must be null or valid during `'a`.
 unsafe fn ours<'a, D: LinkDriver>(dev: *mut bindings::net_device) -> Option<&'a NetDevice> {
     let kind = kind_of::<D>()?;
+    if dev.is_null() {
+        return None;
+    }
     // SAFETY: By the requirement of this function.
-    let is_ours = !dev.is_null()
-        && ptr::eq(
-            unsafe { bindings::wg_netdev_link_ops(dev) },
-            kind.as_ptr().cast(),
-        );
+    let ops = unsafe { bindings::wg_netdev_link_ops(dev) };
+    // CAST: `ops` is the first field.
+    if !ptr::eq(ops, kind.as_ptr().cast()) {
+        return None;
+    }
     // SAFETY: As above; a device of ours that can be found has been through `new_link()`.
-    is_ours.then(|| unsafe { NetDevice::from_raw(dev) })
+    Some(unsafe { NetDevice::from_raw(dev) })
 }
 
 /// The driver's state of a device.
@@ -290,6 +293,11 @@ impl<D: LinkDriver> Thunks<D> {
         unsafe { (*private::<D>(dev)).device.as_ref() }.ok_or(ENODEV)
     }
 
+    /// Fills in a device that is being allocated.
+    ///
+    /// # Safety
+    ///
+    /// For C, as `rtnl_link_ops::setup` of `D`.
     unsafe extern "C" fn setup(dev: *mut bindings::net_device) {
         let Some(kind) = kind_of::<D>() else { return };
         // SAFETY: The device is being allocated by the link operations of `D`. The strings and
@@ -307,6 +315,11 @@ impl<D: LinkDriver> Thunks<D> {
         }
     }
 
+    /// Makes a link of a device that has been set up. RTNL.
+    ///
+    /// # Safety
+    ///
+    /// For C, as `rtnl_link_ops::newlink` of `D`.
     unsafe extern "C" fn new_link(
         dev: *mut bindings::net_device,
         params: *mut bindings::rtnl_newlink_params,
@@ -374,6 +387,10 @@ impl<D: LinkDriver> Thunks<D> {
 
     /// Called when the device is unregistered and the stack has no references to it. RTNL is not
     /// held. C frees the device after it.
+    ///
+    /// # Safety
+    ///
+    /// For C, as `net_device::priv_destructor` of a device of `D`.
     unsafe extern "C" fn destructor(dev: *mut bindings::net_device) {
         // SAFETY: A device of ours.
         let private = unsafe { private::<D>(dev) };
@@ -408,6 +425,9 @@ impl<D: LinkDriver> Thunks<D> {
         }
     }
 
+    /// # Safety
+    ///
+    /// For C, as `ndo_open` of a device of `D`.
     unsafe extern "C" fn open(dev: *mut bindings::net_device) -> c_int {
         from_result(|| {
             // SAFETY: The device is registered.
@@ -416,6 +436,9 @@ impl<D: LinkDriver> Thunks<D> {
         })
     }
 
+    /// # Safety
+    ///
+    /// For C, as `ndo_stop` of a device of `D`.
     unsafe extern "C" fn stop(dev: *mut bindings::net_device) -> c_int {
         // SAFETY: The device is registered.
         if let Ok(device) = unsafe { Self::device(dev) } {
@@ -424,6 +447,9 @@ impl<D: LinkDriver> Thunks<D> {
         0
     }
 
+    /// # Safety
+    ///
+    /// For C, as `ndo_start_xmit` of a device of `D`.
     unsafe extern "C" fn xmit(
         skb: *mut bindings::sk_buff,
         dev: *mut bindings::net_device,
@@ -442,6 +468,9 @@ impl<D: LinkDriver> Thunks<D> {
         }
     }
 
+    /// # Safety
+    ///
+    /// For C, as `pernet_operations::exit_rtnl` of the kind of `D`.
     unsafe extern "C" fn exit_rtnl(net: *mut bindings::net, _kill: *mut bindings::list_head) {
         // SAFETY: The namespace is valid, RTNL is held.
         let (net, rtnl) = unsafe { (Net::from_raw(net), RtnlGuard::assume_held()) };

@@ -148,7 +148,7 @@ impl Skb {
 
     /// The linear buffer from `offset` (counted from `head`) to the end of the linear data.
     #[inline]
-    fn from_offset(&self, offset: u16) -> &[u8] {
+    fn linear_from(&self, offset: u16) -> &[u8] {
         let skb = self.raw();
         match skb.tail.checked_sub(offset.into()) {
             // SAFETY: `head + offset` is not after the tail, and all before that is initialised.
@@ -162,13 +162,13 @@ impl Skb {
     /// The linear data from the network header on, empty if that is not within the buffer.
     #[inline]
     pub fn network(&self) -> &[u8] {
-        self.from_offset(self.headers().network_header)
+        self.linear_from(self.headers().network_header)
     }
 
     /// The linear data from the transport header on, empty if that is not within the buffer.
     #[inline]
     pub fn transport(&self) -> &[u8] {
-        self.from_offset(self.headers().transport_header)
+        self.linear_from(self.headers().transport_header)
     }
 
     /// The version of the IP header at the network header, if there is a whole one.

@@ -76,6 +76,9 @@ impl<T: EncapReceive> UdpSocket<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// For C, as `encap_rcv` of a socket of [`UdpSocket::open`].
     unsafe extern "C" fn receive(sock: *mut bindings::sock, skb: *mut bindings::sk_buff) -> c_int {
         let Some(skb) = NonNull::new(skb) else {
             return 0;
