@@ -6,6 +6,7 @@
 //! on each load in turn, and the order changes from round to round. Nothing touches a file meanwhile.
 
 mod pair;
+mod profile;
 mod report;
 mod traffic;
 
@@ -18,6 +19,7 @@ use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 use nix::sys::mman::{mlockall, MlockAllFlags};
 use pair::{Impl, Pair};
+use profile::{Sampler, Symbols};
 use report::{Metric, Report, Sample};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -61,6 +63,9 @@ pub struct Args {
     /// The contenders.
     #[arg(long, value_delimiter = ',', default_value = "c,rs,veth")]
     who: Vec<Impl>,
+    /// Sample where the time goes, and print so many functions per load and contender.
+    #[arg(long, value_name = "TOP")]
+    profile: Option<usize>,
     /// Where to write the results as JSON lines.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -75,7 +80,11 @@ pub fn run(args: &Args) -> Result<()> {
     let with_ours = args.who.contains(&Impl::Rs) && kind == OURS;
     cmd::run(&["modprobe", "veth"])?;
     let env = Env::read();
-    env.load(if with_ours { Modules::Both } else { Modules::Intree })?;
+    env.load(if with_ours {
+        Modules::Both
+    } else {
+        Modules::Intree
+    })?;
     let facts = facts(args, time, &kind, env.ko.as_ref().filter(|_| with_ours))?;
 
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
@@ -93,17 +102,35 @@ pub fn run(args: &Args) -> Result<()> {
         pairs.push(Pair::new(*who, kind).with_context(|| who.label())?);
     }
 
+    let symbols = args.profile.map(|_| Symbols::read()).transpose()?;
     let mut samples = Vec::new();
     for round in 0..=args.rounds {
         // Round 0 warms up: handshakes, caches, the stack's own estimates.
-        let (time, pings) = if round == 0 { (time / 4, args.pings / 4 + 1) } else { (time, args.pings) };
+        let (time, pings) = if round == 0 {
+            (time / 4, args.pings / 4 + 1)
+        } else {
+            (time, args.pings)
+        };
         for load in &args.only {
             for pair in &pairs {
                 let mut keep = |metric: Metric, value: f64| {
-                    samples.push(Sample { round, who: pair.who, metric, value });
+                    samples.push(Sample {
+                        round,
+                        who: pair.who,
+                        metric,
+                        value,
+                    });
                 };
+                let sampler = symbols.as_ref().map(|_| Sampler::start()).transpose()?;
                 measure(*load, pair, time, pings, &mut keep)
                     .with_context(|| format!("{}, {load:?}, round {round}", pair.who.label()))?;
+                if let (Some(sampler), Some(symbols)) = (sampler, &symbols) {
+                    println!("profile: {load:?} over {}, round {round}", pair.who.label());
+                    for (name, part) in sampler.stop(symbols).iter().take(args.profile.unwrap_or(0))
+                    {
+                        println!("{:6.2} % {name}", part * 100.0);
+                    }
+                }
             }
         }
         pairs.reverse();
@@ -161,15 +188,29 @@ fn facts(
     kind: &str,
     ko: Option<&PathBuf>,
 ) -> Result<Vec<(&'static str, String)>> {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let read = |path: &str| {
+        fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     let cpuinfo = read("/proc/cpuinfo");
     let field = |name: &str| {
-        let line = cpuinfo.lines().find(|line| line.split(':').next().unwrap_or("").trim() == name);
-        line.and_then(|line| line.split_once(':')).map_or("", |(_, value)| value.trim())
+        let line = cpuinfo
+            .lines()
+            .find(|line| line.split(':').next().unwrap_or("").trim() == name);
+        line.and_then(|line| line.split_once(':'))
+            .map_or("", |(_, value)| value.trim())
     };
     let flags: Vec<&str> = field("flags").split(' ').collect();
-    let simd: Vec<&str> = ["ssse3", "avx2", "avx512f"].into_iter().filter(|f| flags.contains(f)).collect();
-    let cpus = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    let simd: Vec<&str> = ["ssse3", "avx2", "avx512f"]
+        .into_iter()
+        .filter(|f| flags.contains(f))
+        .collect();
+    let cpus = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
     let model = field("model name");
     let machine = match (args.boot, model.contains("TCG")) {
         (Boot::Vtime, _) => "QEMU TCG with icount, 2 ns per instruction, idle time skipped",
@@ -180,7 +221,11 @@ fn facts(
     let ours = match ko {
         Some(path) => {
             let image = fs::read(path).with_context(|| path.display().to_string())?;
-            let digest: String = Sha256::digest(&image).iter().take(8).map(|b| format!("{b:02x}")).collect();
+            let digest: String = Sha256::digest(&image)
+                .iter()
+                .take(8)
+                .map(|b| format!("{b:02x}"))
+                .collect();
             let commit = std::env::var(COMMIT).unwrap_or_else(|_| "unknown".to_owned());
             format!("wireguard_rs.ko, sha256 {digest}…, commit {commit}")
         }
@@ -188,11 +233,34 @@ fn facts(
     };
     let pings = args.pings;
     Ok(vec![
-        ("kernel", format!("{} {}", read("/proc/sys/kernel/osrelease"), read("/proc/sys/kernel/version"))),
-        ("machine", format!("{machine}; {cpus} vCPU; clock source {clock}")),
+        (
+            "kernel",
+            format!(
+                "{} {}",
+                read("/proc/sys/kernel/osrelease"),
+                read("/proc/sys/kernel/version")
+            ),
+        ),
+        (
+            "machine",
+            format!("{machine}; {cpus} vCPU; clock source {clock}"),
+        ),
         ("cpu", format!("{model}; {}", simd.join(" "))),
-        ("C", format!("in-tree wireguard, srcversion {}", read("/sys/module/wireguard/srcversion"))),
+        (
+            "C",
+            format!(
+                "in-tree wireguard, srcversion {}",
+                read("/sys/module/wireguard/srcversion")
+            ),
+        ),
         ("RS", ours),
-        ("rounds", format!("{} of {} s per throughput load, {pings} pings", args.rounds, time.as_secs_f64())),
+        (
+            "rounds",
+            format!(
+                "{} of {} s per throughput load, {pings} pings",
+                args.rounds,
+                time.as_secs_f64()
+            ),
+        ),
     ])
 }

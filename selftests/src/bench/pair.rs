@@ -48,9 +48,14 @@ impl Pair {
     /// name of its generic netlink family) at each end; with no kind, the bare veth pair.
     pub fn new(who: Impl, kind: Option<&str>) -> Result<Self> {
         let label = who.label();
-        let ns = [Netns::new(&format!("{label}0"))?, Netns::new(&format!("{label}1"))?];
+        let ns = [
+            Netns::new(&format!("{label}0"))?,
+            Netns::new(&format!("{label}1"))?,
+        ];
         let mut rt = [ns[0].rtnl()?, ns[1].rtnl()?];
-        rt[0].veth_add(("v0", mac(0)), ("v1", mac(1)), ns[1].fd()).context("add veth")?;
+        rt[0]
+            .veth_add(("v0", mac(0)), ("v1", mac(1)), ns[1].fd())
+            .context("add veth")?;
         for (n, rt) in (0u8..).zip(&mut rt) {
             let (_, veth) = names(n);
             rt.set_up(veth, true)?;
@@ -58,19 +63,31 @@ impl Pair {
             // No ARP in the middle of a measurement.
             rt.neigh_set(veth, outer(false, 1 - n), mac(1 - n))?;
         }
-        let Some(kind) = kind else { return Ok(Pair { who, ns, device: "v0" }) };
+        let Some(kind) = kind else {
+            return Ok(Pair {
+                who,
+                ns,
+                device: "v0",
+            });
+        };
         let mut keys = Vec::new();
         for (n, rt) in (0u8..).zip(&mut rt) {
             let (name, _) = names(n);
-            rt.link_add(name, kind).with_context(|| format!("ip link add type {kind}"))?;
+            rt.link_add(name, kind)
+                .with_context(|| format!("ip link add type {kind}"))?;
             let mut wg = Wg::open(&ns[usize::from(n)], kind)?;
             let conf = DeviceConf {
                 private_key: Some(random_key()),
                 listen_port: Some(port(n)),
                 ..DeviceConf::default()
             };
-            wg.set(name, &conf).with_context(|| format!("configure a {kind} device"))?;
-            keys.push(wg.get(name)?.public_key.context("device tells no public key")?);
+            wg.set(name, &conf)
+                .with_context(|| format!("configure a {kind} device"))?;
+            keys.push(
+                wg.get(name)?
+                    .public_key
+                    .context("device tells no public key")?,
+            );
             rt.addr_add(name, inner(false, n), 24)?;
             rt.set_up(name, true)?;
         }
@@ -82,10 +99,17 @@ impl Pair {
                 allowed_ips: vec![(inner(false, 1 - n), 32)],
                 ..PeerConf::default()
             };
-            let conf = DeviceConf { peers: vec![peer], ..DeviceConf::default() };
+            let conf = DeviceConf {
+                peers: vec![peer],
+                ..DeviceConf::default()
+            };
             Wg::open(&ns[usize::from(n)], kind)?.set(name, &conf)?;
         }
-        Ok(Pair { who, ns, device: "wg0" })
+        Ok(Pair {
+            who,
+            ns,
+            device: "wg0",
+        })
     }
 
     /// The address of end `n` that goes through what is measured.

@@ -23,7 +23,12 @@ pub struct Metric {
 }
 
 const fn metric(key: &'static str, title: &'static str, rate: bool, judged: bool) -> Metric {
-    Metric { key, title, rate, judged }
+    Metric {
+        key,
+        title,
+        rate,
+        judged,
+    }
 }
 
 /// TCP payload delivered.
@@ -35,7 +40,8 @@ pub const PPS: Metric = metric("pps_delivered", "UDP 64 B, delivered/s", true, t
 /// Small datagrams accepted from the sending process.
 pub const PPS_SENT: Metric = metric("pps_sent", "  sent/s", true, false);
 /// Of the sent ones, those that the sending device counts as dropped.
-pub const PPS_DROPPED: Metric = metric("pps_tx_dropped", "  dropped by sender's wg/s", false, false);
+pub const PPS_DROPPED: Metric =
+    metric("pps_tx_dropped", "  dropped by sender's wg/s", false, false);
 /// Median round trip.
 pub const RTT: Metric = metric("rtt_us_median", "ping, µs, median", false, true);
 /// 99th percentile of the round trip.
@@ -68,9 +74,16 @@ impl Summary {
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
-        let (low, high) = (values.get(values.len().checked_sub(1)? / 2)?, values.get(middle)?);
+        let (low, high) = (
+            values.get(values.len().checked_sub(1)? / 2)?,
+            values.get(middle)?,
+        );
         let median = (low + high) / 2.0;
-        Some(Summary { median, min: *values.first()?, max: *values.last()? })
+        Some(Summary {
+            median,
+            min: *values.first()?,
+            max: *values.last()?,
+        })
     }
 
     fn spread(&self) -> f64 {
@@ -98,19 +111,33 @@ pub struct Report {
 impl Report {
     fn values(&self, who: Impl, metric: Metric) -> Vec<f64> {
         let wanted = |s: &&Sample| s.who == who && s.metric == metric;
-        self.samples.iter().filter(wanted).map(|s| s.value).collect()
+        self.samples
+            .iter()
+            .filter(wanted)
+            .map(|s| s.value)
+            .collect()
     }
 
     /// RS over C, round by round.
     fn ratios(&self, metric: Metric) -> Vec<f64> {
         let (rs, c) = (self.values(Impl::Rs, metric), self.values(Impl::C, metric));
-        rs.iter().zip(&c).filter(|(_, c)| **c > 0.0).map(|(rs, c)| rs / c).collect()
+        rs.iter()
+            .zip(&c)
+            .filter(|(_, c)| **c > 0.0)
+            .map(|(rs, c)| rs / c)
+            .collect()
     }
 
     /// True if `metric` says that ours is slower than [`FLOOR`] × C.
     fn too_slow(&self, metric: Metric) -> bool {
-        let Some(ratio) = Summary::of(self.ratios(metric)) else { return false };
-        let speed = if metric.rate { ratio.median } else { 1.0 / ratio.median };
+        let Some(ratio) = Summary::of(self.ratios(metric)) else {
+            return false;
+        };
+        let speed = if metric.rate {
+            ratio.median
+        } else {
+            1.0 / ratio.median
+        };
         metric.judged && speed < FLOOR
     }
 
@@ -121,7 +148,10 @@ impl Report {
             let _ = writeln!(out, "{key:<10}{text}");
         }
         let cell = |summary: Option<Summary>| match summary {
-            Some(s) => (figures(s.median), format!("{}–{}", figures(s.min), figures(s.max))),
+            Some(s) => (
+                figures(s.median),
+                format!("{}–{}", figures(s.min), figures(s.max)),
+            ),
             None => ("-".to_owned(), String::new()),
         };
         let _ = writeln!(
@@ -151,7 +181,10 @@ impl Report {
             let ((c, c_range), (rs, rs_range)) = (cell(c), cell(rs));
             let ratio = Summary::of(self.ratios(metric));
             let (ratio, ratio_range) = match ratio {
-                Some(r) => (format!("{:.2}", r.median), format!("{:.2}–{:.2}", r.min, r.max)),
+                Some(r) => (
+                    format!("{:.2}", r.median),
+                    format!("{:.2}–{:.2}", r.min, r.max),
+                ),
                 None => ("-".to_owned(), String::new()),
             };
             let (veth, _) = cell(veth);
@@ -161,7 +194,10 @@ impl Report {
                 metric.title
             );
         }
-        let _ = writeln!(out, "RS/C: median of the rounds' ratios; for rates more is better, for times less.");
+        let _ = writeln!(
+            out,
+            "RS/C: median of the rounds' ratios; for rates more is better, for times less."
+        );
         for remark in remarks {
             let _ = writeln!(out, "! {remark}");
         }
@@ -170,8 +206,11 @@ impl Report {
 
     /// One JSON object per line: the facts, every sample, every summary.
     pub fn json_lines(&self) -> String {
-        let facts: Vec<String> =
-            self.facts.iter().map(|(k, v)| format!("{}:{}", quoted(k), quoted(v))).collect();
+        let facts: Vec<String> = self
+            .facts
+            .iter()
+            .map(|(k, v)| format!("{}:{}", quoted(k), quoted(v)))
+            .collect();
         let mut out = format!("{{\"type\":\"run\",{}}}\n", facts.join(","));
         for s in &self.samples {
             let _ = writeln!(
@@ -185,7 +224,9 @@ impl Report {
         }
         for metric in METRICS {
             for who in [Impl::C, Impl::Rs, Impl::Veth] {
-                let Some(s) = Summary::of(self.values(who, metric)) else { continue };
+                let Some(s) = Summary::of(self.values(who, metric)) else {
+                    continue;
+                };
                 let _ = writeln!(
                     out,
                     "{{\"type\":\"summary\",\"impl\":{},\"metric\":{},\"median\":{},\"min\":{},\"max\":{}}}",
@@ -231,11 +272,19 @@ mod tests {
 
     fn report(c: &[f64], rs: &[f64], metric: Metric) -> Report {
         let of = |who, values: &[f64]| -> Vec<Sample> {
-            let sample = |(round, value): (usize, &f64)| Sample { round, who, metric, value: *value };
+            let sample = |(round, value): (usize, &f64)| Sample {
+                round,
+                who,
+                metric,
+                value: *value,
+            };
             values.iter().enumerate().map(sample).collect()
         };
         let samples = [of(Impl::C, c), of(Impl::Rs, rs)].concat();
-        Report { facts: vec![("kernel", "7.3 \"x\"".into())], samples }
+        Report {
+            facts: vec![("kernel", "7.3 \"x\"".into())],
+            samples,
+        }
     }
 
     #[test]

@@ -62,7 +62,11 @@ fn window(
                 sent += n;
                 if now - start >= time {
                     let received = received.load(Relaxed) - before;
-                    return Ok(Window { sent, received, took: now - open });
+                    return Ok(Window {
+                        sent,
+                        received,
+                        took: now - open,
+                    });
                 }
             }
         }
@@ -180,7 +184,10 @@ fn echo_request(id: u16, seq: u16) -> [u8; 64] {
     msg[0] = 8;
     msg[4..6].copy_from_slice(&id.to_be_bytes());
     msg[6..8].copy_from_slice(&seq.to_be_bytes());
-    let sum: u32 = msg.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(c[1])).sum();
+    let sum: u32 = msg
+        .chunks(2)
+        .map(|c| u32::from(c[0]) << 8 | u32::from(c[1]))
+        .sum();
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
     msg[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -195,7 +202,10 @@ mod tests {
     fn echo_checksum() {
         for seq in [0, 1, 0x1234, 0xffff] {
             let msg = echo_request(0xfff0, seq);
-            let sum: u32 = msg.chunks(2).map(|c| u32::from(c[0]) << 8 | u32::from(c[1])).sum();
+            let sum: u32 = msg
+                .chunks(2)
+                .map(|c| u32::from(c[0]) << 8 | u32::from(c[1]))
+                .sum();
             assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
         }
     }
