@@ -159,16 +159,19 @@ pub(crate) fn drain(peer: &RcuArc<Peer>) {
 
 /// Sends encrypted packets to the peer.
 fn transmit(peer: &RcuArc<Peer>, mut packets: SkbList) {
-    let mut sent_data = false;
     if packets.is_empty() {
         return;
     }
+    let mut sent_data = false;
+    Peer::on(peer, Event::Sending);
     while let Some(packet) = packets.pop_front() {
         let keepalive = packet.len() == DATA_MIN_LEN;
         let ds = packet.cb().ds;
         sent_data |= peer.send_skb(packet, ds).is_ok() && !keepalive;
     }
-    Peer::on(peer, if sent_data { Event::DataSent } else { Event::KeepaliveSent });
+    if sent_data {
+        Peer::on(peer, Event::DataSent);
+    }
     let now = time::boottime_coarse_ns();
     if peer.keypairs.with_current(|keypair| keypair.rekey_after_send(now)) {
         Peer::request_handshake(peer);

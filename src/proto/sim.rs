@@ -226,11 +226,8 @@ impl Node {
             return;
         };
         let run = std::mem::take(&mut self.staged);
-        let event = if run.iter().all(Vec::is_empty) {
-            Event::KeepaliveSent
-        } else {
-            Event::DataSent
-        };
+        let has_data = run.iter().any(|packet| !packet.is_empty());
+        self.on(Event::Sending, now);
         for (packet, nonce) in run.into_iter().zip(nonces) {
             let nonce = nonce.consume();
             let header = DataHeader::new(pair.keypair.remote_index(), nonce);
@@ -245,7 +242,9 @@ impl Node {
             self.outgoing.push([header.as_bytes(), &sealed].concat());
             self.write(now, Record::SentData(packet.len()));
         }
-        self.on(event, now);
+        if has_data {
+            self.on(Event::DataSent, now);
+        }
         if pair.keypair.rekey_after_send(now) {
             self.request_initiation(now);
         }

@@ -605,7 +605,7 @@ fn deadlines_and_wake_ups() {
     );
     assert_eq!(arms(Event::DataReceived, ms(10)), []);
     assert!(timers
-        .on(Event::KeepaliveSent, ms(20), |max| max)
+        .on(Event::Sending, ms(20), |max| max)
         .is_empty());
     // Set again, it relies on the wake-up that is still to come, which then waits for the rest.
     assert_eq!(arms(Event::DataReceived, ms(4000)), []);
@@ -624,7 +624,7 @@ fn deadlines_and_wake_ups() {
         [(Timer::SendKeepalive, 10_000)]
     );
     assert!(timers
-        .on(Event::KeepaliveSent, ms(14_000), |max| max)
+        .on(Event::Sending, ms(14_000), |max| max)
         .is_empty());
     // A wake-up that finds nothing due does nothing.
     assert!(timers.on(expired, ms(15_000), |max| max).is_empty());
@@ -634,7 +634,7 @@ fn deadlines_and_wake_ups() {
         arms(Event::DataReceived, ms(20_000)),
         [(Timer::SendKeepalive, 10_000)]
     );
-    let _ = timers.on(Event::KeepaliveSent, ms(20_001), |max| max);
+    let _ = timers.on(Event::Sending, ms(20_001), |max| max);
     assert_eq!(
         arms(Event::DataReceived, ms(60_000)),
         [(Timer::SendKeepalive, 10_000)]

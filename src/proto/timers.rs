@@ -62,10 +62,11 @@ impl Timer {
 /// What happened. One event per run of packets is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Transport data with something in it was handed to the socket.
+    /// Transport data, keepalives included, is about to be handed to the socket. Reported before,
+    /// because the answer may come in before the socket returns.
+    Sending,
+    /// The socket took transport data with something in it.
     DataSent,
-    /// Transport data was handed to the socket, but only keepalives, or the socket took none.
-    KeepaliveSent,
     /// Transport data with something in it was received and authenticated.
     DataReceived,
     /// A keepalive was received and authenticated.
@@ -272,13 +273,12 @@ impl TimerState {
     pub fn on(&self, event: Event, now: u64, jitter: impl FnOnce(u32) -> u32) -> Actions {
         let mut actions = Actions::default();
         match event {
+            Event::Sending => self.authenticated_sent(now, &mut actions),
             Event::DataSent => {
-                self.authenticated_sent(now, &mut actions);
                 let ms = || NEW_HANDSHAKE_TIMEOUT_MS.saturating_add(bounded(jitter));
                 let (_, arm) = self.new_handshake.set_if_idle(now, ms);
                 arm_if(&mut actions, Timer::NewHandshake, arm);
             }
-            Event::KeepaliveSent => self.authenticated_sent(now, &mut actions),
             Event::DataReceived => {
                 self.authenticated_received(now, &mut actions);
                 let (idle, arm) = self
