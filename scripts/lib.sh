@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Shared by the scripts beside it: where things are, how to speak, how to enter the root folder.
 # Source it; it runs nothing.
 
