@@ -9,6 +9,8 @@
 mod trie;
 
 #[cfg(test)]
+mod loom_models;
+#[cfg(test)]
 mod tests;
 
 use core::{net::IpAddr, ptr};
@@ -76,7 +78,6 @@ pub struct AllowedIps<P: Send + Sync + 'static> {
 
 impl<P: Send + Sync + 'static> AllowedIps<P> {
     /// Makes an empty table and the only handle that can change it.
-    #[expect(clippy::new_ret_no_self, reason = "the two halves are made together")]
     pub fn new(flags: Flags) -> Result<(RcuArc<Self>, AllowedIpsWriter<P>), AllocError> {
         let table = RcuArc::new(
             Self {

@@ -33,17 +33,16 @@ struct Node<K: Send + Sync + 'static, V: Send + Sync + 'static> {
     next: RcuCell<Node<K, V>>,
 }
 
+/// An entry and the place that it is in.
+type Found<'g, K, V> = (&'g RcuCell<Node<K, V>>, &'g Node<K, V>);
+
 struct Bucket<K: Send + Sync + 'static, V: Send + Sync + 'static> {
     head: RcuCell<Node<K, V>>,
     removals: AtomicU32,
 }
 
 impl<K: Eq + Send + Sync + 'static, V: Send + Sync + 'static> Bucket<K, V> {
-    fn find<'g>(
-        &'g self,
-        guard: &'g Guard,
-        key: &K,
-    ) -> Option<(&'g RcuCell<Node<K, V>>, &'g Node<K, V>)> {
+    fn find<'g>(&'g self, guard: &'g Guard, key: &K) -> Option<Found<'g, K, V>> {
         let mut place = &self.head;
         while let Some(node) = place.load(guard) {
             let node = node.get();

@@ -116,20 +116,27 @@ impl Inner {
         })
     }
 
-    /// Takes a token from the bucket of a source; [`None`] if the source is not known.
-    fn take(&mut self, source: &Source, now_ns: u64) -> Option<bool> {
+    /// Takes a token from the bucket of a source. [`None`] if the source is new and there is room
+    /// for it among `max` others.
+    fn take(&mut self, source: &Source, now_ns: u64, max: usize) -> Option<bool> {
         if let Some(bucket) = self.current.sources.get_mut(source) {
             return Some(bucket.take(now_ns));
         }
-        // It is heard of again: move it, node and all, into the current generation.
-        let mut bucket = *self.previous.sources.get(source)?;
-        let node = self.previous.sources.remove_node(source)?;
-        self.previous.len = self.previous.len.wrapping_sub(1);
-        let granted = bucket.take(now_ns);
-        let node = node.into_reservation().into_node(*source, bucket);
+        if let Some(&(mut bucket)) = self.previous.sources.get(source) {
+            let granted = bucket.take(now_ns);
+            // It is heard of again: move it, memory and all, into the current generation.
+            let node = self.previous.sources.remove_node(source)?;
+            self.previous.len = self.previous.len.wrapping_sub(1);
+            self.add(node.into_reservation().into_node(*source, bucket));
+            return Some(granted);
+        }
+        let len = self.current.len.saturating_add(self.previous.len);
+        (len >= max).then_some(false)
+    }
+
+    fn add(&mut self, node: RBTreeNode<Source, Bucket>) {
         self.current.sources.insert(node);
         self.current.len = self.current.len.wrapping_add(1);
-        Some(granted)
     }
 }
 
@@ -168,31 +175,27 @@ impl Ratelimiter {
     /// there is no memory: under load the unknown have to wait. Any context that `flags` allow.
     pub fn allow(&self, netns: u64, addr: IpAddr, now_ns: u64, flags: Flags) -> bool {
         let source = Source::new(netns, addr);
-        {
-            // Declared first, dropped last: after the lock is released.
-            let _forgotten;
+        let (forgotten, known) = {
             let mut inner = self.inner.lock();
-            _forgotten = inner.turn(now_ns);
-            if let Some(granted) = inner.take(&source, now_ns) {
-                return granted;
-            }
-            if inner.current.len.saturating_add(inner.previous.len) >= self.max_sources {
-                return false;
-            }
+            let forgotten = inner.turn(now_ns);
+            (forgotten, inner.take(&source, now_ns, self.max_sources))
+        };
+        // Perhaps many: not under the lock.
+        drop(forgotten);
+        if let Some(granted) = known {
+            return granted;
         }
-        let Ok(node) = RBTreeNode::new(source, Bucket::full(now_ns), flags) else {
+        let mut bucket = Bucket::full(now_ns);
+        let granted = bucket.take(now_ns);
+        let Ok(node) = RBTreeNode::new(source, bucket, flags) else {
             return false;
         };
         let mut inner = self.inner.lock();
         // Somebody else may have come first, with this source or with others.
-        if let Some(granted) = inner.take(&source, now_ns) {
+        if let Some(granted) = inner.take(&source, now_ns, self.max_sources) {
             return granted;
         }
-        if inner.current.len.saturating_add(inner.previous.len) >= self.max_sources {
-            return false;
-        }
-        inner.current.sources.insert(node);
-        inner.current.len = inner.current.len.wrapping_add(1);
-        inner.take(&source, now_ns).unwrap_or(false)
+        inner.add(node);
+        granted
     }
 }

@@ -430,7 +430,7 @@ fn many_prefixes_on_one_peer() {
     const MANY: u32 = 130_000;
     let mut f = Fixture::new(2);
     let prefix = |n: u32| {
-        let addr = u128::from(n.wrapping_mul(0x9e37_79b9)) << 64 | u128::from(n);
+        let addr = (u128::from(n.wrapping_mul(0x9e37_79b9)) << 64) | u128::from(n);
         Prefix::new(Ipv6Addr::from(addr).into(), 128).unwrap()
     };
     for n in 0..MANY {
@@ -519,7 +519,7 @@ fn prefix() -> impl Strategy<Value = Prefix> {
         0..=128_u8,
     )
         .prop_map(|(v6, bits, inverted, cidr)| {
-            let mut key = bits.into_iter().fold(0_u128, |key, bit| key | 1 << bit);
+            let mut key = bits.into_iter().fold(0_u128, |key, bit| key | (1 << bit));
             if inverted {
                 key = !key;
             }
@@ -654,7 +654,7 @@ fn a_long_life_of_one_table() {
     for step in 0..20_000 {
         let op = if oracle.0.len() < 400 && random(2) == 0 || oracle.0.is_empty() {
             // Few different bits, so that every kind of spot is common.
-            let key = (random(64) as u32) << 26 | (random(8) as u32) << 10;
+            let key = ((random(64) as u32) << 26) | ((random(8) as u32) << 10);
             let addr = Ipv4Addr::from(key).into();
             let prefix = Prefix::new(addr, random(33) as u8).unwrap();
             Op::Insert(random(PEERS), prefix)

@@ -140,7 +140,7 @@ pub(super) struct Trie<K: Key, P: Send + Sync + 'static> {
 }
 
 impl<K: Key, P: Send + Sync + 'static> Trie<K, P> {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             root: RcuCell::empty(),
         }
