@@ -127,7 +127,7 @@ impl UpdateGuard<'_> {
             Some(identity) => Some(RcuArc::new(identity, GFP_KERNEL)?),
             None => None,
         };
-        let first = device.identity.swap(identity.clone()).is_none();
+        let first = device.identity.swap(identity.clone()).is_none() && identity.is_some();
         let identity = identity.as_deref();
         device
             .cookie_checker

@@ -11,6 +11,7 @@ use crate::{
     device::{
         keypairs::{IndexEntry, Keypair},
         peer::{LastHandshake, Peer},
+        receive::Counted,
         Device,
     },
     impl_has_work,
@@ -344,8 +345,10 @@ impl Peer {
     }
 
     fn count_handshake(&self, len: usize) {
+        let mut counted = Counted::default();
+        counted.add(len);
         let _bh = bh::disable();
-        self.count_received(len);
+        self.count_received(counted);
     }
 
     /// Notes the time of a completed handshake.

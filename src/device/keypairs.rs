@@ -14,6 +14,7 @@ use crate::{
     device::peer::Peer,
     kapi::{
         debug::{self, PeerEvent},
+        net::skbuff::{Skb, SkbList},
         sync::{
             rcu::{self, RcuArc, RcuCell},
             spinlock_bh::SpinLockBh,
@@ -132,13 +133,18 @@ impl Keypair {
         self.session.check_receive(self.received.load(Relaxed), now).is_ok()
     }
 
-    /// The replay check of an authentic packet: false if its counter was seen before or is too
-    /// old.
-    pub(crate) fn accept_counter(&self, counter: u64) -> bool {
+    /// The replay check of authentic packets: takes those out, and hands them to `refused`, whose
+    /// counter was seen before or is too old.
+    pub(crate) fn accept_counters(&self, packets: &mut SkbList, mut refused: impl FnMut(&Skb)) {
         let mut replay = self.replay.lock();
-        let accepted = replay.check_and_update(counter);
+        packets.retain_mut(|packet| {
+            let accepted = replay.check_and_update(packet.cb().nonce);
+            if !accepted {
+                refused(packet);
+            }
+            accepted
+        });
         self.received.store(replay.next(), Relaxed);
-        accepted
     }
 }
 

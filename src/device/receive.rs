@@ -107,64 +107,61 @@ pub(crate) fn drain(peer: &RcuArc<Peer>) {
     }
 }
 
-/// What happens, in this order, to packets that have authenticated: replay check, confirmation
-/// of the key, roaming, the checks of what they carry, timers, delivery. The caller has the
-/// receive FIFO to itself.
+/// What happens to packets that have authenticated: replay check, confirmation of the key,
+/// roaming, the checks of what they carry, timers, delivery. The caller has the receive FIFO to
+/// itself.
 fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbList) {
-    let mut ready = SkbList::new();
-    let mut event = None;
-    let bh = bh::disable();
-    while let Some(mut skb) = packets.pop_front() {
-        let Some(endpoint) = authentic(peer, keypair, &mut skb) else { continue };
-        if skb.len() == 0 {
-            event = event.or(Some(Event::KeepaliveReceived));
-            peer.count_received(DATA_MIN_LEN);
-            debug::peer(
-                peer.netdev(),
-                PeerEvent::RecvKeepalive,
-                peer.id(),
-                Some(&endpoint),
-            );
-            continue;
-        }
-        event = Some(Event::DataReceived);
-        if acceptable(peer, &endpoint, &mut skb) {
-            ready.push_back(skb);
-        }
+    let _bh = bh::disable();
+    keypair.accept_counters(&mut packets, |packet| {
+        debug::skb(peer.netdev(), SkbEvent::InvalidNonce, packet, Some(peer.id()));
+    });
+    if packets.is_empty() {
+        return;
     }
-    if let Some(event) = event {
-        Peer::on(peer, event);
-        renew_if_old(peer);
-    }
-    peer.rx_context().deliver(ready);
-    drop(bh);
-}
-
-/// Checks the counter of an authentic packet and follows its sender. Gives where it came from.
-fn authentic(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, skb: &mut Skb) -> Option<Endpoint> {
-    if !keypair.accept_counter(skb.cb().nonce) {
-        debug::skb(peer.netdev(), SkbEvent::InvalidNonce, skb, Some(peer.id()));
-        return None;
-    }
-    let endpoint = Endpoint::from_skb(skb)?;
-    skb.reset_decapsulated();
-    peer.roam(&endpoint);
-    if peer.keypairs.confirm(peer, keypair) {
+    let confirmed = peer.keypairs.confirm(peer, keypair);
+    if confirmed {
         peer.note_completed();
         Peer::on(peer, Event::SessionConfirmed);
+    }
+    let mut event = Event::KeepaliveReceived;
+    let mut sender = None;
+    let mut counted = Counted::default();
+    packets.retain_mut(|packet| {
+        let Some(endpoint) = Endpoint::from_skb(packet) else { return false };
+        if sender != Some(endpoint) {
+            peer.roam(&endpoint);
+            sender = Some(endpoint);
+        }
+        packet.reset_decapsulated();
+        // As the counters see it, a packet is as long as its message was.
+        let message_len = packet.len().saturating_add(DATA_MIN_LEN);
+        if packet.len() == 0 {
+            counted.add(message_len);
+            debug::peer(peer.netdev(), PeerEvent::RecvKeepalive, peer.id(), sender.as_ref());
+            return false;
+        }
+        event = Event::DataReceived;
+        let accepted = acceptable(peer, &endpoint, packet);
+        if accepted {
+            counted.add(message_len);
+        }
+        accepted
+    });
+    if confirmed {
+        // Only now, so that what waited for the session goes to where the packets came from.
         send::send_staged(peer);
     }
-    Some(endpoint)
+    Peer::on(peer, event);
+    renew_if_old(peer);
+    peer.count_received(counted);
+    peer.rx_context().deliver(packets);
 }
 
-/// Checks what a packet carries: a whole IP packet whose source is the peer's. Counts it, one
-/// way or the other.
-fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, skb: &mut Skb) -> bool {
+/// Checks what a packet carries: a whole IP packet whose source is the peer's.
+fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, packet: &mut Skb) -> bool {
     let netdev = peer.netdev();
-    // As the counters see it, a packet is as long as its message was.
-    let message_len = skb.len().saturating_add(DATA_MIN_LEN);
-    let ds = skb.cb().ds;
-    if let Err(error) = skb.finish_receive(netdev, ds) {
+    let ds = packet.cb().ds;
+    if let Err(error) = packet.finish_receive(netdev, ds) {
         let event = match error {
             RxError::Size => {
                 netdev.inc_rx_length_errors();
@@ -180,17 +177,30 @@ fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, skb: &mut Skb) -> bool {
         return false;
     }
     let guard = rcu::read_lock();
-    let owner = skb
+    let owner = packet
         .src_addr()
         .and_then(|addr| peer.device().allowed_ips().lookup(&guard, addr));
     if !owner.is_some_and(|owner| owner.ptr_eq(peer)) {
         netdev.inc_rx_errors();
         netdev.inc_rx_frame_errors();
-        debug::skb(netdev, SkbEvent::UnallowedSrc, skb, Some(peer.id()));
+        debug::skb(netdev, SkbEvent::UnallowedSrc, packet, Some(peer.id()));
         return false;
     }
-    peer.count_received(message_len);
     true
+}
+
+/// Messages that count as received.
+#[derive(Default)]
+pub(crate) struct Counted {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Counted {
+    pub(crate) fn add(&mut self, len: usize) {
+        self.messages = self.messages.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(len);
+    }
 }
 
 /// Starts a new handshake when the session is about to end and nothing was sent that would have
@@ -208,10 +218,12 @@ fn renew_if_old(peer: &RcuArc<Peer>) {
 }
 
 impl Peer {
-    /// Counts a message for the peer and the device. BH is disabled.
-    pub(crate) fn count_received(&self, len: usize) {
-        self.device().netdev().sw_rx_add(len);
-        self.rx_bytes.fetch_add(len as u64, Relaxed);
+    /// Counts messages for the peer and the device. BH is disabled.
+    pub(crate) fn count_received(&self, counted: Counted) {
+        if counted.messages != 0 {
+            self.netdev().sw_rx_add(counted.messages, counted.bytes);
+            self.rx_bytes.fetch_add(counted.bytes as u64, Relaxed);
+        }
     }
 
     /// Whether a packet may be decrypted right where it arrives. A trickle may: it saves the way

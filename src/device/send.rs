@@ -158,18 +158,14 @@ pub(crate) fn drain(peer: &RcuArc<Peer>) {
 }
 
 /// Sends encrypted packets to the peer.
-fn transmit(peer: &RcuArc<Peer>, mut packets: SkbList) {
+fn transmit(peer: &RcuArc<Peer>, packets: SkbList) {
     if packets.is_empty() {
         return;
     }
-    let mut sent_data = false;
+    let keepalives = packets.iter().filter(|packet| packet.len() == DATA_MIN_LEN).count();
     Peer::on(peer, Event::Sending);
-    while let Some(packet) = packets.pop_front() {
-        let keepalive = packet.len() == DATA_MIN_LEN;
-        let ds = packet.cb().ds;
-        sent_data |= peer.send_skb(packet, ds).is_ok() && !keepalive;
-    }
-    if sent_data {
+    let sent = peer.send(packets, |packet| packet.cb().ds);
+    if sent > keepalives.saturating_mul(DATA_MIN_LEN) {
         Peer::on(peer, Event::DataSent);
     }
     let now = time::boottime_coarse_ns();

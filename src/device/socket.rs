@@ -13,10 +13,13 @@ use crate::{
             dst_cache::DstCache,
             endpoint::{Endpoint, Family},
             route,
-            skbuff::SkBuff,
+            skbuff::{SkBuff, SkbList},
             udp_tunnel::{self, EncapReceive, UdpSocket},
         },
-        sync::rcu::{self, RcuArc, RcuRef},
+        sync::{
+            bh,
+            rcu::{self, RcuArc, RcuRef},
+        },
     },
 };
 
@@ -127,21 +130,26 @@ impl Device {
 }
 
 impl Peer {
-    /// Sends a finished message to the peer. Process or softirq context; no lock is held while it
-    /// is on its way, because the packet may come back to another tunnel of ours.
-    ///
-    /// # Errors
-    ///
-    /// `EAFNOSUPPORT` without an endpoint, `ENONET` without sockets, and what routing says.
-    pub(crate) fn send_skb(&self, skb: SkBuff, ds: u8) -> Result {
+    /// Sends finished messages to the peer, and gives the bytes that went out. `ds` is the traffic
+    /// class of each. Process or softirq context; no lock is held while a message is on its way,
+    /// because it may come back to another tunnel of ours.
+    pub(crate) fn send(&self, mut messages: SkbList, ds: impl Fn(&SkBuff) -> u8) -> usize {
         let device = self.device();
-        let len = skb.len();
         let (mut endpoint, version) = {
             let remote = self.remote.lock();
             (remote.endpoint, remote.version)
         };
         let before = endpoint;
-        let sent = device.transmit(skb, &mut endpoint, ds, Some(&self.route));
+        let mut sent = 0_usize;
+        // One visit of the softirq handler for the run, not one for each message: whoever
+        // receives the messages on this machine gets them together then.
+        let _bh = bh::disable();
+        while let Some(skb) = messages.pop_front() {
+            let (len, ds) = (skb.len(), ds(&skb));
+            if device.transmit(skb, &mut endpoint, ds, Some(&self.route)).is_ok() {
+                sent = sent.wrapping_add(len);
+            }
+        }
         let mut remote = self.remote.lock();
         if remote.version != version {
             // The endpoint moved meanwhile: the route just cached may be to the old one.
@@ -151,15 +159,14 @@ impl Peer {
             remote.endpoint = endpoint;
         }
         drop(remote);
-        if sent.is_ok() {
-            self.tx_bytes.fetch_add(len as u64, Relaxed);
-        }
+        self.tx_bytes.fetch_add(sent as u64, Relaxed);
         sent
     }
 
     /// Sends a small message, copied into a packet of its own.
     pub(crate) fn send_message(&self, message: &[u8], ds: u8) -> Result {
-        self.send_skb(SkBuff::with_payload(message)?, ds)
+        self.send(SkbList::from(SkBuff::with_payload(message)?), |_| ds);
+        Ok(())
     }
 
     /// Whether it is known where the peer is.

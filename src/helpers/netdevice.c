@@ -89,10 +89,18 @@ bool rust_helper_wg_netdev_registered(const struct net_device *dev)
 	return READ_ONCE(dev->reg_state) == NETREG_REGISTERED;
 }
 
-void rust_helper_wg_netdev_sw_rx_add(struct net_device *dev, unsigned int len)
+void rust_helper_wg_netdev_sw_rx_add(struct net_device *dev, unsigned long packets,
+				     unsigned long bytes)
 {
-	if (likely(READ_ONCE(dev->reg_state) == NETREG_REGISTERED))
-		dev_sw_netstats_rx_add(dev, len);
+	struct pcpu_sw_netstats *stats;
+
+	if (unlikely(READ_ONCE(dev->reg_state) != NETREG_REGISTERED))
+		return;
+	stats = this_cpu_ptr(dev->tstats);
+	u64_stats_update_begin(&stats->syncp);
+	u64_stats_add(&stats->rx_packets, packets);
+	u64_stats_add(&stats->rx_bytes, bytes);
+	u64_stats_update_end(&stats->syncp);
 }
 
 void rust_helper_wg_netdev_add_tx_dropped(struct net_device *dev, unsigned long count)

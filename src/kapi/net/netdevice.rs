@@ -109,12 +109,12 @@ impl NetDevice {
         unsafe { bindings::wg_netdev_no_redirects_no_addrgen(self.as_raw()) };
     }
 
-    /// Counts a received packet of `len` bytes, unless the device is on its way out. BH disabled
-    /// (and by that under RCU, which keeps the counters that are checked for).
+    /// Counts received packets and the bytes in all of them, unless the device is on its way out.
+    /// BH disabled (and by that under RCU, which keeps the counters that are checked for).
     #[inline]
-    pub fn sw_rx_add(&self, len: usize) {
+    pub fn sw_rx_add(&self, packets: usize, bytes: usize) {
         // SAFETY: By the type invariant; the helper sees to it that the counters exist.
-        unsafe { bindings::wg_netdev_sw_rx_add(self.as_raw(), len as u32) };
+        unsafe { bindings::wg_netdev_sw_rx_add(self.as_raw(), packets, bytes) };
     }
 
     /// Counts packets that were not sent for lack of room or of a session.
