@@ -2,10 +2,7 @@
 
 //! The configuration of a device, as netlink changes it: port, mark, keys, peers, allowed IPs.
 
-use core::{
-    net::IpAddr,
-    sync::atomic::Ordering::Relaxed,
-};
+use core::{net::IpAddr, sync::atomic::Ordering::Relaxed};
 
 use kernel::{
     alloc::flags::GFP_KERNEL,
@@ -16,7 +13,11 @@ use kernel::{
 
 use crate::{
     device::{peer::Peer, send, Device},
-    kapi::{crypto::KernelCrypto, net::endpoint::Endpoint, sync::rcu::{self, RcuArc}},
+    kapi::{
+        crypto::KernelCrypto,
+        net::endpoint::Endpoint,
+        sync::rcu::{self, RcuArc},
+    },
     proto::{
         consts::MAX_PEERS,
         crypto::{Crypto as _, PublicKey, SecretKey, SymmetricKey},
@@ -58,7 +59,10 @@ pub(crate) struct UpdateGuard<'a> {
 impl Device {
     /// Takes the update lock. Process context, under RTNL when the call comes from userspace.
     pub(crate) fn lock_update(this: &RcuArc<Self>) -> UpdateGuard<'_> {
-        UpdateGuard { device: this, config: this.update.lock() }
+        UpdateGuard {
+            device: this,
+            config: this.update.lock(),
+        }
     }
 }
 
@@ -120,7 +124,10 @@ impl UpdateGuard<'_> {
             return Ok(());
         }
         let identity = Identity::new::<KernelCrypto>(SecretKey::from_bytes(*private));
-        if let Some(own) = identity.as_ref().and_then(|identity| self.find_peer(identity.public())) {
+        if let Some(own) = identity
+            .as_ref()
+            .and_then(|identity| self.find_peer(identity.public()))
+        {
             self.remove_peer(&own);
         }
         let identity = match identity {
@@ -153,7 +160,11 @@ impl UpdateGuard<'_> {
         psk: &SymmetricKey,
     ) -> Result<Option<RcuArc<Peer>>> {
         let device = self.device;
-        if device.identity.get().is_some_and(|identity| identity.public() == public_key) {
+        if device
+            .identity
+            .get()
+            .is_some_and(|identity| identity.public() == public_key)
+        {
             return Ok(None);
         }
         if self.config.num_peers >= MAX_PEERS {
@@ -161,7 +172,10 @@ impl UpdateGuard<'_> {
         }
         let peer = Peer::new(device, *public_key, psk.duplicate())?;
         let node = RBTreeNode::new(peer.id(), peer.clone(), GFP_KERNEL)?;
-        if !device.peers_by_key.insert(*public_key, peer.clone(), GFP_KERNEL)? {
+        if !device
+            .peers_by_key
+            .insert(*public_key, peer.clone(), GFP_KERNEL)?
+        {
             return Err(EEXIST);
         }
         self.config.peers.insert(node);
@@ -199,7 +213,10 @@ impl UpdateGuard<'_> {
 
     /// The first peer whose id is greater than `id`; ids ascend in the order of addition.
     pub(crate) fn peer_after(&self, id: u64) -> Option<RcuArc<Peer>> {
-        let cursor = self.config.peers.cursor_lower_bound(&id.saturating_add(1))?;
+        let cursor = self
+            .config
+            .peers
+            .cursor_lower_bound(&id.saturating_add(1))?;
         let (_, peer) = cursor.current();
         Some(peer.clone())
     }

@@ -24,7 +24,11 @@ use crate::{
             skbuff::{SkBuff, SkbList},
         },
         random,
-        sync::{bh, rcu::{self, RcuArc}, spinlock_bh::SpinLockBh},
+        sync::{
+            bh,
+            rcu::{self, RcuArc},
+            spinlock_bh::SpinLockBh,
+        },
         time,
         workqueue::{Work, WorkItem},
     },
@@ -169,7 +173,10 @@ impl Device {
         self.handshakes.last_cpu.store(cpu.into(), Relaxed);
         let worker = self.handshakes.workers.lock().get(cpu as usize).cloned();
         if let Some(worker) = worker {
-            self.shared().queues.handshake_rx.queue_on::<HandshakeWorker, 0>(cpu, &worker);
+            self.shared()
+                .queues
+                .handshake_rx
+                .queue_on::<HandshakeWorker, 0>(cpu, &worker);
         }
     }
 
@@ -206,8 +213,12 @@ impl Device {
     /// when that is what is missing.
     fn admit<M: HandshakeMessage>(&self, skb: &SkBuff, message: &M) -> bool {
         let now = time::boottime_coarse_ns();
-        let Some(endpoint) = Endpoint::from_skb(skb) else { return false };
-        let Some(source) = source_of(&endpoint) else { return false };
+        let Some(endpoint) = Endpoint::from_skb(skb) else {
+            return false;
+        };
+        let Some(source) = source_of(&endpoint) else {
+            return false;
+        };
         let under_load = self.is_under_load(now);
         let mut reply = None;
         let state = {
@@ -219,7 +230,9 @@ impl Device {
             if under_load && state == MacState::ValidMac1 {
                 let mut nonce = [0; XNONCE_LEN];
                 random::fill(&mut nonce);
-                reply = checker.create_reply::<KernelCrypto, M>(message, &source, nonce, now).ok();
+                reply = checker
+                    .create_reply::<KernelCrypto, M>(message, &source, nonce, now)
+                    .ok();
             }
             state
         };
@@ -252,10 +265,17 @@ impl Device {
         debug::skb(self.netdev(), SkbEvent::RecvCookie, skb, None);
         let guard = rcu::read_lock();
         let peer = self.sessions().lookup(&guard, message.receiver_index());
-        let Some(peer) = peer.map(|entry| entry.peer().clone()) else { return };
+        let Some(peer) = peer.map(|entry| entry.peer().clone()) else {
+            return;
+        };
         drop(guard);
         let now = time::boottime_coarse_ns();
-        if peer.cookies.lock().consume_reply::<KernelCrypto>(message, now).is_err() {
+        if peer
+            .cookies
+            .lock()
+            .consume_reply::<KernelCrypto>(message, now)
+            .is_err()
+        {
             debug::peer(self.netdev(), PeerEvent::InvalidCookie, peer.id(), None);
         }
     }
@@ -266,7 +286,12 @@ impl Device {
             return;
         };
         let endpoint = peer.roam_to_sender(skb);
-        debug::peer(self.netdev(), PeerEvent::RecvInitiation, peer.id(), endpoint.as_ref());
+        debug::peer(
+            self.netdev(),
+            PeerEvent::RecvInitiation,
+            peer.id(),
+            endpoint.as_ref(),
+        );
         Peer::send_response(&peer);
         peer.count_handshake(skb.len());
         Peer::on(&peer, Event::InitiationReceived);
@@ -276,14 +301,18 @@ impl Device {
     fn consume_initiation(&self, message: &Initiation) -> Result<RcuArc<Peer>, Reason> {
         let identity = self.identity.get().ok_or(Reason::NoIdentity)?;
         let opened = noise::open_initiation::<KernelCrypto>(&identity, message)?;
-        let peer = self.find_peer(opened.remote_static()).ok_or(Reason::UnknownPeer)?;
+        let peer = self
+            .find_peer(opened.remote_static())
+            .ok_or(Reason::UnknownPeer)?;
         let mut handshake = peer.handshake.lock();
         let consumed = opened.finish::<KernelCrypto>(&handshake.keys)?;
         // The private key may have been replaced since; then the slot is not for this message.
         if peer.is_dead() || !self.is_identity(&identity) {
             return Err(Reason::Superseded);
         }
-        handshake.slot.accept_initiation(consumed, time::boottime_coarse_ns())?;
+        handshake
+            .slot
+            .accept_initiation(consumed, time::boottime_coarse_ns())?;
         drop(handshake);
         Ok(peer)
     }
@@ -294,7 +323,12 @@ impl Device {
             return;
         };
         let endpoint = peer.roam_to_sender(skb);
-        debug::peer(self.netdev(), PeerEvent::RecvResponse, peer.id(), endpoint.as_ref());
+        debug::peer(
+            self.netdev(),
+            PeerEvent::RecvResponse,
+            peer.id(),
+            endpoint.as_ref(),
+        );
         peer.note_completed();
         Peer::on(&peer, Event::ResponseReceived);
         // Confirms the session at once, with data if there is any.
@@ -332,8 +366,12 @@ impl Device {
 /// What cookies are bound to.
 fn source_of(endpoint: &Endpoint) -> Option<Source> {
     match endpoint.ip()? {
-        core::net::IpAddr::V4(address) => Some(Source::v4(address.octets(), endpoint.port().to_be_bytes())),
-        core::net::IpAddr::V6(address) => Some(Source::v6(address.octets(), endpoint.port().to_be_bytes())),
+        core::net::IpAddr::V4(address) => {
+            Some(Source::v4(address.octets(), endpoint.port().to_be_bytes()))
+        }
+        core::net::IpAddr::V6(address) => {
+            Some(Source::v6(address.octets(), endpoint.port().to_be_bytes()))
+        }
     }
 }
 
@@ -360,7 +398,10 @@ impl Peer {
     /// Asks for a new handshake: there is no session, or it is nearly used up. Any context but
     /// hard interrupts.
     pub(crate) fn request_handshake(this: &RcuArc<Self>) {
-        if this.timer_state.request_initiation(time::boottime_coarse_ns()) {
+        if this
+            .timer_state
+            .request_initiation(time::boottime_coarse_ns())
+        {
             Self::queue_initiation(this);
         }
     }
@@ -368,17 +409,31 @@ impl Peer {
     /// Queues the making of an initiation, unless one was sent a moment ago.
     pub(crate) fn queue_initiation(this: &RcuArc<Self>) {
         if this.timer_state.may_initiate(time::boottime_coarse_ns()) && !this.is_dead() {
-            this.device().shared().queues.handshake_tx.queue::<Peer, 0>(this);
+            this.device()
+                .shared()
+                .queues
+                .handshake_tx
+                .queue::<Peer, 0>(this);
         }
     }
 
     /// Makes and sends an initiation, at most one in five seconds. Process context.
     pub(crate) fn send_initiation(this: &RcuArc<Self>) {
-        if !this.timer_state.claim_initiation(time::boottime_coarse_ns()) {
+        if !this
+            .timer_state
+            .claim_initiation(time::boottime_coarse_ns())
+        {
             return;
         }
-        debug::peer(this.netdev(), PeerEvent::SendInitiation, this.id(), Some(&this.endpoint()));
-        let Ok(mut message) = Self::create_initiation(this) else { return };
+        debug::peer(
+            this.netdev(),
+            PeerEvent::SendInitiation,
+            this.id(),
+            Some(&this.endpoint()),
+        );
+        let Ok(mut message) = Self::create_initiation(this) else {
+            return;
+        };
         Self::on(this, Event::InitiationSent);
         this.seal_and_send(&mut message);
         burn_stack();
@@ -417,9 +472,17 @@ impl Peer {
 
     /// Answers the initiation that was just accepted. Process context.
     fn send_response(this: &RcuArc<Self>) {
-        this.timer_state.note_handshake_sent(time::boottime_coarse_ns());
-        debug::peer(this.netdev(), PeerEvent::SendResponse, this.id(), Some(&this.endpoint()));
-        let Ok(mut message) = Self::create_response(this) else { return };
+        this.timer_state
+            .note_handshake_sent(time::boottime_coarse_ns());
+        debug::peer(
+            this.netdev(),
+            PeerEvent::SendResponse,
+            this.id(),
+            Some(&this.endpoint()),
+        );
+        let Ok(mut message) = Self::create_response(this) else {
+            return;
+        };
         Self::on(this, Event::ResponseSent);
         this.seal_and_send(&mut message);
     }
@@ -427,7 +490,9 @@ impl Peer {
     fn create_response(this: &RcuArc<Self>) -> Result<Response, Reason> {
         let mut handshake = this.handshake.lock();
         let responder = handshake.slot.responder()?;
-        let index = this.device().new_index(IndexEntry::Handshake(this.clone()))?;
+        let index = this
+            .device()
+            .new_index(IndexEntry::Handshake(this.clone()))?;
         let created = noise::create_response::<KernelCrypto>(
             &responder,
             random_secret(),
@@ -455,7 +520,10 @@ impl Peer {
         let (index, role) = (session.local_index, session.role);
         let keypair = Keypair::new(session, time::boottime_coarse_ns())
             .map_err(|_| Self::drop_index(this, index, Reason::NoMemory))?;
-        let entry = IndexEntry::Session { peer: this.clone(), keypair: keypair.clone() };
+        let entry = IndexEntry::Session {
+            peer: this.clone(),
+            keypair: keypair.clone(),
+        };
         let replaced = this.device().sessions().replace(
             index,
             |entry| entry.is_handshake_of(this),
@@ -467,7 +535,12 @@ impl Peer {
             Ok(false) => return Err(Reason::Superseded),
             Err(_) => return Err(Self::drop_index(this, index, Reason::NoMemory)),
         }
-        debug::keypair(this.netdev(), PeerEvent::KeypairCreated, keypair.id(), this.id());
+        debug::keypair(
+            this.netdev(),
+            PeerEvent::KeypairCreated,
+            keypair.id(),
+            this.id(),
+        );
         this.keypairs.install(this, keypair, role)
     }
 
@@ -479,13 +552,17 @@ impl Peer {
     /// Takes an index that the handshake slot no longer uses out of the table.
     fn release_index(this: &RcuArc<Self>, released: ReleasedIndex) {
         if let Some(index) = released.0 {
-            this.device().sessions().remove(index, |entry| entry.is_handshake_of(this));
+            this.device()
+                .sessions()
+                .remove(index, |entry| entry.is_handshake_of(this));
         }
     }
 
     fn seal_and_send<M: HandshakeMessage>(&self, message: &mut M) {
         let now = time::boottime_coarse_ns();
-        self.cookies.lock().add_macs::<KernelCrypto, M>(message, now);
+        self.cookies
+            .lock()
+            .add_macs::<KernelCrypto, M>(message, now);
         let _ = self.send_message(message.as_bytes(), HANDSHAKE_TOS);
     }
 

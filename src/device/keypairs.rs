@@ -130,7 +130,9 @@ impl Keypair {
 
     /// Whether packets may still be decrypted with the session.
     pub(crate) fn may_receive(&self, now: u64) -> bool {
-        self.session.check_receive(self.received.load(Relaxed), now).is_ok()
+        self.session
+            .check_receive(self.received.load(Relaxed), now)
+            .is_ok()
     }
 
     /// The replay check of authentic packets: takes those out, and hands them to `refused`, whose
@@ -173,7 +175,9 @@ impl Keypairs {
     /// Asks something about the keypair to send with; false without one.
     pub(crate) fn with_current(&self, question: impl FnOnce(&Keypair) -> bool) -> bool {
         let guard = rcu::read_lock();
-        self.current.load(&guard).is_some_and(|keypair| question(&keypair))
+        self.current
+            .load(&guard)
+            .is_some_and(|keypair| question(&keypair))
     }
 
     /// Puts a new session in its place, unless the peer died meanwhile: whoever marks it dead
@@ -247,5 +251,10 @@ fn remove(peer: &Peer, keypair: &RcuArc<Keypair>) {
     peer.device()
         .sessions()
         .remove(keypair.local_index(), |entry| entry.is_session_of(keypair));
-    debug::keypair(peer.netdev(), PeerEvent::KeypairDestroyed, keypair.id(), peer.id());
+    debug::keypair(
+        peer.netdev(),
+        PeerEvent::KeypairDestroyed,
+        keypair.id(),
+        peer.id(),
+    );
 }

@@ -46,7 +46,11 @@ impl Registration {
     ///
     /// `EEXIST` if somebody else provides WireGuard.
     pub(crate) fn new(coexist: bool) -> Result<Self> {
-        let kind = if coexist { c"wireguard_rs" } else { c"wireguard" };
+        let kind = if coexist {
+            c"wireguard_rs"
+        } else {
+            c"wireguard"
+        };
         let shared = SharedRegistration::new()?;
         let link = LinkRegistration::register(kind)?;
         Ok(Self {
@@ -107,7 +111,8 @@ impl LinkDriver for WireGuardLink {
     type Device = Device;
 
     const MTU: u32 = 1500 - OVERHEAD;
-    const MAX_MTU: u32 = i32::MAX as u32 / PADDING_MULTIPLE as u32 * PADDING_MULTIPLE as u32 - OVERHEAD;
+    const MAX_MTU: u32 =
+        i32::MAX as u32 / PADDING_MULTIPLE as u32 * PADDING_MULTIPLE as u32 - OVERHEAD;
     const HEADROOM: u16 = MESSAGE_HEADROOM as u16;
     const TAILROOM: u16 = (PADDING_MULTIPLE + TAG_LEN) as u16;
 
@@ -213,7 +218,11 @@ impl Device {
             rcu::barrier();
             rounds = rounds.saturating_add(1);
             if rounds == 1000 {
-                pr_err!("{}: still {} references\n", this.netdev.name(), RcuArc::ref_count(this));
+                pr_err!(
+                    "{}: still {} references\n",
+                    this.netdev.name(),
+                    RcuArc::ref_count(this)
+                );
             }
             if rounds > 10 {
                 time::sleep_ms(1);

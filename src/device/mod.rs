@@ -245,7 +245,9 @@ impl Device {
 
     /// Whether `identity` is still ours.
     fn is_identity(&self, identity: &RcuArc<Identity>) -> bool {
-        self.identity.get().is_some_and(|now| RcuArc::ptr_eq(&now, identity))
+        self.identity
+            .get()
+            .is_some_and(|now| RcuArc::ptr_eq(&now, identity))
     }
 
     /// A fresh index for a handshake or session.
@@ -258,6 +260,8 @@ impl Device {
     /// Whether the caller may change what touches the namespace of the sockets: the port and the
     /// mark. Nobody may once that is gone.
     pub(crate) fn may_manage_creating_net(&self) -> bool {
-        self.creating_net.get().is_some_and(|net| net.caller_is_admin())
+        self.creating_net
+            .get()
+            .is_some_and(|net| net.caller_is_admin())
     }
 }

@@ -7,12 +7,7 @@ use core::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 
-use kernel::{
-    alloc::flags::GFP_KERNEL,
-    new_mutex,
-    prelude::*,
-    sync::Mutex,
-};
+use kernel::{alloc::flags::GFP_KERNEL, new_mutex, prelude::*, sync::Mutex};
 
 use crate::{
     device::{
@@ -48,7 +43,12 @@ pub(crate) struct Remote {
 impl Drop for Remote {
     fn drop(&mut self) {
         let endpoint = Some(&self.endpoint);
-        debug::peer(self.device.netdev(), PeerEvent::Destroyed, self.id, endpoint);
+        debug::peer(
+            self.device.netdev(),
+            PeerEvent::Destroyed,
+            self.id,
+            endpoint,
+        );
     }
 }
 
@@ -152,7 +152,7 @@ impl Peer {
                 public_key,
                 dead: AtomicBool::new(false),
                 handshake <- new_mutex!(handshake),
-                cookies <- new_spinlock_bh!(CookieJar::new::<KernelCrypto>(&public_key)),
+                cookies <- new_spinlock_bh!(CookieJar::new::<KernelCrypto>(public_key)),
                 keypairs <- Keypairs::new(),
                 remote <- new_spinlock_bh!(Remote {
                     endpoint: Endpoint::none(),

@@ -152,7 +152,12 @@ pub(crate) struct Fifo {
 
 impl Fifo {
     pub(crate) const fn new() -> Self {
-        Self { head: None, tail: None, packets: 0, busy: false }
+        Self {
+            head: None,
+            tail: None,
+            packets: 0,
+            busy: false,
+        }
     }
 
     /// Takes the FIFO for inline work, if nothing is queued and nobody is consuming. Ends with
@@ -209,7 +214,9 @@ impl Fifo {
 
     /// Adds a packet to the last run, if no worker has it yet and it is of the same keypair.
     fn extend_last(&mut self, keypair: &RcuArc<Keypair>, skb: SkBuff) -> Result<(), SkBuff> {
-        let Some(last) = self.tail.as_ref() else { return Err(skb) };
+        let Some(last) = self.tail.as_ref() else {
+            return Err(skb);
+        };
         if !RcuArc::ptr_eq(&last.keypair, keypair) {
             return Err(skb);
         }
@@ -237,7 +244,9 @@ impl Drop for Fifo {
 
 /// Puts a run for encryption on the queues. Frees the packets when there is no room.
 pub(crate) fn enqueue_encrypt(peer: &RcuArc<Peer>, keypair: RcuArc<Keypair>, packets: SkbList) {
-    let Ok(run) = Run::new(peer.clone(), keypair, Direction::Encrypt, packets) else { return };
+    let Ok(run) = Run::new(peer.clone(), keypair, Direction::Encrypt, packets) else {
+        return;
+    };
     {
         let mut fifo = peer.tx.lock();
         if !fifo.has_room() {
@@ -259,7 +268,12 @@ pub(crate) fn enqueue_decrypt(peer: &RcuArc<Peer>, keypair: RcuArc<Keypair>, skb
             Ok(()) => return,
             Err(skb) => skb,
         };
-        let Ok(run) = Run::new(peer.clone(), keypair, Direction::Decrypt, SkbList::from(skb)) else {
+        let Ok(run) = Run::new(
+            peer.clone(),
+            keypair,
+            Direction::Decrypt,
+            SkbList::from(skb),
+        ) else {
             return;
         };
         fifo.push(run.clone());
@@ -282,7 +296,11 @@ impl Ring {
         for _ in 0..MAX_QUEUED_RUNS {
             slots.push_within_capacity(None).map_err(|_| ENOMEM)?;
         }
-        Ok(Self { slots, head: 0, tail: 0 })
+        Ok(Self {
+            slots,
+            head: 0,
+            tail: 0,
+        })
     }
 
     fn push(&mut self, run: Arc<Run>) -> Result<(), Arc<Run>> {
@@ -301,7 +319,10 @@ impl Ring {
         if self.head == self.tail {
             return None;
         }
-        let run = self.slots.get_mut(self.head & (MAX_QUEUED_RUNS - 1)).and_then(Option::take);
+        let run = self
+            .slots
+            .get_mut(self.head & (MAX_QUEUED_RUNS - 1))
+            .and_then(Option::take);
         self.head = self.head.wrapping_add(1);
         run
     }

@@ -58,7 +58,9 @@ pub(crate) fn receive(device: &Device, mut skb: SkBuff) {
 
 /// Finds the session of transport data and decrypts, here or on a worker.
 fn receive_data(device: &Device, mut skb: SkBuff) {
-    let Ok((header, _)) = DataHeader::read_from_prefix(skb.data()) else { return };
+    let Ok((header, _)) = DataHeader::read_from_prefix(skb.data()) else {
+        return;
+    };
     let ds = skb.outer_dsfield();
     let cb = skb.cb_mut();
     cb.nonce = header.counter();
@@ -66,7 +68,9 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
 
     let guard = rcu::read_lock();
     let entry = device.sessions().lookup(&guard, header.receiver_index());
-    let Some(IndexEntry::Session { peer, keypair }) = entry else { return };
+    let Some(IndexEntry::Session { peer, keypair }) = entry else {
+        return;
+    };
     if peer.is_dead() {
         return;
     }
@@ -113,7 +117,12 @@ pub(crate) fn drain(peer: &RcuArc<Peer>) {
 fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbList) {
     let _bh = bh::disable();
     keypair.accept_counters(&mut packets, |packet| {
-        debug::skb(peer.netdev(), SkbEvent::InvalidNonce, packet, Some(peer.id()));
+        debug::skb(
+            peer.netdev(),
+            SkbEvent::InvalidNonce,
+            packet,
+            Some(peer.id()),
+        );
     });
     if packets.is_empty() {
         return;
@@ -127,7 +136,9 @@ fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbLi
     let mut sender = None;
     let mut counted = Counted::default();
     packets.retain_mut(|packet| {
-        let Some(endpoint) = Endpoint::from_skb(packet) else { return false };
+        let Some(endpoint) = Endpoint::from_skb(packet) else {
+            return false;
+        };
         if sender != Some(endpoint) {
             peer.roam(&endpoint);
             sender = Some(endpoint);
@@ -137,7 +148,12 @@ fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbLi
         let message_len = packet.len().saturating_add(DATA_MIN_LEN);
         if packet.len() == 0 {
             counted.add(message_len);
-            debug::peer(peer.netdev(), PeerEvent::RecvKeepalive, peer.id(), sender.as_ref());
+            debug::peer(
+                peer.netdev(),
+                PeerEvent::RecvKeepalive,
+                peer.id(),
+                sender.as_ref(),
+            );
             return false;
         }
         event = Event::DataReceived;
@@ -210,7 +226,9 @@ fn renew_if_old(peer: &RcuArc<Peer>) {
         return;
     }
     let now = time::boottime_coarse_ns();
-    if peer.keypairs.with_current(|keypair| keypair.rekey_after_receive(now))
+    if peer
+        .keypairs
+        .with_current(|keypair| keypair.rekey_after_receive(now))
         && peer.timer_state.claim_last_minute()
     {
         Peer::request_handshake(peer);

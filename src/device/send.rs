@@ -13,15 +13,14 @@ use crate::{
     },
     kapi::{
         debug::{self, PeerEvent, SkbEvent},
-        net::{icmp, netdevice, skbuff::{SkBuff, SkbList}},
+        net::{
+            icmp, netdevice,
+            skbuff::{SkBuff, SkbList},
+        },
         sync::rcu::{self, RcuArc},
         time,
     },
-    proto::{
-        consts::MAX_STAGED_PACKETS,
-        messages::DATA_MIN_LEN,
-        timers::Event,
-    },
+    proto::{consts::MAX_STAGED_PACKETS, messages::DATA_MIN_LEN, timers::Event},
 };
 
 impl Device {
@@ -38,7 +37,9 @@ impl Device {
             return Err(EPROTONOSUPPORT);
         }
         let guard = rcu::read_lock();
-        let peer = skb.dst_addr().and_then(|addr| self.allowed_ips.lookup(&guard, addr));
+        let peer = skb
+            .dst_addr()
+            .and_then(|addr| self.allowed_ips.lookup(&guard, addr));
         let Some(peer) = peer.and_then(|peer| peer.upgrade()) else {
             debug::skb(&self.netdev, SkbEvent::NoPeer, &skb, None);
             return Err(self.refuse(skb, ENOKEY));
@@ -143,7 +144,13 @@ fn assign_nonces(keypair: &Keypair, packets: &mut SkbList) -> bool {
 pub(crate) fn encrypt(keypair: &Keypair, packets: &mut SkbList) {
     packets.retain_mut(|packet| {
         let nonce = packet.cb().nonce;
-        packet.seal(keypair.sending_key().expose(), keypair.remote_index(), nonce).is_ok()
+        packet
+            .seal(
+                keypair.sending_key().expose(),
+                keypair.remote_index(),
+                nonce,
+            )
+            .is_ok()
     });
 }
 
@@ -162,14 +169,20 @@ fn transmit(peer: &RcuArc<Peer>, packets: SkbList) {
     if packets.is_empty() {
         return;
     }
-    let keepalives = packets.iter().filter(|packet| packet.len() == DATA_MIN_LEN).count();
+    let keepalives = packets
+        .iter()
+        .filter(|packet| packet.len() == DATA_MIN_LEN)
+        .count();
     Peer::on(peer, Event::Sending);
     let sent = peer.send(packets, |packet| packet.cb().ds);
     if sent > keepalives.saturating_mul(DATA_MIN_LEN) {
         Peer::on(peer, Event::DataSent);
     }
     let now = time::boottime_coarse_ns();
-    if peer.keypairs.with_current(|keypair| keypair.rekey_after_send(now)) {
+    if peer
+        .keypairs
+        .with_current(|keypair| keypair.rekey_after_send(now))
+    {
         Peer::request_handshake(peer);
     }
 }
@@ -178,7 +191,9 @@ impl Peer {
     /// Sends what is staged, or an empty packet when nothing is. Any context but hard interrupts.
     pub(crate) fn send_keepalive(this: &RcuArc<Self>) {
         if this.staged.lock().is_empty() {
-            let Ok(mut skb) = SkBuff::keepalive(this.device().netdev()) else { return };
+            let Ok(mut skb) = SkBuff::keepalive(this.device().netdev()) else {
+                return;
+            };
             skb.cb_mut().mtu = this.device().netdev().mtu();
             this.staged.lock().push_back(skb);
             debug::peer(

@@ -125,7 +125,15 @@ impl Device {
         let guard = rcu::read_lock();
         let sockets = self.sockets.load(&guard).ok_or(ENONET)?;
         let socket = sockets.of(family).ok_or(ENONET)?;
-        route::send(socket, self.netdev(), skb, endpoint, ds, self.fwmark(), cache)
+        route::send(
+            socket,
+            self.netdev(),
+            skb,
+            endpoint,
+            ds,
+            self.fwmark(),
+            cache,
+        )
     }
 }
 
@@ -146,7 +154,10 @@ impl Peer {
         let _bh = bh::disable();
         while let Some(skb) = messages.pop_front() {
             let (len, ds) = (skb.len(), ds(&skb));
-            if device.transmit(skb, &mut endpoint, ds, Some(&self.route)).is_ok() {
+            if device
+                .transmit(skb, &mut endpoint, ds, Some(&self.route))
+                .is_ok()
+            {
                 sent = sent.wrapping_add(len);
             }
         }

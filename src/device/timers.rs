@@ -88,7 +88,9 @@ impl TimerCallback<4> for Peer {
 impl Peer {
     /// Reports an event to the timers and does what comes of it. Any context but hard interrupts.
     pub(crate) fn on(this: &RcuArc<Self>, event: Event) {
-        let actions = this.timer_state.on(event, time::boottime_coarse_ns(), random::u32_below);
+        let actions = this
+            .timer_state
+            .on(event, time::boottime_coarse_ns(), random::u32_below);
         if !actions.is_empty() {
             Self::perform(this, actions);
         }
@@ -98,14 +100,21 @@ impl Peer {
         if !this.may_run() {
             return;
         }
-        let actions =
-            this.timer_state.on(Event::Expired(timer), time::boottime_coarse_ns(), random::u32_below);
+        let actions = this.timer_state.on(
+            Event::Expired(timer),
+            time::boottime_coarse_ns(),
+            random::u32_below,
+        );
         let event = match timer {
             Timer::RetransmitHandshake if actions.purge_staged() => {
-                Some(PeerEvent::GiveUpHandshake { attempts: MAX_INITIATIONS })
+                Some(PeerEvent::GiveUpHandshake {
+                    attempts: MAX_INITIATIONS,
+                })
             }
             Timer::RetransmitHandshake if actions.send_initiation() => {
-                Some(PeerEvent::RetryHandshake { attempt: this.timer_state.attempts().saturating_add(1) })
+                Some(PeerEvent::RetryHandshake {
+                    attempt: this.timer_state.attempts().saturating_add(1),
+                })
             }
             Timer::NewHandshake if actions.send_initiation() => Some(PeerEvent::NoResponseRetry),
             Timer::ZeroKeyMaterial if actions.zero_keys() => Some(PeerEvent::ZeroKeys),
@@ -129,7 +138,11 @@ impl Peer {
         }
         if actions.zero_keys() {
             // Takes the handshake mutex, which a timer must not.
-            this.device().shared().queues.handshake_tx.queue::<Peer, 1>(this);
+            this.device()
+                .shared()
+                .queues
+                .handshake_tx
+                .queue::<Peer, 1>(this);
         }
         if actions.send_initiation() {
             Self::queue_initiation(this);

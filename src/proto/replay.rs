@@ -51,7 +51,7 @@ impl ReplayWindow {
         } else if counter.saturating_add(REPLAY_WINDOW).saturating_add(1) < self.next {
             return false;
         }
-        let bit = 1u64 << (counter % u64::BITS as u64);
+        let bit = 1u64 << (counter % u64::from(u64::BITS));
         match self.word_mut(word_of(counter)) {
             Some(word) => {
                 let unseen = *word & bit == 0;

@@ -604,9 +604,7 @@ fn deadlines_and_wake_ups() {
         [(Timer::SendKeepalive, 10_000)]
     );
     assert_eq!(arms(Event::DataReceived, ms(10)), []);
-    assert!(timers
-        .on(Event::Sending, ms(20), |max| max)
-        .is_empty());
+    assert!(timers.on(Event::Sending, ms(20), |max| max).is_empty());
     // Set again, it relies on the wake-up that is still to come, which then waits for the rest.
     assert_eq!(arms(Event::DataReceived, ms(4000)), []);
     let expired = Event::Expired(Timer::SendKeepalive);
@@ -623,9 +621,7 @@ fn deadlines_and_wake_ups() {
         actions.arm().collect::<Vec<_>>(),
         [(Timer::SendKeepalive, 10_000)]
     );
-    assert!(timers
-        .on(Event::Sending, ms(14_000), |max| max)
-        .is_empty());
+    assert!(timers.on(Event::Sending, ms(14_000), |max| max).is_empty());
     // A wake-up that finds nothing due does nothing.
     assert!(timers.on(expired, ms(15_000), |max| max).is_empty());
 
