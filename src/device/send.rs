@@ -169,13 +169,10 @@ fn transmit(peer: &RcuArc<Peer>, packets: SkbList) {
     if packets.is_empty() {
         return;
     }
-    let keepalives = packets
-        .iter()
-        .filter(|packet| packet.len() == DATA_MIN_LEN)
-        .count();
+    let has_data = packets.iter().any(|packet| packet.len() != DATA_MIN_LEN);
     Peer::on(peer, Event::Sending);
     let sent = peer.send(packets, |packet| packet.cb().ds);
-    if sent > keepalives.saturating_mul(DATA_MIN_LEN) {
+    if has_data && sent != 0 {
         Peer::on(peer, Event::DataSent);
     }
     let now = time::boottime_coarse_ns();
