@@ -419,10 +419,8 @@ impl Peer {
 
     /// Makes and sends an initiation, at most one in five seconds. Process context.
     pub(crate) fn send_initiation(this: &RcuArc<Self>) {
-        if !this
-            .timer_state
-            .claim_initiation(time::boottime_coarse_ns())
-        {
+        let now = time::boottime_coarse_ns();
+        if !this.may_run() || !this.timer_state.claim_initiation(now) {
             return;
         }
         debug::peer(

@@ -132,8 +132,10 @@ impl LinkDriver for WireGuardLink {
     fn open(device: &RcuArc<Device>) -> Result {
         device.netdev().disable_redirects_and_addrgen();
         let update = Device::lock_update(device);
-        Device::open_sockets(device, device.port())?;
+        // First, so that what the first packet starts is not refused.
         device.up.store(true, SeqCst);
+        Device::open_sockets(device, device.port())
+            .inspect_err(|_| device.up.store(false, SeqCst))?;
         update.for_each_peer(Peer::resume);
         Ok(())
     }
@@ -141,17 +143,17 @@ impl LinkDriver for WireGuardLink {
     fn stop(device: &RcuArc<Device>) {
         let update = Device::lock_update(device);
         device.up.store(false, SeqCst);
+        update.for_each_peer(Peer::stop_timers);
+        device.handshakes.clear();
+        device.close_sockets();
+        // Nothing new comes in or starts now. What is under way ends here: it must not leave keys
+        // behind that have just been erased, nor count on a link that is gone.
+        device.shared().queues.flush();
         update.for_each_peer(|peer| {
             peer.purge_staged();
-            Peer::stop_timers(peer);
             Peer::clear_handshake(peer);
             peer.keypairs.clear(peer);
         });
-        drop(update);
-        device.handshakes.clear();
-        device.close_sockets();
-        // The counters of the link may not outlive what still counts.
-        device.shared().queues.flush();
     }
 
     fn xmit(device: &Device, skb: SkBuff) -> Result {

@@ -14,7 +14,6 @@ use crate::{
         send, Device,
     },
     kapi::{
-        cpu,
         debug::{self, PeerEvent, SkbEvent},
         net::{
             endpoint::Endpoint,
@@ -244,18 +243,21 @@ impl Peer {
         }
     }
 
-    /// Whether a packet may be decrypted right where it arrives. A trickle may: it saves the way
-    /// over a worker. Of a stream only the first few of each jiffy may, the rest is for all CPUs.
+    /// Whether a packet may be decrypted right where it arrives, which saves the way over a
+    /// worker. A trickle may, and what answers a packet of ours; of a one-way stream only the
+    /// first few of each jiffy, the rest goes in runs, to all CPUs.
     fn allows_inline_receive(&self) -> bool {
-        if cpu::online_count() == 1 {
-            return true;
-        }
         let jiffies = time::jiffies() as u32;
         if self.inline_jiffy.swap(jiffies, Relaxed) != jiffies {
             self.inline_count.store(1, Relaxed);
             return true;
         }
         self.inline_count.fetch_add(1, Relaxed) < queueing::INLINE_RECEIVES
+    }
+
+    /// Notes that something was sent: the next packets may well be the answer.
+    pub(crate) fn expect_answer(&self) {
+        self.inline_count.store(0, Relaxed);
     }
 }
 

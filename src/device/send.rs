@@ -171,6 +171,7 @@ fn transmit(peer: &RcuArc<Peer>, packets: SkbList) {
     }
     let has_data = packets.iter().any(|packet| packet.len() != DATA_MIN_LEN);
     Peer::on(peer, Event::Sending);
+    peer.expect_answer();
     let sent = peer.send(packets, |packet| packet.cb().ds);
     if has_data && sent != 0 {
         Peer::on(peer, Event::DataSent);

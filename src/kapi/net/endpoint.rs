@@ -32,7 +32,7 @@ pub enum Family {
 }
 
 /// Our side of the conversation: the "sticky" source, which replies keep to.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Source {
     /// Nothing is known: routing decides.
     Any,
@@ -198,7 +198,24 @@ impl Endpoint {
 
     /// Whether our side is the same for both.
     pub fn same_source(&self, other: &Self) -> bool {
-        self.source == other.source
+        // As numbers: arrays are compared by a call to the kernel's bytewise `memcmp()`.
+        match (self.source, other.source) {
+            (Source::Any, Source::Any) => true,
+            (
+                Source::V4 {
+                    addr: a,
+                    ifindex: i,
+                },
+                Source::V4 {
+                    addr: b,
+                    ifindex: j,
+                },
+            ) => u32::from_ne_bytes(a) == u32::from_ne_bytes(b) && i == j,
+            (Source::V6 { addr: a }, Source::V6 { addr: b }) => {
+                u128::from_ne_bytes(a) == u128::from_ne_bytes(b)
+            }
+            _ => false,
+        }
     }
 
     /// Whether the other side is the same for both.
@@ -207,9 +224,12 @@ impl Endpoint {
             return false;
         }
         match self.family() {
-            Some(Family::V4) => self.addr4() == other.addr4(),
+            Some(Family::V4) => {
+                u32::from_ne_bytes(self.addr4()) == u32::from_ne_bytes(other.addr4())
+            }
             Some(Family::V6) => {
-                self.addr6() == other.addr6() && self.scope_id() == other.scope_id()
+                u128::from_ne_bytes(self.addr6()) == u128::from_ne_bytes(other.addr6())
+                    && self.scope_id() == other.scope_id()
             }
             None => true,
         }
