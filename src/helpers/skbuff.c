@@ -133,32 +133,7 @@ void rust_helper_wg_skb_set_inner_network_header(struct sk_buff *skb)
 	skb_set_inner_network_header(skb, 0);
 }
 
-__be16 rust_helper_wg_skb_protocol(const struct sk_buff *skb)
-{
-	return skb->protocol;
-}
-
-int rust_helper_wg_skb_iif(const struct sk_buff *skb)
-{
-	return skb->skb_iif;
-}
-
-u16 rust_helper_wg_skb_network_header(const struct sk_buff *skb)
-{
-	return skb->network_header;
-}
-
-u16 rust_helper_wg_skb_transport_header(const struct sk_buff *skb)
-{
-	return skb->transport_header;
-}
-
 bool rust_helper_wg_skb_is_gso(const struct sk_buff *skb)
 {
 	return skb_is_gso(skb);
-}
-
-bool rust_helper_wg_skb_cloned(const struct sk_buff *skb)
-{
-	return skb_cloned(skb);
 }

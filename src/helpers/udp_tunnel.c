@@ -65,11 +65,6 @@ __be16 rust_helper_wg_sock_port(const struct sock *sk)
 	return inet_sk(sk)->inet_sport;
 }
 
-struct net *rust_helper_wg_sock_net(const struct sock *sk)
-{
-	return sock_net(sk);
-}
-
 bool rust_helper_wg_ipv6_enabled(void)
 {
 	return IS_ENABLED(CONFIG_IPV6) && ipv6_mod_enabled();

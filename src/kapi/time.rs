@@ -31,13 +31,6 @@ pub fn jiffies() -> usize {
     unsafe { ptr::read_volatile(&raw const bindings::jiffies) }
 }
 
-/// The number of [`jiffies`] that `ms` milliseconds are, rounded up.
-#[inline]
-pub fn ms_to_jiffies(ms: u32) -> usize {
-    // SAFETY: No requirements.
-    unsafe { bindings::__msecs_to_jiffies(ms) }
-}
-
 /// Lets other tasks run if they are waiting. Process context, no locks held.
 #[inline]
 pub fn cond_resched() {

@@ -150,30 +150,6 @@ pub fn arm<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(object: &RcuArc<T
     }
 }
 
-/// As [`arm`] if the timer is not pending. True if it was not.
-///
-/// If two callers race, the later one may move the expiry.
-pub fn arm_if_idle<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(
-    object: &RcuArc<T>,
-    delay_ms: u32,
-) -> bool {
-    if is_pending::<T, ID>(object) {
-        return false;
-    }
-    arm::<T, ID>(object, delay_ms);
-    true
-}
-
-/// Whether the timer was pending a moment ago. It is not while its callback runs.
-#[inline]
-pub fn is_pending<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(object: &T) -> bool {
-    // SAFETY: The timer is initialised; C writes the field with `WRITE_ONCE()`, and it is read
-    // like that here.
-    let linked =
-        unsafe { ptr::read_volatile(&raw const (*object.timer().timer.get()).entry.pprev) };
-    !linked.is_null()
-}
-
 /// Cancels the timer. True if it was pending. Its callback may still be running. Any context.
 pub fn cancel<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(object: &RcuArc<T>) -> bool {
     let Some(timer) = Timer::<T, ID>::of(object) else {
@@ -181,19 +157,6 @@ pub fn cancel<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(object: &RcuAr
     };
     // SAFETY: The timer is initialised, and `object` keeps it in place.
     let was_pending = unsafe { bindings::timer_delete(timer) } != 0;
-    release::<T, ID>(object, was_pending)
-}
-
-/// Cancels the timer and waits for its callback if that is running. True if it was pending.
-///
-/// Process context; sleeps with `PREEMPT_RT`. Not with a lock held that the callback takes.
-/// Somebody else may arm the timer again at once.
-pub fn cancel_sync<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(object: &RcuArc<T>) -> bool {
-    let Some(timer) = Timer::<T, ID>::of(object) else {
-        return false;
-    };
-    // SAFETY: As in `cancel()`.
-    let was_pending = unsafe { bindings::timer_delete_sync(timer) } != 0;
     release::<T, ID>(object, was_pending)
 }
 

@@ -205,23 +205,6 @@ impl<T: WorkItem<ID> + HasWork<ID>, const ID: u64> Work<T, ID> {
         })
     }
 
-    /// Cancels the item if it is queued and waits for it if it runs. Sleeps. True if it was queued.
-    ///
-    /// Do not call it in the item itself. Somebody else may queue the item again at once.
-    pub fn cancel_sync(object: &RcuArc<T>) -> bool {
-        let Some(work) = Self::of(object) else {
-            return false;
-        };
-        // SAFETY: The item is initialised, and `object` keeps it in place.
-        let cancelled = unsafe { bindings::cancel_work_sync(work) };
-        if cancelled {
-            // SAFETY: A queued item holds a reference to its object, and as it will not run, nobody
-            // else takes that.
-            drop(unsafe { RcuArc::from_raw(object.as_ptr()) });
-        }
-        cancelled
-    }
-
     /// The C item of `object`, with its owner set; `None` if it is not part of the object.
     #[inline]
     fn of(object: &RcuArc<T>) -> Option<*mut bindings::work_struct> {

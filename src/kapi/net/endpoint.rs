@@ -235,22 +235,6 @@ impl Endpoint {
         }
     }
 
-    /// What a cookie is bound to: the bytes of address and port in network byte order, and how
-    /// many there are.
-    pub fn mac_source(&self) -> ([u8; 18], usize) {
-        let mut bytes = [0; 18];
-        let (addr, len): (&[u8], usize) = match self.family() {
-            Some(Family::V4) => (&self.addr4(), 4),
-            Some(Family::V6) => (&self.addr6(), 16),
-            None => return (bytes, 0),
-        };
-        let port: [u8; 2] = self.get(2);
-        for (to, from) in bytes.iter_mut().zip(addr.iter().chain(port.iter())) {
-            *to = *from;
-        }
-        (bytes, len.wrapping_add(2))
-    }
-
     /// The remote IP address, for rate limits and logs.
     pub fn ip(&self) -> Option<IpAddr> {
         Some(match self.family()? {

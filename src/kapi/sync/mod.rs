@@ -4,7 +4,6 @@
 
 pub mod bh;
 pub mod rcu;
-pub mod slot;
 pub mod spinlock_bh;
 
 /// Atomics, by the names that `tables/` uses on the host too.

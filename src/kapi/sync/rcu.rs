@@ -11,7 +11,6 @@
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h)
 
 use core::{
-    ffi::c_void,
     marker::PhantomData,
     mem::{offset_of, ManuallyDrop},
     ops::Deref,
@@ -27,7 +26,7 @@ use kernel::{
     alloc::{AllocError, Flags},
     prelude::*,
     sync::Refcount,
-    types::{ForeignOwnable, Opaque},
+    types::Opaque,
 };
 
 pub use kernel::sync::rcu::{read_lock, Guard};
@@ -212,16 +211,6 @@ impl<T> RcuArc<T> {
         usize::try_from(count).unwrap_or(usize::MAX)
     }
 
-    /// Borrows the object in the form that readers have; it can always be upgraded.
-    #[inline]
-    pub fn as_rcu_ref(&self) -> RcuRef<'_, T> {
-        // INVARIANT: `self` keeps the object alive while it is borrowed.
-        RcuRef {
-            inner: self.inner,
-            _borrows: PhantomData,
-        }
-    }
-
     /// Gives up the reference for a pointer to the object, from which [`Self::from_raw`] makes it
     /// again.
     #[inline]
@@ -290,34 +279,6 @@ impl<T> Drop for RcuArc<T> {
                 bindings::call_rcu((*self.inner.as_ptr()).head.get(), Some(Inner::<T>::free));
             }
         }
-    }
-}
-
-// SAFETY: `into_foreign()` gives a pointer to the object, which has the alignment of `T`, and it is
-// not null.
-unsafe impl<T: Send + Sync + 'static> ForeignOwnable for RcuArc<T> {
-    const FOREIGN_ALIGN: usize = align_of::<T>();
-
-    type Borrowed<'a> = RcuRef<'a, T>;
-    type BorrowedMut<'a> = RcuRef<'a, T>;
-
-    fn into_foreign(self) -> *mut c_void {
-        self.into_raw().cast_mut().cast()
-    }
-
-    unsafe fn from_foreign(ptr: *mut c_void) -> Self {
-        // SAFETY: The caller promises what `from_raw()` asks for.
-        unsafe { Self::from_raw(ptr.cast()) }
-    }
-
-    unsafe fn borrow<'a>(ptr: *mut c_void) -> RcuRef<'a, T> {
-        // SAFETY: The caller promises that the reference outlives `'a`.
-        unsafe { RcuRef::from_raw(ptr.cast()) }
-    }
-
-    unsafe fn borrow_mut<'a>(ptr: *mut c_void) -> RcuRef<'a, T> {
-        // SAFETY: As above.
-        unsafe { RcuRef::from_raw(ptr.cast()) }
     }
 }
 

@@ -3,13 +3,10 @@
 //! Runs of packets.
 
 use core::{
-    ffi::c_void,
     marker::PhantomData,
     mem::{self, ManuallyDrop},
     ptr::{self, NonNull},
 };
-
-use kernel::types::ForeignOwnable;
 
 use super::{SkBuff, Skb};
 use crate::bindings;
@@ -114,13 +111,6 @@ impl SkbList {
         }
         self.tail = other.tail;
         self.len = self.len.wrapping_add(other.len);
-    }
-
-    /// Moves all packets of `other` to the front.
-    #[inline]
-    pub fn prepend(&mut self, mut other: Self) {
-        other.append(self);
-        mem::swap(self, &mut other);
     }
 
     /// Takes the first `count` packets, or all if there are fewer.
@@ -246,66 +236,5 @@ impl<'a> Iterator for IterMut<'a> {
             self.next = *next_of(skb);
             Some(&mut *Skb::cast(skb))
         }
-    }
-}
-
-/// What the raw form of a list keeps in its first packet besides the packets: in the bytes that
-/// follow [`super::PacketCb`] in `skb->cb`.
-#[repr(C)]
-struct RawForm {
-    _cb: super::PacketCb,
-    tail: *mut bindings::sk_buff,
-    len: usize,
-}
-
-// SAFETY: The pointer is to the list's first packet, which is aligned as the allocator of packets
-// does; an empty list cannot be told from none, so it becomes a dangling pointer, which is aligned
-// and not null too.
-unsafe impl ForeignOwnable for SkbList {
-    const FOREIGN_ALIGN: usize = align_of::<bindings::sk_buff>();
-
-    type Borrowed<'a> = PhantomData<&'a ()>;
-    type BorrowedMut<'a> = PhantomData<&'a ()>;
-
-    fn into_foreign(self) -> *mut c_void {
-        const { assert!(size_of::<RawForm>() <= 48) };
-        let list = ManuallyDrop::new(self);
-        if list.head.is_null() {
-            return NonNull::<bindings::sk_buff>::dangling().as_ptr().cast();
-        }
-        // SAFETY: By the type invariant; `cb` is big enough and aligned, and its users overwrite
-        // only what they know.
-        unsafe {
-            let head = list.head;
-            let raw: *mut RawForm = (&raw mut (*head).cb).cast();
-            (*raw).tail = list.tail;
-            (*raw).len = list.len;
-        }
-        list.head.cast()
-    }
-
-    unsafe fn from_foreign(pointer: *mut c_void) -> Self {
-        let head: *mut bindings::sk_buff = pointer.cast();
-        if head == NonNull::dangling().as_ptr() {
-            return Self::new();
-        }
-        // SAFETY: The caller has the pointer from `into_foreign()`, which wrote these fields.
-        // INVARIANT: They are of the list that it had.
-        unsafe {
-            let raw: *const RawForm = (&raw const (*head).cb).cast();
-            Self {
-                head,
-                tail: (*raw).tail,
-                len: (*raw).len,
-            }
-        }
-    }
-
-    unsafe fn borrow<'a>(_pointer: *mut c_void) -> PhantomData<&'a ()> {
-        PhantomData
-    }
-
-    unsafe fn borrow_mut<'a>(_pointer: *mut c_void) -> PhantomData<&'a ()> {
-        PhantomData
     }
 }
