@@ -73,7 +73,12 @@ fn real_main() -> Result<bool> {
             }
             Ok(true)
         }
-        Verb::Run { boot, out, pcap, patterns } => {
+        Verb::Run {
+            boot,
+            out,
+            pcap,
+            patterns,
+        } => {
             if boot == Boot::Vtime {
                 to_tmpfs()?;
             }
@@ -82,7 +87,11 @@ fn real_main() -> Result<bool> {
             if tests.is_empty() {
                 bail!("no test of this boot matches");
             }
-            let options = Options { out, pcap, lock_memory: boot == Boot::Vtime };
+            let options = Options {
+                out,
+                pcap,
+                lock_memory: boot == Boot::Vtime,
+            };
             Ok(run(&tests, &options)? == 0)
         }
         Verb::Bench(args) => bench::run(&args).map(|()| true),
@@ -97,6 +106,9 @@ fn to_tmpfs() -> Result<()> {
     }
     let copy = "/run/wgrs-selftests";
     std::fs::copy("/proc/self/exe", copy).with_context(|| copy.to_owned())?;
-    Err(Command::new(copy).args(std::env::args_os().skip(1)).env(COPIED, "1").exec())
-        .context("start the copy on tmpfs")
+    Err(Command::new(copy)
+        .args(std::env::args_os().skip(1))
+        .env(COPIED, "1")
+        .exec())
+    .context("start the copy on tmpfs")
 }

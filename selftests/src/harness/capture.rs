@@ -74,7 +74,11 @@ fn open(ifname: &str) -> Result<OwnedFd> {
     let index = nix::net::if_::if_nametoindex(ifname).with_context(|| ifname.to_owned())?;
     // SAFETY: plain system calls on values of this frame; the descriptor is owned at once.
     unsafe {
-        let fd = Errno::result(libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0))?;
+        let fd = Errno::result(libc::socket(
+            libc::AF_PACKET,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            0,
+        ))?;
         let fd = OwnedFd::from_raw_fd(fd);
         for (level, option, value) in [
             (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 256 << 20),
@@ -124,12 +128,18 @@ fn read(fd: &OwnedFd, buf: &mut [u8]) -> Result<Option<Captured>> {
         let mut at = Duration::ZERO;
         let cmsg = libc::CMSG_FIRSTHDR(&msg);
         if !cmsg.is_null() && (*cmsg).cmsg_type == libc::SCM_TIMESTAMPNS {
-            let ts = libc::CMSG_DATA(cmsg).cast::<libc::timespec>().read_unaligned();
+            let ts = libc::CMSG_DATA(cmsg)
+                .cast::<libc::timespec>()
+                .read_unaligned();
             at = Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32);
         }
         (n as usize, addr.sll_pkttype == libc::PACKET_OUTGOING, at)
     };
-    Ok(Some(Captured { at, outgoing, bytes: buf.get(..n).unwrap_or(&[]).to_vec() }))
+    Ok(Some(Captured {
+        at,
+        outgoing,
+        bytes: buf.get(..n).unwrap_or(&[]).to_vec(),
+    }))
 }
 
 /// Copies frames until the other end of `stop` closes and the socket is empty.
@@ -143,8 +153,10 @@ fn pump(fd: &OwnedFd, stop: &OwnedFd, frames: &Frames) -> Result<()> {
         if stopping {
             return Ok(());
         }
-        let mut fds =
-            [PollFd::new(fd.as_fd(), PollFlags::POLLIN), PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [
+            PollFd::new(fd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+        ];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(e.into()),
@@ -161,7 +173,11 @@ impl Capture {
         let frames = Frames::default();
         let shared = frames.clone();
         let thread = std::thread::spawn(move || pump(&fd, &theirs, &shared));
-        Ok(Capture { frames, stop: Some(stop), thread: Some(thread) })
+        Ok(Capture {
+            frames,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     /// The shared list of frames, to be kept beyond the capture.
@@ -181,11 +197,21 @@ impl Capture {
 
     /// The WireGuard messages so far, in order.
     pub fn seen(&self) -> Vec<Seen> {
-        self.frames.lock().expect("poisoned").iter().filter_map(seen).collect()
+        self.frames
+            .lock()
+            .expect("poisoned")
+            .iter()
+            .filter_map(seen)
+            .collect()
     }
 
     /// Waits until at least `n` messages that `want` have been seen; gives all messages.
-    pub fn wait(&self, n: usize, limit: Duration, want: impl Fn(&Seen) -> bool) -> Result<Vec<Seen>> {
+    pub fn wait(
+        &self,
+        n: usize,
+        limit: Duration,
+        want: impl Fn(&Seen) -> bool,
+    ) -> Result<Vec<Seen>> {
         let start = Instant::now();
         loop {
             let seen = self.seen();
@@ -193,7 +219,10 @@ impl Capture {
             if count >= n {
                 return Ok(seen);
             }
-            ensure!(start.elapsed() < limit, "only {count} of {n} awaited messages in {limit:?}");
+            ensure!(
+                start.elapsed() < limit,
+                "only {count} of {n} awaited messages in {limit:?}"
+            );
             sleep(Duration::from_millis(20));
         }
     }
@@ -211,9 +240,21 @@ impl Drop for Capture {
 /// The WireGuard message in a captured Ethernet frame, if it is one.
 pub fn seen(captured: &Captured) -> Option<Seen> {
     match wire::frame(&captured.bytes) {
-        Frame::Udp { src, dst, tos, payload } => {
+        Frame::Udp {
+            src,
+            dst,
+            tos,
+            payload,
+        } => {
             let message = wire::message(payload)?;
-            Some(Seen { at: captured.at, outgoing: captured.outgoing, src, dst, tos, message })
+            Some(Seen {
+                at: captured.at,
+                outgoing: captured.outgoing,
+                src,
+                dst,
+                tos,
+                message,
+            })
         }
         _ => None,
     }
@@ -229,9 +270,12 @@ pub fn only_wireguard(frames: &[Captured], secret: &[u8], mtu: usize) -> Result<
         ensure!(!plain, "frame {n} carries plaintext");
         match wire::frame(&captured.bytes) {
             Frame::Neighbour => continue,
-            Frame::Udp { payload, src, dst, .. } => {
-                let message = wire::message(payload)
-                    .with_context(|| format!("frame {n}, {src} to {dst}, is no WireGuard message"))?;
+            Frame::Udp {
+                payload, src, dst, ..
+            } => {
+                let message = wire::message(payload).with_context(|| {
+                    format!("frame {n}, {src} to {dst}, is no WireGuard message")
+                })?;
                 if let Message::Data { len, .. } = message {
                     let padded = len % 16 == 0 || len == mtu + 32;
                     ensure!(padded, "frame {n}: data of {len} bytes is not padded");
@@ -248,7 +292,7 @@ pub fn only_wireguard(frames: &[Captured], secret: &[u8], mtu: usize) -> Result<
 pub fn write_pcap(path: &Path, frames: &[Captured], linktype: u32) -> Result<()> {
     let mut out = Vec::new();
     // Nanosecond pcap, version 2.4, snap length 256 KiB.
-    for word in [0xa1b2_3c4du32, 4 << 16 | 2, 0, 0, 1 << 18, linktype] {
+    for word in [0xa1b2_3c4du32, (4 << 16) | 2, 0, 0, 1 << 18, linktype] {
         out.extend_from_slice(&word.to_ne_bytes());
     }
     for frame in frames {

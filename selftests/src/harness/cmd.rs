@@ -17,7 +17,9 @@ pub struct Done {
 
 /// Runs `args` with `stdin`, and gives how it ended.
 pub fn try_run(args: &[&str], stdin: &str) -> Result<Done> {
-    let [program, rest @ ..] = args else { bail!("empty command") };
+    let [program, rest @ ..] = args else {
+        bail!("empty command")
+    };
     let mut child = Command::new(program)
         .args(rest)
         .stdin(Stdio::piped())

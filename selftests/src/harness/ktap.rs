@@ -59,7 +59,10 @@ mod tests {
         let t = Duration::from_millis(1234);
         assert_eq!(header(3), "KTAP version 1\n1..3");
         assert_eq!(result(1, "a-b", &Outcome::Ok, t), "ok 1 a-b # 1.23 s");
-        assert_eq!(result(2, "c", &Outcome::Skip("no #1\n".into()), t), "ok 2 c # SKIP no %1");
+        assert_eq!(
+            result(2, "c", &Outcome::Skip("no #1\n".into()), t),
+            "ok 2 c # SKIP no %1"
+        );
         assert_eq!(
             result(3, "d", &Outcome::Fail("one\ntwo".into()), t),
             "not ok 3 d # 1.23 s: one | two"

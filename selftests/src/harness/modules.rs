@@ -47,18 +47,33 @@ impl Env {
 
     /// Our module's file.
     pub fn ko(&self) -> Result<&Path> {
-        self.ko.as_deref().context("this test needs our module: set WGRS_KO to wireguard_rs.ko")
+        self.ko
+            .as_deref()
+            .context("this test needs our module: set WGRS_KO to wireguard_rs.ko")
     }
 
     /// Loads what `want` says; nothing of it is loaded before.
     pub fn load(&self, want: Modules) -> Result<()> {
-        if matches!(want, Modules::Intree | Modules::Both) || self.stand_in && want == Modules::Ours {
+        if matches!(want, Modules::Intree | Modules::Both) || self.stand_in && want == Modules::Ours
+        {
             cmd::run(&["modprobe", INTREE])?;
         }
         if !self.stand_in && matches!(want, Modules::Ours | Modules::Both) {
             self.load_dependencies()?;
-            let params = if want == Modules::Both { "coexist=1" } else { "" };
-            self.load_ours(params).with_context(|| format!("load {OURS} {params}"))?;
+            let params = if want == Modules::Both {
+                "coexist=1"
+            } else {
+                ""
+            };
+            self.load_ours(params)
+                .with_context(|| format!("load {OURS} {params}"))?;
+        }
+        // No test may pass on the wrong module.
+        let ours = matches!(want, Modules::Ours | Modules::Both) && !self.stand_in;
+        let intree = matches!(want, Modules::Intree | Modules::Both)
+            || self.stand_in && want == Modules::Ours;
+        if (loaded(OURS), loaded(INTREE)) != (ours, intree) {
+            bail!("loaded are not the modules asked for ({want:?})");
         }
         Ok(())
     }
@@ -84,11 +99,16 @@ impl Env {
 /// The `depends=` list in a module's `.modinfo`.
 fn dependencies(image: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
-    let Some(at) = image.windows(KEY.len()).position(|w| w == KEY) else { return Vec::new() };
+    let Some(at) = image.windows(KEY.len()).position(|w| w == KEY) else {
+        return Vec::new();
+    };
     let list = image.get(at + KEY.len()..).unwrap_or(&[]);
     let end = list.iter().position(|b| *b == 0).unwrap_or(0);
     let list = String::from_utf8_lossy(list.get(..end).unwrap_or(&[])).into_owned();
-    list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    list.split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// True if the module is loaded.

@@ -115,8 +115,12 @@ impl Netlink {
     }
 
     fn open(protocol: SockProtocol) -> Result<Self, Errno> {
-        let fd =
-            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        let fd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            protocol,
+        )?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         setsockopt(&fd, sockopt::RcvBuf, &(4 << 20))?;
         Ok(Netlink { fd, seq: 1 })
@@ -132,7 +136,11 @@ impl Netlink {
         let mut msg = Vec::with_capacity(NLMSG_HDRLEN + body.len());
         msg.extend_from_slice(&len.to_ne_bytes());
         msg.extend_from_slice(&kind.to_ne_bytes());
-        msg.extend_from_slice(&u16::try_from(flags).map_err(|_| Errno::EINVAL)?.to_ne_bytes());
+        msg.extend_from_slice(
+            &u16::try_from(flags)
+                .map_err(|_| Errno::EINVAL)?
+                .to_ne_bytes(),
+        );
         msg.extend_from_slice(&self.seq.to_ne_bytes());
         msg.extend_from_slice(&[0; 4]);
         msg.extend_from_slice(body);
@@ -157,10 +165,19 @@ impl Netlink {
                 }
                 match i32::from(header.message_type) {
                     libc::NLMSG_ERROR | libc::NLMSG_DONE => {
-                        let code = body.first_chunk::<4>().map_or(0, |b| i32::from_ne_bytes(*b));
-                        return if code < 0 { Err(Errno::from_raw(-code)) } else { Ok(replies) };
+                        let code = body
+                            .first_chunk::<4>()
+                            .map_or(0, |b| i32::from_ne_bytes(*b));
+                        return if code < 0 {
+                            Err(Errno::from_raw(-code))
+                        } else {
+                            Ok(replies)
+                        };
                     }
-                    _ => replies.push(Reply { flags: header.flags, body: body.to_vec() }),
+                    _ => replies.push(Reply {
+                        flags: header.flags,
+                        body: body.to_vec(),
+                    }),
                 }
             }
         }
@@ -169,8 +186,20 @@ impl Netlink {
 
 /// Splits the first message off `bytes`: its header, its body, and what follows.
 fn split(bytes: &[u8]) -> Option<(NetlinkHeader, &[u8], &[u8])> {
-    let word = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
-    let half = |at: usize| bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
+    let word = |at: usize| {
+        bytes
+            .get(at..at + 4)?
+            .try_into()
+            .ok()
+            .map(u32::from_ne_bytes)
+    };
+    let half = |at: usize| {
+        bytes
+            .get(at..at + 2)?
+            .try_into()
+            .ok()
+            .map(u16::from_ne_bytes)
+    };
     let len = word(0)? as usize;
     if len < NLMSG_HDRLEN {
         return None;
@@ -181,7 +210,11 @@ fn split(bytes: &[u8]) -> Option<(NetlinkHeader, &[u8], &[u8])> {
     header.flags = half(6)?;
     header.sequence_number = word(8)?;
     let body = bytes.get(NLMSG_HDRLEN..len)?;
-    Some((header, body, bytes.get(len.next_multiple_of(4)..).unwrap_or(&[])))
+    Some((
+        header,
+        body,
+        bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]),
+    ))
 }
 
 /// Asks the generic netlink controller for the number of the family called `name`.

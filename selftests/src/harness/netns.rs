@@ -26,8 +26,14 @@ pub fn prepare() -> Result<()> {
     *ROOT.lock().expect("poisoned") = Some(Rtnl::open()?);
     for dir in [DIR, "/run/wireguard"] {
         fs::create_dir_all(dir).with_context(|| format!("mkdir {dir}"))?;
-        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), None::<&str>)
-            .with_context(|| format!("mount tmpfs on {dir}"))?;
+        mount(
+            Some("tmpfs"),
+            dir,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .with_context(|| format!("mount tmpfs on {dir}"))?;
     }
     Ok(())
 }
@@ -48,17 +54,28 @@ impl Netns {
                 unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")?;
                 File::create(&path)?;
                 let own = Path::new("/proc/thread-self/ns/net");
-                mount(Some(own), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-                    .context("bind the namespace to its name")?;
+                mount(
+                    Some(own),
+                    &path,
+                    None::<&str>,
+                    MsFlags::MS_BIND,
+                    None::<&str>,
+                )
+                .context("bind the namespace to its name")?;
                 Rtnl::open()?.set_up("lo", true)?;
                 Ok(File::open(&path)?)
             });
             made.join().expect("namespace thread panicked")
         })?;
         if let Some(root) = ROOT.lock().expect("poisoned").as_mut() {
-            root.nsid_add(file.as_raw_fd()).context("number the namespace")?;
+            root.nsid_add(file.as_raw_fd())
+                .context("number the namespace")?;
         }
-        Ok(Netns { name: name.to_owned(), path, file })
+        Ok(Netns {
+            name: name.to_owned(),
+            path,
+            file,
+        })
     }
 
     /// Its name, as `ip -n` takes it.
@@ -78,7 +95,8 @@ impl Netns {
                 setns(&self.file, CloneFlags::CLONE_NEWNET).context("setns")?;
                 f()
             });
-            ran.join().unwrap_or_else(|_| Err(anyhow::anyhow!("panic inside {}", self.name)))
+            ran.join()
+                .unwrap_or_else(|_| Err(anyhow::anyhow!("panic inside {}", self.name)))
         })
     }
 

@@ -46,10 +46,13 @@ impl Rtnl {
     /// `ip link add NAME type KIND`.
     pub fn link_add(&mut self, name: &str, kind: &str) -> Result<(), Errno> {
         let mut body = Attrs::after(&ifinfo(0, 0, 0));
-        body.str(libc::IFLA_IFNAME, name).nest(libc::IFLA_LINKINFO, |info| {
-            info.str(libc::IFLA_INFO_KIND, kind);
-        });
-        self.0.request(libc::RTM_NEWLINK, CREATE, body.bytes()).map(drop)
+        body.str(libc::IFLA_IFNAME, name)
+            .nest(libc::IFLA_LINKINFO, |info| {
+                info.str(libc::IFLA_INFO_KIND, kind);
+            });
+        self.0
+            .request(libc::RTM_NEWLINK, CREATE, body.bytes())
+            .map(drop)
     }
 
     /// `ip link add NAME type veth peer name PEER netns FD`, with given MAC addresses.
@@ -61,22 +64,30 @@ impl Rtnl {
     ) -> Result<(), Errno> {
         const VETH_INFO_PEER: u16 = 1;
         let mut body = Attrs::after(&ifinfo(0, 0, 0));
-        body.str(libc::IFLA_IFNAME, name).put(libc::IFLA_ADDRESS, &mac);
+        body.str(libc::IFLA_IFNAME, name)
+            .put(libc::IFLA_ADDRESS, &mac);
         body.nest(libc::IFLA_LINKINFO, |info| {
-            info.str(libc::IFLA_INFO_KIND, "veth").nest(libc::IFLA_INFO_DATA, |data| {
-                let mut end = Attrs::after(&ifinfo(0, 0, 0));
-                end.str(libc::IFLA_IFNAME, peer).put(libc::IFLA_ADDRESS, &peer_mac);
-                end.u32(libc::IFLA_NET_NS_FD, peer_ns as u32);
-                data.put(VETH_INFO_PEER | 1 << 15, end.bytes());
-            });
+            info.str(libc::IFLA_INFO_KIND, "veth")
+                .nest(libc::IFLA_INFO_DATA, |data| {
+                    let mut end = Attrs::after(&ifinfo(0, 0, 0));
+                    end.str(libc::IFLA_IFNAME, peer)
+                        .put(libc::IFLA_ADDRESS, &peer_mac);
+                    end.u32(libc::IFLA_NET_NS_FD, peer_ns as u32);
+                    data.put(VETH_INFO_PEER | (1 << 15), end.bytes());
+                });
         });
-        self.0.request(libc::RTM_NEWLINK, CREATE, body.bytes()).map(drop)
+        self.0
+            .request(libc::RTM_NEWLINK, CREATE, body.bytes())
+            .map(drop)
     }
 
     /// The interface number of `name`.
     pub fn index(&mut self, name: &str) -> Result<u32, Errno> {
         let replies = self.get(name)?;
-        let index = replies.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes);
+        let index = replies
+            .get(4..8)
+            .and_then(|b| b.try_into().ok())
+            .map(u32::from_ne_bytes);
         index.ok_or(Errno::ENODEV)
     }
 
@@ -84,19 +95,28 @@ impl Rtnl {
         let mut body = Attrs::after(&ifinfo(0, 0, 0));
         body.str(libc::IFLA_IFNAME, name);
         let replies = self.0.request(libc::RTM_GETLINK, 0, body.bytes())?;
-        replies.into_iter().next().map(|reply| reply.body).ok_or(Errno::ENODEV)
+        replies
+            .into_iter()
+            .next()
+            .map(|reply| reply.body)
+            .ok_or(Errno::ENODEV)
     }
 
     /// One attribute of link `name`, raw.
     pub fn link_attr(&mut self, name: &str, kind: u16) -> Result<Option<Vec<u8>>, Errno> {
         let body = self.get(name)?;
         let list = attrs(body.get(16..).unwrap_or(&[]));
-        Ok(list.into_iter().find(|(k, _)| *k == kind).map(|(_, data)| data))
+        Ok(list
+            .into_iter()
+            .find(|(k, _)| *k == kind)
+            .map(|(_, data)| data))
     }
 
     /// The link's 64-bit counters.
     pub fn stats(&mut self, name: &str) -> Result<LinkStats, Errno> {
-        let data = self.link_attr(name, libc::IFLA_STATS64)?.ok_or(Errno::ENODATA)?;
+        let data = self
+            .link_attr(name, libc::IFLA_STATS64)?
+            .ok_or(Errno::ENODATA)?;
         let at = |n: usize| {
             let bytes = data.get(n * 8..n * 8 + 8).and_then(|b| b.try_into().ok());
             bytes.map_or(0, u64::from_ne_bytes)
@@ -150,13 +170,25 @@ impl Rtnl {
         self.addr(libc::RTM_DELADDR, 0, name, addr, cidr)
     }
 
-    fn addr(&mut self, cmd: u16, flags: i32, name: &str, ip: IpAddr, cidr: u8) -> Result<(), Errno> {
+    fn addr(
+        &mut self,
+        cmd: u16,
+        flags: i32,
+        name: &str,
+        ip: IpAddr,
+        cidr: u8,
+    ) -> Result<(), Errno> {
         let index = self.index(name)?;
-        let nodad = if ip.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+        let nodad = if ip.is_ipv6() {
+            libc::IFA_F_NODAD as u8
+        } else {
+            0
+        };
         let mut header = vec![family(ip), cidr, nodad, 0];
         header.extend_from_slice(&index.to_ne_bytes());
         let mut body = Attrs::after(&header);
-        body.put(libc::IFA_LOCAL, &octets(ip)).put(libc::IFA_ADDRESS, &octets(ip));
+        body.put(libc::IFA_LOCAL, &octets(ip))
+            .put(libc::IFA_ADDRESS, &octets(ip));
         self.0.request(cmd, flags, body.bytes()).map(drop)
     }
 
@@ -172,7 +204,9 @@ impl Rtnl {
         let mut body = Attrs::after(&header);
         body.put(NDA_DST, &octets(addr)).put(NDA_LLADDR, &mac);
         let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-        self.0.request(libc::RTM_NEWNEIGH, flags, body.bytes()).map(drop)
+        self.0
+            .request(libc::RTM_NEWNEIGH, flags, body.bytes())
+            .map(drop)
     }
 
     /// Gives the namespace behind `ns` a number as seen from this socket's namespace.
@@ -190,7 +224,10 @@ impl Rtnl {
     /// How many other namespaces have a number as seen from this one. A number goes when its
     /// namespace is taken down, so this tells of leaked ones.
     pub fn nsid_count(&mut self) -> Result<usize, Errno> {
-        Ok(self.0.request(libc::RTM_GETNSID, libc::NLM_F_DUMP, &[0; 4])?.len())
+        Ok(self
+            .0
+            .request(libc::RTM_GETNSID, libc::NLM_F_DUMP, &[0; 4])?
+            .len())
     }
 }
 

@@ -101,7 +101,9 @@ impl Ctx {
 
     /// Keeps a capture's frames as NAME.pcap if the test fails. `linktype` as in pcap.
     pub fn keep(&self, name: &str, frames: Frames, linktype: u32) {
-        self.kept.borrow_mut().push((name.to_owned(), frames, linktype));
+        self.kept
+            .borrow_mut()
+            .push((name.to_owned(), frames, linktype));
     }
 
     /// With `--pcap`: watches the underlay for the length of the test.
@@ -159,7 +161,10 @@ pub fn run(tests: &[&Test], options: &Options) -> Result<usize> {
         let start = Instant::now();
         let (outcome, sound) = one(test, &env, options)?;
         failed += usize::from(matches!(outcome, Outcome::Fail(_)));
-        println!("{}", ktap::result(n + 1, &test.name, &outcome, start.elapsed()));
+        println!(
+            "{}",
+            ktap::result(n + 1, &test.name, &outcome, start.elapsed())
+        );
         if !sound {
             println!("Bail out! the kernel is not fit for further tests");
             return Ok(failed.max(1));
@@ -173,7 +178,10 @@ fn one(test: &Test, env: &Env, options: &Options) -> Result<(Outcome, bool)> {
     let mut log = Kmsg::at_end()?;
     let links = links()?;
     kmsg::mark(&format!("start {}", test.name));
-    let dir = options.out.as_ref().map(|out| out.join(test.name.replace(['/', '@'], "_")));
+    let dir = options
+        .out
+        .as_ref()
+        .map(|out| out.join(test.name.replace(['/', '@'], "_")));
     let mut outcome = in_child(test.bound, || inside(test, env, options, dir.as_deref()))?;
     let mut fail = |why: String| match &mut outcome {
         Outcome::Fail(first) => first.push_str(&format!("\nalso: {why}")),
@@ -225,9 +233,13 @@ fn inside(test: &Test, env: &Env, options: &Options, dir: Option<&Path>) -> Resu
 /// What must be true after every test, in the initial namespaces.
 fn clean_up(links_before: &BTreeSet<String>) -> Result<()> {
     let limit = Duration::from_secs(30);
-    wait(limit, "namespaces of the test are still alive", || Ok(netns::leaked()? == 0))?;
+    wait(limit, "namespaces of the test are still alive", || {
+        Ok(netns::leaked()? == 0)
+    })?;
     netns::canary()?;
-    wait(limit, "namespaces are not taken down", || Ok(netns::leaked()? == 0))?;
+    wait(limit, "namespaces are not taken down", || {
+        Ok(netns::leaked()? == 0)
+    })?;
     modules::unload_all()?;
     let after = links()?;
     let more: Vec<&String> = after.difference(links_before).collect();
@@ -246,7 +258,10 @@ fn wait(limit: Duration, what: &str, mut done: impl FnMut() -> Result<bool>) -> 
 
 fn links() -> Result<BTreeSet<String>> {
     let entries = fs::read_dir("/sys/class/net").context("/sys/class/net")?;
-    Ok(entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+    Ok(entries
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect())
 }
 
 /// Runs `f` as the first process of a PID namespace, for at most `bound`. Whatever it started
@@ -346,9 +361,13 @@ pub fn matches(name: &str, pattern: &str) -> bool {
         return name.contains(pattern);
     }
     let mut parts = pattern.split('*');
-    let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or("")) else { return false };
+    let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or("")) else {
+        return false;
+    };
     let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
+    let Some(last) = parts.pop() else {
+        return rest.is_empty();
+    };
     for part in parts {
         match rest.find(part) {
             Some(at) => rest = &rest[at + part.len()..],

@@ -40,11 +40,22 @@ pub fn conf_text(conf: &DeviceConf) -> String {
 /// Applies `conf` with `wg addconf`. A peer to be removed is removed with `wg set`.
 pub fn set(ns: &Netns, name: &str, conf: &DeviceConf) -> Result<()> {
     let mut conf = conf.clone();
-    for peer in conf.peers.iter().filter(|p| p.flags & uapi::PEER_REMOVE_ME != 0) {
-        ns.sh(&format!("wg set {name} peer {} remove", base64(&peer.public_key)))?;
+    for peer in conf
+        .peers
+        .iter()
+        .filter(|p| p.flags & uapi::PEER_REMOVE_ME != 0)
+    {
+        ns.sh(&format!(
+            "wg set {name} peer {} remove",
+            base64(&peer.public_key)
+        ))?;
     }
     conf.peers.retain(|p| p.flags & uapi::PEER_REMOVE_ME == 0);
-    ns.sh_in(&format!("wg addconf {name} /proc/self/fd/0"), &conf_text(&conf)).map(drop)
+    ns.sh_in(
+        &format!("wg addconf {name} /proc/self/fd/0"),
+        &conf_text(&conf),
+    )
+    .map(drop)
 }
 
 /// Reads the device with `wg show NAME dump`.
@@ -69,7 +80,11 @@ pub fn parse_dump(text: &str) -> Option<Device> {
             public_key: key(public)?,
             preshared_key: key(psk).unwrap_or([0; 32]),
             endpoint: endpoint.parse().ok(),
-            keepalive: if keepalive == "off" { 0 } else { keepalive.parse().ok()? },
+            keepalive: if keepalive == "off" {
+                0
+            } else {
+                keepalive.parse().ok()?
+            },
             last_handshake: Duration::from_secs(handshake.parse().ok()?),
             rx_bytes: rx.parse().ok()?,
             tx_bytes: tx.parse().ok()?,
@@ -116,7 +131,7 @@ pub fn key(text: &str) -> Option<Key> {
             b'/' => 63,
             _ => return None,
         };
-        word = word << 6 | u32::from(value);
+        word = (word << 6) | u32::from(value);
         bits += 6;
         if bits >= 8 {
             bits -= 8;
@@ -134,7 +149,8 @@ mod tests {
     #[test]
     fn keys_round_trip() {
         for seed in 0..50u8 {
-            let k: Key = core::array::from_fn(|n| (n as u8).wrapping_mul(37) ^ seed.wrapping_mul(91));
+            let k: Key =
+                core::array::from_fn(|n| (n as u8).wrapping_mul(37) ^ seed.wrapping_mul(91));
             assert_eq!(key(&base64(&k)), Some(k));
         }
         assert_eq!(key("(none)"), None);
@@ -149,10 +165,16 @@ mod tests {
              {k}\t{k}\t(none)\t(none)\t9\t0\t0\toff\n"
         );
         let device = parse_dump(&text).unwrap();
-        assert_eq!((device.listen_port, device.fwmark, device.peers.len()), (51820, 26, 2));
+        assert_eq!(
+            (device.listen_port, device.fwmark, device.peers.len()),
+            (51820, 26, 2)
+        );
         assert_eq!(device.peers[0].allowed_ips.len(), 2);
         assert_eq!(device.peers[0].endpoint.unwrap().port(), 5);
-        assert_eq!((device.peers[1].keepalive, device.peers[1].endpoint), (0, None));
+        assert_eq!(
+            (device.peers[1].keepalive, device.peers[1].endpoint),
+            (0, None)
+        );
         assert!(parse_dump("nonsense").is_none());
     }
 }

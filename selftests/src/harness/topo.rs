@@ -31,13 +31,25 @@ pub struct Driver {
 }
 
 /// Whichever driver has the name `wireguard`, configured by our own netlink client.
-pub const PLAIN: Driver = Driver { kind: "wireguard", by_tool: false };
+pub const PLAIN: Driver = Driver {
+    kind: "wireguard",
+    by_tool: false,
+};
 /// The same, configured by `wg`.
-pub const BY_TOOL: Driver = Driver { kind: "wireguard", by_tool: true };
+pub const BY_TOOL: Driver = Driver {
+    kind: "wireguard",
+    by_tool: true,
+};
 /// Ours, loaded with `coexist=1`.
-pub const COEXIST: Driver = Driver { kind: "wireguard_rs", by_tool: false };
+pub const COEXIST: Driver = Driver {
+    kind: "wireguard_rs",
+    by_tool: false,
+};
 /// wireguard-go on a TUN device.
-pub const GO: Driver = Driver { kind: "", by_tool: true };
+pub const GO: Driver = Driver {
+    kind: "",
+    by_tool: true,
+};
 
 /// Outside address of end `n`.
 pub fn outer(v6: bool, n: u8) -> IpAddr {
@@ -69,7 +81,11 @@ pub fn mac(n: u8) -> [u8; 6] {
 
 /// The names of end `n`'s WireGuard device and veth end.
 pub fn names(n: u8) -> (&'static str, &'static str) {
-    if n == 0 { ("wg0", "v0") } else { ("wg1", "v1") }
+    if n == 0 {
+        ("wg0", "v0")
+    } else {
+        ("wg1", "v1")
+    }
 }
 
 /// Two namespaces joined by a veth pair.
@@ -84,7 +100,9 @@ impl Link {
     pub fn new() -> Result<Self> {
         let ns = [Netns::new("a")?, Netns::new("b")?];
         let mut rt = [ns[0].rtnl()?, ns[1].rtnl()?];
-        rt[0].veth_add(("v0", mac(0)), ("v1", mac(1)), ns[1].fd()).context("add veth")?;
+        rt[0]
+            .veth_add(("v0", mac(0)), ("v1", mac(1)), ns[1].fd())
+            .context("add veth")?;
         for n in 0..2u8 {
             let (_, veth) = names(n);
             let rt = &mut rt[usize::from(n)];
@@ -108,7 +126,11 @@ impl Link {
     /// over the veth: it goes to a wrong MAC address. Captures on either side still see it.
     pub fn mute(&mut self, n: u8, on: bool) -> Result<()> {
         let other = 1 - n;
-        let to = if on { [2, 0, 0, 0, 0, 0xee] } else { mac(other) };
+        let to = if on {
+            [2, 0, 0, 0, 0, 0xee]
+        } else {
+            mac(other)
+        };
         let (_, veth) = names(n);
         for v6 in [false, true] {
             self.rt[usize::from(n)].neigh_set(veth, outer(v6, other), to)?;
@@ -137,8 +159,6 @@ enum Config {
 pub struct End {
     config: Config,
     n: u8,
-    /// Its private key.
-    pub private_key: Key,
     /// Its public key.
     pub public_key: Key,
 }
@@ -159,23 +179,31 @@ impl End {
         } else {
             Config::Netlink(Wg::open(link.end(n), driver.kind)?)
         };
-        let private_key = random_key();
-        let mut end = End { config, n, private_key, public_key: [0; 32] };
+        let mut end = End {
+            config,
+            n,
+            public_key: [0; 32],
+        };
         end.set(
             link,
             &DeviceConf {
-                private_key: Some(private_key),
+                private_key: Some(random_key()),
                 listen_port: Some(port(n)),
                 ..DeviceConf::default()
             },
         )?;
-        end.public_key = end.get(link)?.public_key.context("device tells no public key")?;
+        end.public_key = end
+            .get(link)?
+            .public_key
+            .context("device tells no public key")?;
         if let Some(mtu) = mtu {
             link.rt(n).set_mtu(name, mtu)?;
         }
         link.rt(n).addr_add(name, inner(false, n), 24)?;
         link.rt(n).addr_add(name, inner(true, n), 64)?;
-        link.rt(n).set_up(name, true).with_context(|| format!("ip link set {name} up"))?;
+        link.rt(n)
+            .set_up(name, true)
+            .with_context(|| format!("ip link set {name} up"))?;
         Ok(end)
     }
 
@@ -190,7 +218,13 @@ impl End {
 
     /// Configures one peer.
     pub fn set_peer(&mut self, link: &Link, peer: PeerConf) -> Result<()> {
-        self.set(link, &DeviceConf { peers: vec![peer], ..DeviceConf::default() })
+        self.set(
+            link,
+            &DeviceConf {
+                peers: vec![peer],
+                ..DeviceConf::default()
+            },
+        )
     }
 
     /// The device's state.
@@ -228,7 +262,10 @@ fn start_go(ns: &Netns, name: &str) -> Result<()> {
     let socket = format!("/run/wireguard/{name}.sock");
     let start = Instant::now();
     while !Path::new(&socket).exists() {
-        ensure!(start.elapsed() < Duration::from_secs(20), "wireguard-go made no {socket}");
+        ensure!(
+            start.elapsed() < Duration::from_secs(20),
+            "wireguard-go made no {socket}"
+        );
         sleep(Duration::from_millis(50));
     }
     Ok(())

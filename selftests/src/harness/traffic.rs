@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Traffic between namespaces: pings, datagrams, TCP streams with checked content.
 
+use super::ktap::comment;
 use super::netns::Netns;
 use anyhow::{bail, ensure, Context, Result};
 use nix::sys::socket::{socket, AddressFamily, SockFlag, SockProtocol, SockType};
@@ -29,7 +30,7 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
 fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0u32;
     for pair in bytes.chunks(2) {
-        sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+        sum += (u32::from(pair[0]) << 8) | u32::from(pair.get(1).copied().unwrap_or(0));
     }
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -99,7 +100,11 @@ fn await_reply(sock: &UdpSocket, v6: bool, request: &[u8], end: Instant) -> Resu
             Err(_) => continue, // an ICMP error on the socket
         };
         let packet = buf.get(..n).unwrap_or(&[]);
-        let skip = if v6 { 0 } else { usize::from(packet.first().copied().unwrap_or(0) & 15) * 4 };
+        let skip = if v6 {
+            0
+        } else {
+            usize::from(packet.first().copied().unwrap_or(0) & 15) * 4
+        };
         let reply = packet.get(skip..).unwrap_or(&[]);
         let kind = if v6 { 129 } else { 0 };
         if reply.first() == Some(&kind) && reply.get(4..) == request.get(4..) {
@@ -113,7 +118,11 @@ pub fn ping_all(ns: &Netns, dst: IpAddr, count: u16) -> Result<()> {
     let got = ping(ns, dst, 1, 56, Duration::from_secs(10))?;
     ensure!(got == 1, "{} gets no answer from {dst}", ns.name());
     let got = ping(ns, dst, count, 56, Duration::from_secs(5))?;
-    ensure!(got == count, "{} got {got} of {count} answers from {dst}", ns.name());
+    ensure!(
+        got == count,
+        "{} got {got} of {count} answers from {dst}",
+        ns.name()
+    );
     Ok(())
 }
 
@@ -156,7 +165,13 @@ impl Stream {
 
 /// Sends `bytes` from `from` to `dst` in `to` over one TCP stream. The receiver compares every
 /// byte; a time of `stall` without progress on either side is an error.
-pub fn tcp(from: &Netns, to: &Netns, dst: SocketAddr, bytes: u64, stall: Duration) -> Result<Stream> {
+pub fn tcp(
+    from: &Netns,
+    to: &Netns,
+    dst: SocketAddr,
+    bytes: u64,
+    stall: Duration,
+) -> Result<Stream> {
     let seed: u64 = rand::random();
     let listener = to.run(|| TcpListener::bind(dst).with_context(|| format!("bind {dst}")))?;
     let receiver = to.spawn(move || receive(&listener, seed, bytes, stall))?;
@@ -204,7 +219,16 @@ fn receive(listener: &TcpListener, seed: u64, bytes: u64, stall: Duration) -> Re
     let mut buf = vec![0u8; 1 << 18];
     let (start, mut last, mut longest_gap) = (Instant::now(), Instant::now(), Duration::ZERO);
     let mut got = 0u64;
+    let mut told = 0;
     loop {
+        if got >> 27 > told {
+            told = got >> 27;
+            let secs = start.elapsed().as_secs_f64();
+            println!(
+                "{}",
+                comment(&format!("{} MiB after {secs:.1} s", told << 7))
+            );
+        }
         let n = match stream.read(&mut buf) {
             Ok(0) => break,
             Ok(n) => n,
@@ -220,13 +244,20 @@ fn receive(listener: &TcpListener, seed: u64, bytes: u64, stall: Duration) -> Re
         while !chunk.is_empty() {
             let at = (got % PATTERN as u64) as usize;
             let take = chunk.len().min(PATTERN - at);
-            ensure!(chunk[..take] == data[at..at + take], "TCP content differs near byte {got}");
+            ensure!(
+                chunk[..take] == data[at..at + take],
+                "TCP content differs near byte {got}"
+            );
             got += take as u64;
             chunk = &chunk[take..];
         }
     }
     ensure!(got == bytes, "TCP receiver got {got} of {bytes} bytes");
-    Ok(Stream { bytes: got, took: last - start, longest_gap })
+    Ok(Stream {
+        bytes: got,
+        took: last - start,
+        longest_gap,
+    })
 }
 
 #[cfg(test)]
@@ -244,6 +275,9 @@ mod tests {
     fn icmp_checksum() {
         let msg = echo_request(false, 1, 2, 33);
         assert_eq!(checksum(&msg), 0);
-        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0x220d);
+        assert_eq!(
+            checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]),
+            0x220d
+        );
     }
 }

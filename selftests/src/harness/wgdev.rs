@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 /// `WG_CMD_*`, `WGDEVICE_A_*`, `WGPEER_A_*`, `WGALLOWEDIP_A_*` and their flags.
-#[allow(missing_docs)]
+#[allow(missing_docs, dead_code)] // the whole interface, used or not
 pub mod uapi {
     pub const GET_DEVICE: u8 = 0;
     pub const SET_DEVICE: u8 = 1;
@@ -166,8 +166,12 @@ fn put_peer(list: &mut Attrs, peer: &PeerConf) {
 fn put_allowed_ip(ip: &mut Attrs, addr: IpAddr, cidr: u8) {
     use uapi::*;
     match addr {
-        IpAddr::V4(a) => ip.u16(ALLOWEDIP_FAMILY, libc::AF_INET as u16).put(2, &a.octets()),
-        IpAddr::V6(a) => ip.u16(ALLOWEDIP_FAMILY, libc::AF_INET6 as u16).put(2, &a.octets()),
+        IpAddr::V4(a) => ip
+            .u16(ALLOWEDIP_FAMILY, libc::AF_INET as u16)
+            .put(2, &a.octets()),
+        IpAddr::V6(a) => ip
+            .u16(ALLOWEDIP_FAMILY, libc::AF_INET6 as u16)
+            .put(2, &a.octets()),
     };
     ip.u8(ALLOWEDIP_CIDR, cidr);
 }
@@ -198,8 +202,11 @@ impl Wg {
     /// Configures the device `name`; many peers go in several messages.
     pub fn set(&mut self, name: &str, conf: &DeviceConf) -> Result<(), Errno> {
         use uapi::*;
-        let chunks: Vec<&[PeerConf]> =
-            if conf.peers.is_empty() { vec![&[]] } else { conf.peers.chunks(50).collect() };
+        let chunks: Vec<&[PeerConf]> = if conf.peers.is_empty() {
+            vec![&[]]
+        } else {
+            conf.peers.chunks(50).collect()
+        };
         for (n, peers) in chunks.into_iter().enumerate() {
             let mut body = Attrs::new();
             body.str(DEVICE_IFNAME, name);
@@ -218,7 +225,9 @@ impl Wg {
                 }
             }
             if !peers.is_empty() {
-                body.nest(DEVICE_PEERS, |list| peers.iter().for_each(|p| put_peer(list, p)));
+                body.nest(DEVICE_PEERS, |list| {
+                    peers.iter().for_each(|p| put_peer(list, p))
+                });
             }
             self.set_raw(&body)?;
         }
@@ -234,20 +243,28 @@ impl Wg {
 
     /// The state of device `name`.
     pub fn get(&mut self, name: &str) -> Result<Device, Errno> {
-        Ok(parse_dump(&self.get_raw(name)?))
-    }
-
-    /// The only peer of device `name`.
-    pub fn peer(&mut self, name: &str) -> Result<Peer, Errno> {
-        self.get(name)?.peers.into_iter().next().ok_or(Errno::ENOENT)
+        loop {
+            let replies = self.get_raw(name)?;
+            // The device changed during the dump: what came may be torn.
+            let torn = |r: &Reply| i32::from(r.flags) & libc::NLM_F_DUMP_INTR != 0;
+            if !replies.iter().any(torn) {
+                return Ok(parse_dump(&replies));
+            }
+        }
     }
 }
 
 /// Puts the messages of one dump together.
 pub fn parse_dump(replies: &[Reply]) -> Device {
     use uapi::*;
-    let mut device = Device { messages: replies.len(), ..Device::default() };
-    for (kind, data) in replies.iter().flat_map(|r| attrs(r.body.get(4..).unwrap_or(&[]))) {
+    let mut device = Device {
+        messages: replies.len(),
+        ..Device::default()
+    };
+    for (kind, data) in replies
+        .iter()
+        .flat_map(|r| attrs(r.body.get(4..).unwrap_or(&[])))
+    {
         match kind {
             DEVICE_PRIVATE_KEY => device.private_key = data.as_slice().try_into().ok(),
             DEVICE_PUBLIC_KEY => device.public_key = data.as_slice().try_into().ok(),
@@ -323,11 +340,15 @@ pub fn base64(key: &Key) -> String {
     for chunk in key.chunks(3) {
         let mut word = 0u32;
         for n in 0..3 {
-            word = word << 8 | u32::from(chunk.get(n).copied().unwrap_or(0));
+            word = (word << 8) | u32::from(chunk.get(n).copied().unwrap_or(0));
         }
         for n in 0..4 {
             let index = (word >> (18 - 6 * n)) & 63;
-            out.push(if n <= chunk.len() { TABLE[index as usize] as char } else { '=' });
+            out.push(if n <= chunk.len() {
+                TABLE[index as usize] as char
+            } else {
+                '='
+            });
         }
     }
     out
@@ -371,10 +392,18 @@ mod tests {
         };
         let reply = |peers: &[PeerConf]| {
             let mut body = Attrs::after(&[0, 1, 0, 0]);
-            body.nest(uapi::DEVICE_PEERS, |l| peers.iter().for_each(|p| put_peer(l, p)));
-            Reply { flags: 0, body: body.bytes().to_vec() }
+            body.nest(uapi::DEVICE_PEERS, |l| {
+                peers.iter().for_each(|p| put_peer(l, p))
+            });
+            Reply {
+                flags: 0,
+                body: body.bytes().to_vec(),
+            }
         };
-        let dump = [reply(&[peer(1, [10, 0, 0, 0])]), reply(&[peer(1, [10, 0, 1, 0]), peer(2, [10, 0, 2, 0])])];
+        let dump = [
+            reply(&[peer(1, [10, 0, 0, 0])]),
+            reply(&[peer(1, [10, 0, 1, 0]), peer(2, [10, 0, 2, 0])]),
+        ];
         let device = parse_dump(&dump);
         assert_eq!(device.peers.len(), 2);
         assert_eq!(device.peers[0].allowed_ips.len(), 2);

@@ -31,11 +31,22 @@ pub enum Frame<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Message {
-    Initiation { sender: u32 },
-    Response { sender: u32, receiver: u32 },
-    Cookie { receiver: u32 },
+    Initiation {
+        sender: u32,
+    },
+    Response {
+        sender: u32,
+        receiver: u32,
+    },
+    Cookie {
+        receiver: u32,
+    },
     /// `len` is the whole message's length in bytes; a keepalive has 32.
-    Data { receiver: u32, counter: u64, len: usize },
+    Data {
+        receiver: u32,
+        counter: u64,
+        len: usize,
+    },
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u16> {
@@ -69,7 +80,12 @@ fn ipv4(ip: &[u8]) -> Option<Frame<'_>> {
         return Some(Frame::Other);
     }
     let header = usize::from(*ip.first()? & 15) * 4;
-    udp(Ipv4Addr::from(src).into(), Ipv4Addr::from(dst).into(), *ip.get(1)?, ip.get(header..)?)
+    udp(
+        Ipv4Addr::from(src).into(),
+        Ipv4Addr::from(dst).into(),
+        *ip.get(1)?,
+        ip.get(header..)?,
+    )
 }
 
 fn ipv6(ip: &[u8]) -> Option<Frame<'_>> {
@@ -79,7 +95,12 @@ fn ipv6(ip: &[u8]) -> Option<Frame<'_>> {
     let dst: [u8; 16] = ip.get(24..40)?.try_into().ok()?;
     let tos = (half(ip, 0)? >> 4) as u8;
     match *ip.get(6)? {
-        17 => udp(Ipv6Addr::from(src).into(), Ipv6Addr::from(dst).into(), tos, ip.get(40..)?),
+        17 => udp(
+            Ipv6Addr::from(src).into(),
+            Ipv6Addr::from(dst).into(),
+            tos,
+            ip.get(40..)?,
+        ),
         44 => Some(Frame::Fragment),
         // Hop-by-hop options come with multicast listener reports only.
         0 => Some(Frame::Neighbour),
@@ -92,15 +113,27 @@ fn ipv6(ip: &[u8]) -> Option<Frame<'_>> {
 fn udp(src: IpAddr, dst: IpAddr, tos: u8, udp: &[u8]) -> Option<Frame<'_>> {
     let payload = udp.get(8..usize::from(half(udp, 4)?))?;
     let src = SocketAddr::new(src, half(udp, 0)?);
-    Some(Frame::Udp { src, dst: SocketAddr::new(dst, half(udp, 2)?), tos, payload })
+    Some(Frame::Udp {
+        src,
+        dst: SocketAddr::new(dst, half(udp, 2)?),
+        tos,
+        payload,
+    })
 }
 
 /// Which WireGuard message a UDP payload is; `None` if it is no well-formed one.
 pub fn message(payload: &[u8]) -> Option<Message> {
     match (word(payload, 0)?, payload.len()) {
-        (1, 148) => Some(Message::Initiation { sender: word(payload, 4)? }),
-        (2, 92) => Some(Message::Response { sender: word(payload, 4)?, receiver: word(payload, 8)? }),
-        (3, 64) => Some(Message::Cookie { receiver: word(payload, 4)? }),
+        (1, 148) => Some(Message::Initiation {
+            sender: word(payload, 4)?,
+        }),
+        (2, 92) => Some(Message::Response {
+            sender: word(payload, 4)?,
+            receiver: word(payload, 8)?,
+        }),
+        (3, 64) => Some(Message::Cookie {
+            receiver: word(payload, 4)?,
+        }),
         (4, len) if len >= 32 => Some(Message::Data {
             receiver: word(payload, 4)?,
             counter: u64::from_le_bytes(payload.get(8..16)?.try_into().ok()?),
@@ -131,8 +164,19 @@ mod tests {
     #[test]
     fn udp_v4() {
         let bytes = datagram(b"hello", 0x4000);
-        let Frame::Udp { src, dst, tos, payload } = frame(&bytes) else { panic!() };
-        assert_eq!((src.to_string(), dst.to_string()), ("192.0.2.1:1".into(), "192.0.2.2:2".into()));
+        let Frame::Udp {
+            src,
+            dst,
+            tos,
+            payload,
+        } = frame(&bytes)
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (src.to_string(), dst.to_string()),
+            ("192.0.2.1:1".into(), "192.0.2.2:2".into())
+        );
         assert_eq!((tos, payload), (0x88, &b"hello"[..]));
         assert_eq!(frame(&datagram(b"x", 0x2000)), Frame::Fragment);
         assert_eq!(frame(&bytes[..20]), Frame::Other);
@@ -143,7 +187,14 @@ mod tests {
     fn messages() {
         let mut data = vec![4, 0, 0, 0, 7, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
         data.extend_from_slice(&[0; 16]);
-        assert_eq!(message(&data), Some(Message::Data { receiver: 7, counter: 9, len: 32 }));
+        assert_eq!(
+            message(&data),
+            Some(Message::Data {
+                receiver: 7,
+                counter: 9,
+                len: 32
+            })
+        );
         data.pop();
         assert_eq!(message(&data), None);
         let mut init = vec![0; 148];

@@ -14,15 +14,22 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 pub fn register(list: &mut Vec<Test>) {
-    drop_in(list, "basic-ping-v4-outer", 60, |ctx| ping_both_ways(ctx, false));
-    drop_in(list, "basic-ping-v6-outer", 60, |ctx| ping_both_ways(ctx, true));
+    drop_in(list, "basic-ping-v4-outer", 60, |ctx| {
+        ping_both_ways(ctx, false)
+    });
+    drop_in(list, "basic-ping-v6-outer", 60, |ctx| {
+        ping_both_ways(ctx, true)
+    });
     drop_in(list, "basic-tcp-checksum", 120, tcp_checksum);
     drop_in(list, "basic-underlay-is-udp", 120, underlay_is_udp);
     drop_in(list, "basic-demo-steps", 120, demo_steps);
 }
 
 fn ping_both_ways(ctx: &Ctx, v6: bool) -> Result<()> {
-    let opts = Opts { v6, ..Opts::new(ctx.by_tool()) };
+    let opts = Opts {
+        v6,
+        ..Opts::new(ctx.by_tool())
+    };
     let mut tunnel = Tunnel::new(ctx, &opts)?;
     for (from, to) in [(0, 1), (1, 0)] {
         for v6_inside in [false, true] {
@@ -32,9 +39,15 @@ fn ping_both_ways(ctx: &Ctx, v6: bool) -> Result<()> {
     for n in 0..2 {
         let peer = tunnel.peer(n)?;
         ensure!(!peer.last_handshake.is_zero(), "end {n} tells no handshake");
-        ensure!(peer.rx_bytes > 1000 && peer.tx_bytes > 1000, "end {n} counts too little: {peer:?}");
+        ensure!(
+            peer.rx_bytes > 1000 && peer.tx_bytes > 1000,
+            "end {n} counts too little: {peer:?}"
+        );
         let endpoint = peer.endpoint.context("no endpoint")?;
-        ensure!(endpoint.is_ipv6() == v6, "end {n}: endpoint {endpoint} of the wrong family");
+        ensure!(
+            endpoint.is_ipv6() == v6,
+            "end {n}: endpoint {endpoint} of the wrong family"
+        );
     }
     Ok(())
 }
@@ -83,19 +96,48 @@ fn underlay_is_udp(ctx: &Ctx) -> Result<()> {
     })?;
     sink.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut buf = [0; 256];
-    let n = sink.recv(&mut buf).context("the datagram does not arrive")?;
+    let n = sink
+        .recv(&mut buf)
+        .context("the datagram does not arrive")?;
     ensure!(&buf[..n] == SECRET, "the datagram changed on its way");
-    tcp(tunnel.ns(0), tunnel.ns(1), SocketAddr::new(inner(true, 1), 5002), 1 << 20, Duration::from_secs(5))?;
+    tcp(
+        tunnel.ns(0),
+        tunnel.ns(1),
+        SocketAddr::new(inner(true, 1), 5002),
+        1 << 20,
+        Duration::from_secs(5),
+    )?;
 
+    for s in veth.seen() {
+        // Handshakes go out as AF41; data carries nothing of the inner packet but ECN.
+        let (handshake, tos) = (s.data_len().is_none(), s.tos & !3);
+        ensure!(
+            tos == if handshake { 0x88 } else { 0 },
+            "outer TOS {:#x}: {s:?}",
+            s.tos
+        );
+    }
     let count = only_wireguard(&veth.stop()?, SECRET, 1420)?;
-    ensure!(count > 500, "only {count} messages on the underlay: TCP did not go through it");
+    ensure!(
+        count > 500,
+        "only {count} messages on the underlay: TCP did not go through it"
+    );
     let frames = inside.stop()?;
     let has_secret = |f: &Captured| f.bytes.windows(SECRET.len()).any(|w| w == SECRET);
-    ensure!(frames.iter().any(has_secret), "wg0 does not show the inner packet");
+    ensure!(
+        frames.iter().any(has_secret),
+        "wg0 does not show the inner packet"
+    );
     for frame in &frames {
         let version = frame.bytes.first().map_or(0, |b| b >> 4);
-        ensure!(version == 4 || version == 6, "wg0 shows something that is no raw IP packet");
-        ensure!(!matches!(wire::frame(&frame.bytes), Frame::Udp { .. }), "wg0 shows an Ethernet frame");
+        ensure!(
+            version == 4 || version == 6,
+            "wg0 shows something that is no raw IP packet"
+        );
+        ensure!(
+            !matches!(wire::frame(&frame.bytes), Frame::Udp { .. }),
+            "wg0 shows an Ethernet frame"
+        );
     }
     Ok(())
 }
@@ -111,27 +153,47 @@ fn demo_steps(_: &Ctx) -> Result<()> {
         ns.sh(&format!("ip addr add {}/64 dev wg0", inner(true, n)))?;
         let private = ns.sh("wg genkey")?;
         keys.push(ns.sh_in("wg pubkey", &private)?.trim().to_owned());
-        ns.sh_in("wg set wg0 private-key /proc/self/fd/0 listen-port 51820", &private)?;
+        ns.sh_in(
+            "wg set wg0 private-key /proc/self/fd/0 listen-port 51820",
+            &private,
+        )?;
     }
     for n in 0..2u8 {
         let (ns, other) = (link.end(n), 1 - n);
         let peer = &keys[usize::from(other)];
         let ips = format!("{}/32,{}/128", inner(false, other), inner(true, other));
         let endpoint = crate::harness::topo::outer(false, other);
-        ns.sh(&format!("wg set wg0 peer {peer} allowed-ips {ips} endpoint {endpoint}:51820"))?;
+        ns.sh(&format!(
+            "wg set wg0 peer {peer} allowed-ips {ips} endpoint {endpoint}:51820"
+        ))?;
         ns.sh("ip link set wg0 up")?;
     }
     for n in 0..2u8 {
         for v6 in [false, true] {
-            link.end(n).sh(&format!("ping -n -c 3 -i 0.2 -W 5 {}", inner(v6, 1 - n)))?;
+            link.end(n)
+                .sh(&format!("ping -n -c 3 -i 0.2 -W 5 {}", inner(v6, 1 - n)))?;
         }
     }
     let details = link.end(0).sh("ip -d link show wg0")?;
-    for part in ["POINTOPOINT,NOARP,UP,LOWER_UP", "mtu 1420", "link/none", "wireguard"] {
-        ensure!(details.contains(part), "`ip -d link show wg0` has no {part:?}: {details}");
+    for part in [
+        "POINTOPOINT,NOARP,UP,LOWER_UP",
+        "mtu 1420",
+        "link/none",
+        "wireguard",
+    ] {
+        ensure!(
+            details.contains(part),
+            "`ip -d link show wg0` has no {part:?}: {details}"
+        );
     }
     let shown = link.end(0).sh("wg show wg0")?;
-    for part in ["interface: wg0", "listening port: 51820", "latest handshake:", "transfer:", &keys[1]] {
+    for part in [
+        "interface: wg0",
+        "listening port: 51820",
+        "latest handshake:",
+        "transfer:",
+        &keys[1],
+    ] {
         ensure!(shown.contains(part), "`wg show` has no {part:?}: {shown}");
     }
     Ok(())

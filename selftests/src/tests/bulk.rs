@@ -16,7 +16,7 @@ pub fn register(list: &mut Vec<Test>) {
         boot: Boot::Smp,
         modules: Modules::Ours,
         subject: Subject::Rs,
-        bound: Duration::from_secs(400),
+        bound: Duration::from_secs(900),
         body: Box::new(gibibyte),
     });
 }
@@ -25,7 +25,13 @@ pub fn register(list: &mut Vec<Test>) {
 fn gibibyte(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
     let at = SocketAddr::new(inner(false, 1), 5000);
-    let stream = tcp(tunnel.ns(0), tunnel.ns(1), at, 1 << 30, Duration::from_secs(3))?;
+    let stream = tcp(
+        tunnel.ns(0),
+        tunnel.ns(1),
+        at,
+        1 << 30,
+        Duration::from_secs(3),
+    )?;
     ctx.note(format!(
         "{:.0} Mbit/s, longest time without progress {:.0} ms",
         stream.mbits(),

@@ -18,6 +18,9 @@ use crate::harness::runner::{Boot, Ctx, Subject, Test};
 use anyhow::Result;
 use std::time::Duration;
 
+/// The plain form of a test's body.
+type Check = fn(&Ctx) -> Result<()>;
+
 /// Every test, in the order in which they run.
 pub fn all() -> Vec<Test> {
     let mut list = Vec::new();
@@ -42,9 +45,10 @@ fn drop_in(
     secs: u64,
     body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
 ) {
-    for (suffix, subject, modules) in
-        [("c", Subject::C, Modules::Intree), ("rs", Subject::Rs, Modules::Ours)]
-    {
+    for (suffix, subject, modules) in [
+        ("c", Subject::C, Modules::Intree),
+        ("rs", Subject::Rs, Modules::Ours),
+    ] {
         list.push(Test {
             name: format!("{name}@{suffix}"),
             boot: Boot::Smp,
@@ -64,9 +68,10 @@ fn side_by_side(
     secs: u64,
     body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
 ) {
-    for (suffix, subject, modules) in
-        [("c", Subject::C, Modules::Intree), ("rs", Subject::Rs, Modules::Both)]
-    {
+    for (suffix, subject, modules) in [
+        ("c", Subject::C, Modules::Intree),
+        ("rs", Subject::Rs, Modules::Both),
+    ] {
         list.push(Test {
             name: format!("{name}@{suffix}"),
             boot,

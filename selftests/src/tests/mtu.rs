@@ -26,7 +26,9 @@ pub fn register(list: &mut Vec<Test>) {
 fn padding(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
-    for size in [0usize, 1, 3, 4, 5, 20, 100, 1363, 1364, 1365, 1380, 1381, 1391, 1392] {
+    for size in [
+        0usize, 1, 3, 4, 5, 20, 100, 1363, 1364, 1365, 1380, 1381, 1391, 1392,
+    ] {
         let underlay = tunnel.watch(ctx, 0)?;
         let got = ping(tunnel.ns(0), inner(false, 1), 1, size, LIMIT)?;
         ensure!(got == 1, "no answer to a ping of {size} bytes");
@@ -39,7 +41,10 @@ fn padding(ctx: &Ctx) -> Result<()> {
                 .filter(|s| s.outgoing == outgoing)
                 .filter_map(|s| s.data_len())
                 .collect();
-            ensure!(lens == [wanted], "inner packet of {packet} bytes: {lens:?}, not {wanted}");
+            ensure!(
+                lens == [wanted],
+                "inner packet of {packet} bytes: {lens:?}, not {wanted}"
+            );
         }
     }
     Ok(())
@@ -61,7 +66,11 @@ fn large_pings(ctx: &Ctx) -> Result<()> {
 /// A device MTU above what the underlay carries: the outer packets are fragmented.
 fn outer_fragments(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
-        let opts = Opts { v6, mtu: Some(4000), ..Opts::new(ctx.plain()) };
+        let opts = Opts {
+            v6,
+            mtu: Some(4000),
+            ..Opts::new(ctx.plain())
+        };
         let tunnel = Tunnel::new(ctx, &opts)?;
         ping_all(tunnel.ns(0), inner(false, 1), 1)?;
         let underlay = tunnel.watch(ctx, 0)?;
@@ -72,8 +81,14 @@ fn outer_fragments(ctx: &Ctx) -> Result<()> {
         let at = SocketAddr::new(inner(true, 1), 5000);
         tcp(tunnel.ns(0), tunnel.ns(1), at, 1 << 20, LIMIT)?;
         let frames = underlay.stop()?;
-        let fragments = frames.iter().filter(|f| frame(&f.bytes) == Frame::Fragment).count();
-        ensure!(fragments > 100, "only {fragments} fragments on the underlay");
+        let fragments = frames
+            .iter()
+            .filter(|f| frame(&f.bytes) == Frame::Fragment)
+            .count();
+        ensure!(
+            fragments > 100,
+            "only {fragments} fragments on the underlay"
+        );
     }
     Ok(())
 }
@@ -85,8 +100,16 @@ fn tcp_gso(ctx: &Ctx) -> Result<()> {
         let device = Capture::start(tunnel.ns(0), "wg0")?;
         let at = SocketAddr::new(inner(v6, 1), 5000);
         tcp(tunnel.ns(0), tunnel.ns(1), at, 2 << 20, LIMIT)?;
-        let longest = device.stop()?.iter().map(|f| f.bytes.len()).max().unwrap_or(0);
-        ensure!(longest > 4 * 1420, "the longest packet on wg0 has {longest} bytes: no GSO");
+        let longest = device
+            .stop()?
+            .iter()
+            .map(|f| f.bytes.len())
+            .max()
+            .unwrap_or(0);
+        ensure!(
+            longest > 4 * 1420,
+            "the longest packet on wg0 has {longest} bytes: no GSO"
+        );
     }
     Ok(())
 }
@@ -97,7 +120,9 @@ fn small_and_zero(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     for mtu in [1280, 600, 81, 80, 68] {
         for n in 0..2 {
-            tunnel.rt(n).set_mtu(crate::harness::topo::names(n).0, mtu)?;
+            tunnel
+                .rt(n)
+                .set_mtu(crate::harness::topo::names(n).0, mtu)?;
         }
         let got = ping(tunnel.ns(0), inner(false, 1), 2, 500, LIMIT)?;
         ensure!(got == 2, "{got} of 2 answers with MTU {mtu}");
@@ -109,10 +134,25 @@ fn small_and_zero(ctx: &Ctx) -> Result<()> {
     for mtu in [0u32, 1, 2_147_483_552] {
         tunnel.rt(0).set_mtu("wg0", mtu)?;
         // Below 68 the stack takes IPv4 off; packets may still be forced out.
-        let _ = ping(tunnel.ns(0), inner(false, 1), 2, 20, Duration::from_millis(100))?;
-        let _ = ping(tunnel.ns(1), inner(false, 0), 2, 20, Duration::from_millis(100))?;
+        let _ = ping(
+            tunnel.ns(0),
+            inner(false, 1),
+            2,
+            20,
+            Duration::from_millis(100),
+        )?;
+        let _ = ping(
+            tunnel.ns(1),
+            inner(false, 0),
+            2,
+            20,
+            Duration::from_millis(100),
+        )?;
     }
-    ensure!(tunnel.rt(0).set_mtu("wg0", 2_147_483_553).is_err(), "an MTU above the maximum");
+    ensure!(
+        tunnel.rt(0).set_mtu("wg0", 2_147_483_553).is_err(),
+        "an MTU above the maximum"
+    );
     tunnel.rt(0).set_mtu("wg0", 1420)?;
     tunnel.rt(1).set_mtu("wg1", 1420)?;
     let _ = tunnel.rt(0).addr_add("wg0", inner(false, 0), 24);

@@ -39,13 +39,22 @@ fn moved(ctx: &Ctx) -> Result<()> {
         ping_all(tunnel.ns(1), inner(v6, 0), 3)?;
     }
     let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port(0)));
-    ensure!(udp(tunnel.ns(0), any).is_err(), "the socket is not in the creating namespace");
+    ensure!(
+        udp(tunnel.ns(0), any).is_err(),
+        "the socket is not in the creating namespace"
+    );
     ensure!(udp(&away, any).is_ok(), "the socket moved along");
     // Configured where it is; looked for where it was: no such device.
     let mut there = Wg::open(&away, PLAIN.kind)?;
-    ensure!(there.get("wg0")?.peers.len() == 1, "not configurable in its new namespace");
+    ensure!(
+        there.get("wg0")?.peers.len() == 1,
+        "not configurable in its new namespace"
+    );
     let mut here = Wg::open(tunnel.ns(0), PLAIN.kind)?;
-    ensure!(here.get("wg0").err() == Some(Errno::ENODEV), "still seen in its old namespace");
+    ensure!(
+        here.get("wg0").err() == Some(Errno::ENODEV),
+        "still seen in its old namespace"
+    );
     Ok(())
 }
 
@@ -69,20 +78,39 @@ fn creator_dies(_: &Ctx) -> Result<()> {
     drop(link); // its sockets and both namespaces
     let start = Instant::now();
     while rt.link_attr("wg0", IFLA_CARRIER)?.as_deref() != Some(&[0]) {
-        ensure!(start.elapsed() < Duration::from_secs(30), "the carrier stays on");
+        ensure!(
+            start.elapsed() < Duration::from_secs(30),
+            "the carrier stays on"
+        );
         sleep(Duration::from_millis(20));
     }
     let mut wg = Wg::open(&away, PLAIN.kind)?;
-    let port_conf = DeviceConf { listen_port: Some(1234), ..DeviceConf::default() };
+    let port_conf = DeviceConf {
+        listen_port: Some(1234),
+        ..DeviceConf::default()
+    };
     let refused = wg.set("wg0", &port_conf);
-    ensure!(refused == Err(Errno::EPERM), "setting the port gives {refused:?}");
-    let mark_conf = DeviceConf { fwmark: Some(1), ..DeviceConf::default() };
+    ensure!(
+        refused == Err(Errno::EPERM),
+        "setting the port gives {refused:?}"
+    );
+    let mark_conf = DeviceConf {
+        fwmark: Some(1),
+        ..DeviceConf::default()
+    };
     let refused = wg.set("wg0", &mark_conf);
-    ensure!(refused == Err(Errno::EPERM), "setting the fwmark gives {refused:?}");
+    ensure!(
+        refused == Err(Errno::EPERM),
+        "setting the fwmark gives {refused:?}"
+    );
     rt.set_up("wg0", false)?;
     let refused = rt.set_up("wg0", true);
-    ensure!(refused == Err(Errno::ENONET), "bringing it up gives {refused:?}");
-    wg.get("wg0").context("the device is not readable any more")?;
+    ensure!(
+        refused == Err(Errno::ENONET),
+        "bringing it up gives {refused:?}"
+    );
+    wg.get("wg0")
+        .context("the device is not readable any more")?;
     Ok(rt.link_del("wg0")?)
 }
 
@@ -93,5 +121,6 @@ fn dies_with_device(ctx: &Ctx) -> Result<()> {
     drop(tunnel);
     // A link that hung in unregistration or held a namespace is found by the harness.
     let root = crate::harness::rtnl::Rtnl::open();
-    root.map(drop).context("netlink after the namespaces' death")
+    root.map(drop)
+        .context("netlink after the namespaces' death")
 }

@@ -5,8 +5,8 @@ use super::{side_by_side, Test};
 use crate::harness::runner::{Boot, Ctx};
 use crate::harness::topo::{inner, mac, outer, port, Opts, Tunnel};
 use crate::harness::traffic::{ping, ping_all, udp};
-use crate::harness::wire::Message;
 use crate::harness::wgdev::{uapi, DeviceConf, PeerConf};
+use crate::harness::wire::Message;
 use anyhow::{ensure, Result};
 use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
@@ -16,7 +16,13 @@ pub fn register(list: &mut Vec<Test>) {
     side_by_side(list, "session-roaming", Boot::Smp, 90, roaming);
     side_by_side(list, "session-psk-mismatch", Boot::Smp, 90, psk_mismatch);
     side_by_side(list, "session-removed-peer", Boot::Smp, 90, removed_peer);
-    side_by_side(list, "session-keepalive-idle", Boot::Smp, 90, keepalive_idle);
+    side_by_side(
+        list,
+        "session-keepalive-idle",
+        Boot::Smp,
+        90,
+        keepalive_idle,
+    );
     side_by_side(list, "session-down-up", Boot::Smp, 90, down_up);
 }
 
@@ -26,7 +32,10 @@ fn roaming(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;
     let known = |tunnel: &mut Tunnel, n| Ok::<_, anyhow::Error>(tunnel.peer(n)?.endpoint);
-    ensure!(known(&mut tunnel, 0)? == Some(SocketAddr::new(outer(false, 1), port(1))), "endpoint");
+    ensure!(
+        known(&mut tunnel, 0)? == Some(SocketAddr::new(outer(false, 1), port(1))),
+        "endpoint"
+    );
     let handshake = tunnel.peer(0)?.last_handshake;
 
     // Messages of every type from a stranger.
@@ -43,7 +52,10 @@ fn roaming(ctx: &Ctx) -> Result<()> {
     );
 
     for (n, new_port) in [(1u8, 7001), (0, 7000)] {
-        let conf = DeviceConf { listen_port: Some(new_port), ..DeviceConf::default() };
+        let conf = DeviceConf {
+            listen_port: Some(new_port),
+            ..DeviceConf::default()
+        };
         tunnel.ends[usize::from(n)].set(&tunnel.link, &conf)?;
         ping_all(tunnel.ns(n), inner(false, 1 - n), 1)?;
         let endpoint = known(&mut tunnel, 1 - n)?;
@@ -72,32 +84,69 @@ fn roaming(ctx: &Ctx) -> Result<()> {
         );
         ping_all(tunnel.ns(1 - n), inner(true, n), 1)?;
     }
-    ensure!(tunnel.peer(0)?.last_handshake == handshake, "there was another handshake");
+    ensure!(
+        tunnel.peer(0)?.last_handshake == handshake,
+        "there was another handshake"
+    );
     Ok(())
 }
 
 /// Different preshared keys never make a session; equal ones then do.
 fn psk_mismatch(ctx: &Ctx) -> Result<()> {
     let [one, two] = [rand::random(), rand::random()];
-    let opts = Opts { psk: [Some(one), Some(two)], ..Opts::new(ctx.against_intree()) };
+    let opts = Opts {
+        psk: [Some(one), Some(two)],
+        ..Opts::new(ctx.against_intree())
+    };
     let mut tunnel = Tunnel::new(ctx, &opts)?;
     let underlay = tunnel.watch(ctx, 0)?;
     for (from, to) in [(0, 1), (1, 0)] {
-        let got = ping(tunnel.ns(from), inner(false, to), 2, 56, Duration::from_millis(700))?;
-        ensure!(got == 0, "a ping went through in spite of different preshared keys");
+        let got = ping(
+            tunnel.ns(from),
+            inner(false, to),
+            2,
+            56,
+            Duration::from_millis(700),
+        )?;
+        ensure!(
+            got == 0,
+            "a ping went through in spite of different preshared keys"
+        );
     }
     // Either end's next try is 5 to 5.6 s after the last handshake message it sent.
     let seen = underlay.wait(2, Duration::from_secs(10), |s| s.is_initiation())?;
-    ensure!(seen.iter().any(|s| matches!(s.message, Message::Response { .. })), "no response");
-    ensure!(seen.iter().all(|s| s.data_len().is_none()), "data was sent without a session");
+    ensure!(
+        seen.iter()
+            .any(|s| matches!(s.message, Message::Response { .. })),
+        "no response"
+    );
+    ensure!(
+        seen.iter().all(|s| s.data_len().is_none()),
+        "data was sent without a session"
+    );
     // The responder makes its keypair before it can know; the initiator must not.
-    ensure!(tunnel.peer(0)?.last_handshake.is_zero(), "a handshake is told");
-    ensure!(tunnel.peer(1)?.last_handshake.is_zero(), "a handshake is told");
+    ensure!(
+        tunnel.peer(0)?.last_handshake.is_zero(),
+        "a handshake is told"
+    );
+    ensure!(
+        tunnel.peer(1)?.last_handshake.is_zero(),
+        "a handshake is told"
+    );
 
-    tunnel.set_peer(1, PeerConf { preshared_key: Some(one), ..PeerConf::default() })?;
+    tunnel.set_peer(
+        1,
+        PeerConf {
+            preshared_key: Some(one),
+            ..PeerConf::default()
+        },
+    )?;
     // The next initiation is at most 5.6 s away.
     let got = ping(tunnel.ns(0), inner(false, 1), 3, 56, Duration::from_secs(7))?;
-    ensure!(got >= 2, "no session with equal preshared keys ({got} of 3 pings)");
+    ensure!(
+        got >= 2,
+        "no session with equal preshared keys ({got} of 3 pings)"
+    );
     Ok(())
 }
 
@@ -106,19 +155,52 @@ fn removed_peer(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;
     let before = tunnel.rt(0).stats("wg0")?;
-    tunnel.set_peer(0, PeerConf { flags: uapi::PEER_REMOVE_ME, ..PeerConf::default() })?;
-    ensure!(tunnel.ends[0].get(&tunnel.link)?.peers.is_empty(), "the peer is still listed");
+    tunnel.set_peer(
+        0,
+        PeerConf {
+            flags: uapi::PEER_REMOVE_ME,
+            ..PeerConf::default()
+        },
+    )?;
+    ensure!(
+        tunnel.ends[0].get(&tunnel.link)?.peers.is_empty(),
+        "the peer is still listed"
+    );
     let underlay = tunnel.watch(ctx, 0)?;
-    let got = ping(tunnel.ns(1), inner(false, 0), 3, 56, Duration::from_millis(300))?;
+    let got = ping(
+        tunnel.ns(1),
+        inner(false, 0),
+        3,
+        56,
+        Duration::from_millis(300),
+    )?;
     ensure!(got == 0, "the removed peer's ping was answered");
-    let got = ping(tunnel.ns(0), inner(false, 1), 2, 56, Duration::from_millis(200))?;
+    let got = ping(
+        tunnel.ns(0),
+        inner(false, 1),
+        2,
+        56,
+        Duration::from_millis(200),
+    )?;
     ensure!(got == 0, "a ping to the removed peer was answered");
     let seen = underlay.stop()?;
-    let seen: Vec<_> = seen.iter().filter_map(crate::harness::capture::seen).collect();
-    ensure!(seen.iter().filter(|s| !s.outgoing).count() >= 3, "the peer's messages are not seen");
-    ensure!(seen.iter().all(|s| !s.outgoing), "something was sent to the removed peer");
+    let seen: Vec<_> = seen
+        .iter()
+        .filter_map(crate::harness::capture::seen)
+        .collect();
+    ensure!(
+        seen.iter().filter(|s| !s.outgoing).count() >= 3,
+        "the peer's messages are not seen"
+    );
+    ensure!(
+        seen.iter().all(|s| !s.outgoing),
+        "something was sent to the removed peer"
+    );
     let after = tunnel.rt(0).stats("wg0")?;
-    ensure!(after.rx_packets == before.rx_packets, "a packet of the removed peer was taken");
+    ensure!(
+        after.rx_packets == before.rx_packets,
+        "a packet of the removed peer was taken"
+    );
 
     let conf = PeerConf {
         endpoint: Some(SocketAddr::new(outer(false, 1), port(1))),
@@ -128,7 +210,10 @@ fn removed_peer(ctx: &Ctx) -> Result<()> {
     tunnel.set_peer(0, conf)?;
     // A whole-second clock would make the new initiation look replayed; 5 s is the retry.
     let got = ping(tunnel.ns(0), inner(false, 1), 2, 56, Duration::from_secs(8))?;
-    ensure!(got == 2, "the peer added again gets no session ({got} of 2 pings)");
+    ensure!(
+        got == 2,
+        "the peer added again gets no session ({got} of 2 pings)"
+    );
     Ok(())
 }
 
@@ -136,22 +221,50 @@ fn removed_peer(ctx: &Ctx) -> Result<()> {
 /// the counters of both ends; turned off, it stops.
 fn keepalive_idle(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
-    tunnel.set_peer(0, PeerConf { keepalive: Some(1), ..PeerConf::default() })?;
+    tunnel.set_peer(
+        0,
+        PeerConf {
+            keepalive: Some(1),
+            ..PeerConf::default()
+        },
+    )?;
     sleep(Duration::from_millis(2500));
     let (a0, b0) = (tunnel.peer(0)?, tunnel.peer(1)?);
-    ensure!(!a0.last_handshake.is_zero(), "no handshake on an idle link with a keepalive");
-    ensure!(a0.keepalive == 1, "the interval is told as {}", a0.keepalive);
+    ensure!(
+        !a0.last_handshake.is_zero(),
+        "no handshake on an idle link with a keepalive"
+    );
+    ensure!(
+        a0.keepalive == 1,
+        "the interval is told as {}",
+        a0.keepalive
+    );
     sleep(Duration::from_millis(5000));
     let (a1, b1) = (tunnel.peer(0)?, tunnel.peer(1)?);
     let (sent, received) = (a1.tx_bytes - a0.tx_bytes, b1.rx_bytes - b0.rx_bytes);
-    ensure!((3 * 32..=5 * 32).contains(&sent), "{sent} bytes of keepalives sent in 5 s");
-    ensure!(received.abs_diff(sent) <= 32, "{sent} bytes sent but {received} received");
+    ensure!(
+        (3 * 32..=5 * 32).contains(&sent),
+        "{sent} bytes of keepalives sent in 5 s"
+    );
+    ensure!(
+        received.abs_diff(sent) <= 32,
+        "{sent} bytes sent but {received} received"
+    );
     ensure!(a1.rx_bytes == a0.rx_bytes, "a keepalive was answered");
-    tunnel.set_peer(0, PeerConf { keepalive: Some(0), ..PeerConf::default() })?;
+    tunnel.set_peer(
+        0,
+        PeerConf {
+            keepalive: Some(0),
+            ..PeerConf::default()
+        },
+    )?;
     sleep(Duration::from_millis(1500));
     let a2 = tunnel.peer(0)?;
     sleep(Duration::from_millis(2500));
-    ensure!(tunnel.peer(0)?.tx_bytes == a2.tx_bytes, "keepalives go on after being turned off");
+    ensure!(
+        tunnel.peer(0)?.tx_bytes == a2.tx_bytes,
+        "keepalives go on after being turned off"
+    );
     Ok(())
 }
 
@@ -162,18 +275,39 @@ fn down_up(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;
     let handshake = tunnel.peer(0)?.last_handshake;
     tunnel.rt(0).set_up("wg0", false)?;
-    let got = ping(tunnel.ns(1), inner(false, 0), 2, 56, Duration::from_millis(300))?;
+    let got = ping(
+        tunnel.ns(1),
+        inner(false, 0),
+        2,
+        56,
+        Duration::from_millis(300),
+    )?;
     ensure!(got == 0, "a device that is down answers");
     // Its port is free now.
-    drop(udp(tunnel.ns(0), SocketAddr::new(outer(false, 0), port(0)))?);
-    ensure!(tunnel.peer(0)?.last_handshake == handshake, "the last handshake's time was lost");
+    drop(udp(
+        tunnel.ns(0),
+        SocketAddr::new(outer(false, 0), port(0)),
+    )?);
+    ensure!(
+        tunnel.peer(0)?.last_handshake == handshake,
+        "the last handshake's time was lost"
+    );
     tunnel.rt(0).set_up("wg0", true)?;
     let underlay = tunnel.watch(ctx, 0)?;
     let got = ping(tunnel.ns(0), inner(false, 1), 2, 56, Duration::from_secs(8))?;
     ensure!(got == 2, "no session after down and up");
     let seen = underlay.seen();
-    ensure!(seen.first().is_some_and(|s| s.is_initiation()), "the old session was kept");
-    ensure!(tunnel.peer(0)?.last_handshake > handshake, "no new handshake is told");
-    ensure!(tunnel.ends[0].get(&tunnel.link)?.listen_port == port(0), "the port changed");
+    ensure!(
+        seen.first().is_some_and(|s| s.is_initiation()),
+        "the old session was kept"
+    );
+    ensure!(
+        tunnel.peer(0)?.last_handshake > handshake,
+        "no new handshake is told"
+    );
+    ensure!(
+        tunnel.ends[0].get(&tunnel.link)?.listen_port == port(0),
+        "the port changed"
+    );
     Ok(())
 }

@@ -36,7 +36,10 @@ fn kernel_memory() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let value = |key: &str| -> u64 {
         let line = text.lines().find(|l| l.starts_with(key)).unwrap_or("");
-        line.split_whitespace().nth(1).and_then(|v| v.parse().ok()).unwrap_or(0)
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(0)
     };
     Ok(value("SUnreclaim:") + value("Percpu:"))
 }
@@ -70,7 +73,11 @@ fn rmmod_under_traffic(ctx: &Ctx) -> Result<()> {
         took.as_secs_f64() / f64::from(ROUNDS)
     ));
     // 90 rounds of two devices and four peers: a peer or device left behind is 2 KiB or more.
-    ensure!(grown < 6 << 10, "kernel memory grew by {grown} KiB in {} rounds", ROUNDS - 10);
+    ensure!(
+        grown < 6 << 10,
+        "kernel memory grew by {grown} KiB in {} rounds",
+        ROUNDS - 10
+    );
     ensure!(threads()?.is_empty(), "threads left: {:?}", threads()?);
     Ok(())
 }
@@ -79,7 +86,10 @@ fn rmmod_under_traffic(ctx: &Ctx) -> Result<()> {
 fn round(ctx: &Ctx, link: &mut Link, n: u32) -> Result<()> {
     let v6 = n % 2 == 1;
     ctx.env.load(Modules::Ours)?;
-    let mut ends = [End::new(link, 0, PLAIN, None)?, End::new(link, 1, PLAIN, None)?];
+    let mut ends = [
+        End::new(link, 0, PLAIN, None)?,
+        End::new(link, 1, PLAIN, None)?,
+    ];
     let keys = [ends[0].public_key, ends[1].public_key];
     for n in 0..2u8 {
         let peer = PeerConf {
@@ -101,7 +111,11 @@ fn round(ctx: &Ctx, link: &mut Link, n: u32) -> Result<()> {
         ends[usize::from(n)].set_peer(link, silent)?;
     }
     let stop = Arc::new(AtomicBool::new(false));
-    let threads = [flood(link, 0, &stop)?, flood(link, 1, &stop)?, stream(link, &stop)?];
+    let threads = [
+        flood(link, 0, &stop)?,
+        flood(link, 1, &stop)?,
+        stream(link, &stop)?,
+    ];
     let begin = Instant::now();
     loop {
         let device = ends[1].get(link)?;
@@ -109,7 +123,10 @@ fn round(ctx: &Ctx, link: &mut Link, n: u32) -> Result<()> {
         if rx > 20_000 {
             break;
         }
-        ensure!(begin.elapsed() < Duration::from_secs(10), "no traffic: only {rx} bytes came");
+        ensure!(
+            begin.elapsed() < Duration::from_secs(10),
+            "no traffic: only {rx} bytes came"
+        );
         sleep(Duration::from_millis(10));
     }
     sleep(Duration::from_millis(u64::from(n * 37 % 100)));
@@ -124,7 +141,10 @@ fn round(ctx: &Ctx, link: &mut Link, n: u32) -> Result<()> {
     }
     unloaded?;
     for n in 0..2 {
-        ensure!(link.rt(n).index(names(n).0).is_err(), "the device outlived its module");
+        ensure!(
+            link.rt(n).index(names(n).0).is_err(),
+            "the device outlived its module"
+        );
     }
     Ok(())
 }
@@ -160,7 +180,9 @@ fn stream(link: &Link, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>>
     let stop = stop.clone();
     link.end(0).spawn(move || {
         let limit = Duration::from_millis(500);
-        let Ok(mut stream) = TcpStream::connect_timeout(&at, limit) else { return Ok(()) };
+        let Ok(mut stream) = TcpStream::connect_timeout(&at, limit) else {
+            return Ok(());
+        };
         let sink = listener.accept().ok();
         stream.set_nonblocking(true)?;
         let mut buf = vec![0u8; 1 << 16];

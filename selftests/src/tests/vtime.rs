@@ -5,7 +5,7 @@
 //! underlay's frames. The kernel's timer wheel may fire up to an eighth late: hence the upper
 //! bounds, beside the protocol's jitter of a third of a second.
 
-use super::{side_by_side, Test};
+use super::{side_by_side, Check, Test};
 use crate::harness::capture::{seen, Capture, Captured, Injector, Seen};
 use crate::harness::runner::{until, within, Boot, Ctx};
 use crate::harness::topo::{inner, outer, port, Opts, Tunnel};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const SEC: Duration = Duration::from_secs(1);
 
 pub fn register(list: &mut Vec<Test>) {
-    let tests: [(&str, u64, fn(&Ctx) -> Result<()>); 9] = [
+    let tests: [(&str, u64, Check); 9] = [
         ("vtime-rekey-120s", 600, rekey_120s),
         ("vtime-rekey-hour", 4000, rekey_hour),
         ("vtime-death-180s-send", 600, death_180s_send),
@@ -51,13 +51,19 @@ impl Scene {
             udp(tunnel.ns(1), SocketAddr::new(inner(false, 1), 9000))?,
         ];
         let underlay = tunnel.watch(ctx, 0)?;
-        Ok(Scene { tunnel, sockets, underlay })
+        Ok(Scene {
+            tunnel,
+            sockets,
+            underlay,
+        })
     }
 
     /// One datagram of 4 bytes from end `n` to the other: a data message of 64 bytes.
     fn send(&self, n: u8) -> Result<()> {
         let to = SocketAddr::new(inner(false, 1 - n), 9000);
-        self.sockets[usize::from(n)].send_to(b"tick", to).context("send a datagram")?;
+        self.sockets[usize::from(n)]
+            .send_to(b"tick", to)
+            .context("send a datagram")?;
         Ok(())
     }
 
@@ -70,9 +76,16 @@ impl Scene {
     /// Makes the session, end `n` initiating; gives the response's time.
     fn handshake(&self, n: u8) -> Result<Duration> {
         self.send(n)?;
-        let seen = self.underlay.wait(1, 5 * SEC, |s| s.data_len() == Some(64))?;
-        ensure!(self.received(1 - n)? == 1, "the first datagram does not arrive");
-        let response = seen.iter().find(|s| matches!(s.message, Message::Response { .. }));
+        let seen = self
+            .underlay
+            .wait(1, 5 * SEC, |s| s.data_len() == Some(64))?;
+        ensure!(
+            self.received(1 - n)? == 1,
+            "the first datagram does not arrive"
+        );
+        let response = seen
+            .iter()
+            .find(|s| matches!(s.message, Message::Response { .. }));
         Ok(response.context("no response on the underlay")?.at)
     }
 
@@ -84,7 +97,10 @@ impl Scene {
 
 /// The times of the initiations that end 0 sent.
 fn initiations(seen: &[Seen]) -> Vec<Duration> {
-    seen.iter().filter(|s| s.outgoing && s.is_initiation()).map(|s| s.at).collect()
+    seen.iter()
+        .filter(|s| s.outgoing && s.is_initiation())
+        .map(|s| s.at)
+        .collect()
 }
 
 /// The times of the data messages of `len` bytes that end 0 sent (`outgoing`) or got.
@@ -108,13 +124,28 @@ fn rekey_120s(ctx: &Ctx) -> Result<()> {
     }
     ensure!(arrived == 260, "{arrived} of 260 datagrams arrived");
     let last = scene.tunnel.peer(0)?.last_handshake;
-    within("latest handshake moved by", last.saturating_sub(first), 240.0, 252.0)?;
+    within(
+        "latest handshake moved by",
+        last.saturating_sub(first),
+        240.0,
+        252.0,
+    )?;
     let seen = scene.underlay.seen();
     let times = initiations(&seen);
-    let [_, second, third] = times.as_slice() else { bail!("{} initiations in 260 s", times.len()) };
+    let [_, second, third] = times.as_slice() else {
+        bail!("{} initiations in 260 s", times.len())
+    };
     within("second initiation after", *second - born, 119.9, 126.0)?;
-    within("third initiation after the second", *third - *second, 119.9, 126.0)?;
-    let theirs = seen.iter().filter(|s| !s.outgoing && s.is_initiation()).count();
+    within(
+        "third initiation after the second",
+        *third - *second,
+        119.9,
+        126.0,
+    )?;
+    let theirs = seen
+        .iter()
+        .filter(|s| !s.outgoing && s.is_initiation())
+        .count();
     ensure!(theirs == 0, "the responder initiated {theirs} times");
     Ok(())
 }
@@ -132,7 +163,10 @@ fn rekey_hour(ctx: &Ctx) -> Result<()> {
         arrived[1] += scene.received(1)?;
         arrived[0] += scene.received(0)?;
     }
-    ensure!(arrived == [900, 900], "{arrived:?} of 900 datagrams arrived");
+    ensure!(
+        arrived == [900, 900],
+        "{arrived:?} of 900 datagrams arrived"
+    );
     let count = initiations(&scene.underlay.seen()).len();
     ensure!((29..=31).contains(&count), "{count} initiations in an hour");
     Ok(())
@@ -153,15 +187,26 @@ fn death_180s_send(ctx: &Ctx) -> Result<()> {
     }
     let seen = scene.underlay.seen();
     let sent = data(&seen, true, 64);
-    let last = sent.last().context("no data was sent")?.saturating_sub(born);
+    let last = sent
+        .last()
+        .context("no data was sent")?
+        .saturating_sub(born);
     within("last data message after", last, 177.0, 180.1)?;
     // The retries went on all the while: it is not that the end gave up sending as such.
-    let late = initiations(&seen).iter().filter(|at| **at > born + 181 * SEC).count();
+    let late = initiations(&seen)
+        .iter()
+        .filter(|at| **at > born + 181 * SEC)
+        .count();
     ensure!(late >= 5, "only {late} initiations after the session's end");
     // Back again: what waits is sent under a new session.
     scene.mute_both(false)?;
-    scene.underlay.wait(sent.len() + 1, 10 * SEC, |s| s.outgoing && s.data_len() == Some(64))?;
-    ensure!(scene.received(1)? > 0, "nothing arrives after the peer's return");
+    scene.underlay.wait(sent.len() + 1, 10 * SEC, |s| {
+        s.outgoing && s.data_len() == Some(64)
+    })?;
+    ensure!(
+        scene.received(1)? > 0,
+        "nothing arrives after the peer's return"
+    );
     Ok(())
 }
 
@@ -184,10 +229,22 @@ fn death_180s_receive(ctx: &Ctx) -> Result<()> {
         .into_iter()
         .filter(|f| f.outgoing && seen(f).and_then(|s| s.data_len()) == Some(64))
         .collect();
-    ensure!(kept.len() == 30, "{} of 30 messages were kept back", kept.len());
+    ensure!(
+        kept.len() == 30,
+        "{} of 30 messages were kept back",
+        kept.len()
+    );
     let injector = Injector::open(scene.tunnel.ns(1), "v1")?;
     let mut frames = kept.into_iter();
-    for (at, accepted) in [(60, 1), (120, 1), (170, 1), (178, 1), (182, 0), (200, 0), (400, 0)] {
+    for (at, accepted) in [
+        (60, 1),
+        (120, 1),
+        (170, 1),
+        (178, 1),
+        (182, 0),
+        (200, 0),
+        (400, 0),
+    ] {
         until(start, at * SEC);
         let mut frame = frames.next().context("no frame left")?.bytes;
         frame[..6].copy_from_slice(&crate::harness::topo::mac(0));
@@ -195,7 +252,10 @@ fn death_180s_receive(ctx: &Ctx) -> Result<()> {
         frame[40..42].fill(0);
         injector.send(&frame)?;
         let got = scene.received(0)?;
-        ensure!(got == accepted, "{got} datagrams taken from a message delivered at {at} s");
+        ensure!(
+            got == accepted,
+            "{got} datagrams taken from a message delivered at {at} s"
+        );
     }
     Ok(())
 }
@@ -216,18 +276,31 @@ fn handshake_retries(ctx: &Ctx) -> Result<()> {
     let mut gaps = Vec::new();
     for pair in times.windows(2) {
         let [a, b] = pair else { continue };
-        within("time between initiations", *b - *a, 4.999, 5.0 + 0.334 + 0.7)?;
+        within(
+            "time between initiations",
+            *b - *a,
+            4.999,
+            5.0 + 0.334 + 0.7,
+        )?;
         gaps.push(*b - *a);
     }
     gaps.sort();
     let spread = gaps[gaps.len() - 1] - gaps[0];
-    ensure!(spread > Duration::from_millis(20), "the retries have no jitter: {gaps:?}");
+    ensure!(
+        spread > Duration::from_millis(20),
+        "the retries have no jitter: {gaps:?}"
+    );
     let dropped = scene.tunnel.rt(0).stats("wg0")?.tx_dropped;
-    ensure!(dropped == 3, "{dropped} of 3 waiting packets were dropped after the last try");
+    ensure!(
+        dropped == 3,
+        "{dropped} of 3 waiting packets were dropped after the last try"
+    );
     // The peer is back: only what is sent from now on arrives.
     scene.mute_both(false)?;
     scene.send(0)?;
-    scene.underlay.wait(1, 10 * SEC, |s| s.data_len() == Some(64))?;
+    scene
+        .underlay
+        .wait(1, 10 * SEC, |s| s.data_len() == Some(64))?;
     let got = scene.received(1)?;
     ensure!(got == 1, "{got} datagrams arrived where 1 was sent");
     Ok(())
@@ -241,10 +314,15 @@ fn passive_keepalive(ctx: &Ctx) -> Result<()> {
     let seen = scene.underlay.seen();
     let got = *data(&seen, false, 64).first().context("no data came")?;
     let sent = data(&seen, true, 32);
-    let [keepalive] = sent.as_slice() else { bail!("{} keepalives sent", sent.len()) };
+    let [keepalive] = sent.as_slice() else {
+        bail!("{} keepalives sent", sent.len())
+    };
     within("keepalive after", *keepalive - got, 9.999, 10.8)?;
     // The initiator confirms the session with its data; it never sends a keepalive of its own.
-    ensure!(data(&seen, false, 32).is_empty(), "the keepalive was answered");
+    ensure!(
+        data(&seen, false, 32).is_empty(),
+        "the keepalive was answered"
+    );
     // Traffic the other way makes it unnecessary.
     scene.send(1)?;
     sleep(5 * SEC);
@@ -252,30 +330,51 @@ fn passive_keepalive(ctx: &Ctx) -> Result<()> {
     sleep(4 * SEC);
     let after = data(&scene.underlay.seen(), true, 32);
     sleep(3 * SEC);
-    ensure!(after.len() == 1, "a keepalive although there was data to send");
-    ensure!(data(&scene.underlay.seen(), true, 32).len() == 1, "a keepalive in spite of data");
+    ensure!(
+        after.len() == 1,
+        "a keepalive although there was data to send"
+    );
+    ensure!(
+        data(&scene.underlay.seen(), true, 32).len() == 1,
+        "a keepalive in spite of data"
+    );
     Ok(())
 }
 
 /// A persistent keepalive of 25 s on an idle link, and the handshakes it needs.
 fn persistent_keepalive(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
-    scene.tunnel.set_peer(0, PeerConf { keepalive: Some(25), ..PeerConf::default() })?;
+    scene.tunnel.set_peer(
+        0,
+        PeerConf {
+            keepalive: Some(25),
+            ..PeerConf::default()
+        },
+    )?;
     sleep(400 * SEC);
     let seen = scene.underlay.seen();
     let keepalives = data(&seen, true, 32);
-    let Some(first_session) = keepalives.get(..5) else { bail!("{} keepalives", keepalives.len()) };
+    let Some(first_session) = keepalives.get(..5) else {
+        bail!("{} keepalives", keepalives.len())
+    };
     for pair in first_session.windows(2) {
         let [a, b] = pair else { continue };
         within("time between keepalives", *b - *a, 24.999, 28.2)?;
     }
     let times = initiations(&seen);
-    ensure!((3..=4).contains(&times.len()), "{} handshakes in 400 s", times.len());
+    ensure!(
+        (3..=4).contains(&times.len()),
+        "{} handshakes in 400 s",
+        times.len()
+    );
     for pair in times.windows(2) {
         let [a, b] = pair else { continue };
         within("time between handshakes", *b - *a, 119.9, 150.0)?;
     }
-    ensure!(data(&seen, false, 32).is_empty(), "keepalives were answered");
+    ensure!(
+        data(&seen, false, 32).is_empty(),
+        "keepalives were answered"
+    );
     Ok(())
 }
 
@@ -294,9 +393,18 @@ fn new_handshake_15s(ctx: &Ctx) -> Result<()> {
     let sent = data(&seen, true, 64);
     let times = initiations(&seen);
     let ([_, lost, _], [_, second, ..]) = (sent.as_slice(), times.as_slice()) else {
-        bail!("{} data messages and {} initiations", sent.len(), times.len())
+        bail!(
+            "{} data messages and {} initiations",
+            sent.len(),
+            times.len()
+        )
     };
-    within("initiation after unanswered data", *second - *lost, 14.999, 15.0 + 0.334 + 0.7)?;
+    within(
+        "initiation after unanswered data",
+        *second - *lost,
+        14.999,
+        15.0 + 0.334 + 0.7,
+    )?;
     Ok(())
 }
 
@@ -324,7 +432,10 @@ fn responder_never_rekeys(ctx: &Ctx) -> Result<()> {
     let count = initiations(&seen).iter().filter(early).count();
     ensure!(count == 0, "{count} initiations by the responder");
     // After 15 s without an answer it does ask for a new session: that is the other rule.
-    ensure!(!initiations(&seen).is_empty(), "no initiation after silence either");
+    ensure!(
+        !initiations(&seen).is_empty(),
+        "no initiation after silence either"
+    );
     let at = SocketAddr::new(outer(false, 0), port(0));
     ensure!(seen.iter().any(|s| s.src == at), "end 0 sent nothing");
     Ok(())

@@ -18,7 +18,12 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "wg-conf-round-trips", 90, conf_round_trips);
     drop_in(list, "wg-dump-300-peers", 120, dump_300_peers);
     drop_in(list, "wg-allowed-ips-move", 60, allowed_ips_move);
-    drop_in(list, "wg-syncconf-keeps-session", 60, syncconf_keeps_session);
+    drop_in(
+        list,
+        "wg-syncconf-keeps-session",
+        60,
+        syncconf_keeps_session,
+    );
 }
 
 /// A namespace with one unconfigured device `wg0`.
@@ -40,25 +45,57 @@ fn full_peer() -> Result<PeerConf> {
         endpoint: Some("[2001:db8::77]:7777".parse()?),
         keepalive: Some(25),
         flags: 0,
-        allowed_ips: vec![v4(10, 1, 0, 0, 16), ("fd01::".parse()?, 64), v4(0, 0, 0, 0, 0)],
+        allowed_ips: vec![
+            v4(10, 1, 0, 0, 16),
+            ("fd01::".parse()?, 64),
+            v4(0, 0, 0, 0, 0),
+        ],
     })
 }
 
 /// An error unless device `d` is what `conf` set, all peers and allowed IPs, in any peer order.
 fn same(d: &Device, conf: &DeviceConf) -> Result<()> {
     ensure!(d.private_key == conf.private_key, "private key");
-    ensure!(d.public_key.is_some() == conf.private_key.is_some(), "public key");
+    ensure!(
+        d.public_key.is_some() == conf.private_key.is_some(),
+        "public key"
+    );
     if let Some(port) = conf.listen_port {
-        ensure!(d.listen_port == port, "port {} instead of {port}", d.listen_port);
+        ensure!(
+            d.listen_port == port,
+            "port {} instead of {port}",
+            d.listen_port
+        );
     }
-    ensure!(d.fwmark == conf.fwmark.unwrap_or(0), "fwmark {:#x}", d.fwmark);
-    ensure!(d.peers.len() == conf.peers.len(), "{} peers of {}", d.peers.len(), conf.peers.len());
+    ensure!(
+        d.fwmark == conf.fwmark.unwrap_or(0),
+        "fwmark {:#x}",
+        d.fwmark
+    );
+    ensure!(
+        d.peers.len() == conf.peers.len(),
+        "{} peers of {}",
+        d.peers.len(),
+        conf.peers.len()
+    );
     let by_key: BTreeMap<Key, &PeerConf> = conf.peers.iter().map(|p| (p.public_key, p)).collect();
     for got in &d.peers {
         let set = by_key.get(&got.public_key).context("a peer nobody set")?;
-        ensure!(got.preshared_key == set.preshared_key.unwrap_or([0; 32]), "PSK");
-        ensure!(got.endpoint == set.endpoint, "endpoint {:?}, not {:?}", got.endpoint, set.endpoint);
-        ensure!(got.keepalive == set.keepalive.unwrap_or(0), "keepalive {}", got.keepalive);
+        ensure!(
+            got.preshared_key == set.preshared_key.unwrap_or([0; 32]),
+            "PSK"
+        );
+        ensure!(
+            got.endpoint == set.endpoint,
+            "endpoint {:?}, not {:?}",
+            got.endpoint,
+            set.endpoint
+        );
+        ensure!(
+            got.keepalive == set.keepalive.unwrap_or(0),
+            "keepalive {}",
+            got.keepalive
+        );
         ensure!(
             got.allowed_ips == set.allowed_ips,
             "allowed IPs {:?}, not {:?}",
@@ -82,8 +119,16 @@ fn show_forms(_: &Ctx) -> Result<()> {
         ..DeviceConf::default()
     };
     tool::set(&ns, "wg0", &conf)?;
-    ensure!(ns.sh("wg show interfaces")?.split_whitespace().eq(["wg0", "wg1"]), "interfaces");
-    let (key, psk) = (base64(&peer.public_key), base64(&peer.preshared_key.unwrap_or_default()));
+    ensure!(
+        ns.sh("wg show interfaces")?
+            .split_whitespace()
+            .eq(["wg0", "wg1"]),
+        "interfaces"
+    );
+    let (key, psk) = (
+        base64(&peer.public_key),
+        base64(&peer.preshared_key.unwrap_or_default()),
+    );
     let public = ns.sh_in("wg pubkey", &base64(&private))?;
     let endpoint = "[2001:db8::77]:7777";
     let rows = [
@@ -94,28 +139,49 @@ fn show_forms(_: &Ctx) -> Result<()> {
         ("peers", key.clone()),
         ("preshared-keys", format!("{key}\t{psk}")),
         ("endpoints", format!("{key}\t{endpoint}")),
-        ("allowed-ips", format!("{key}\t10.1.0.0/16 fd01::/64 0.0.0.0/0")),
+        (
+            "allowed-ips",
+            format!("{key}\t10.1.0.0/16 fd01::/64 0.0.0.0/0"),
+        ),
         ("latest-handshakes", format!("{key}\t0")),
         ("persistent-keepalive", format!("{key}\t25")),
         ("transfer", format!("{key}\t0\t0")),
     ];
     for (field, wanted) in &rows {
         let got = ns.sh(&format!("wg show wg0 {field}"))?;
-        ensure!(got.trim() == wanted, "wg show wg0 {field}: {got:?}, not {wanted:?}");
+        ensure!(
+            got.trim() == wanted,
+            "wg show wg0 {field}: {got:?}, not {wanted:?}"
+        );
         let all = ns.sh(&format!("wg show all {field}"))?;
         let line = format!("wg0\t{wanted}");
-        ensure!(all.lines().any(|l| l == line), "wg show all {field}: {all:?} has no {line:?}");
+        ensure!(
+            all.lines().any(|l| l == line),
+            "wg show all {field}: {all:?} has no {line:?}"
+        );
     }
     same(&tool::get(&ns, "wg0")?, &conf)?;
     let all = ns.sh("wg show all dump")?;
     let own = ns.sh("wg show wg0 dump")?;
     for line in own.lines() {
         let line = format!("wg0\t{line}");
-        ensure!(all.lines().any(|l| l == line), "`wg show all dump` lacks {line:?}");
+        ensure!(
+            all.lines().any(|l| l == line),
+            "`wg show all dump` lacks {line:?}"
+        );
     }
-    ensure!(all.lines().any(|l| l == "wg1\t(none)\t(none)\t0\toff"), "an unconfigured device: {all}");
+    ensure!(
+        all.lines().any(|l| l == "wg1\t(none)\t(none)\t0\toff"),
+        "an unconfigured device: {all}"
+    );
     for text in [ns.sh("wg")?, ns.sh("wg show all")?] {
-        for part in ["interface: wg0", "fwmark: 0x1234", endpoint, "every 25 seconds", "interface: wg1"] {
+        for part in [
+            "interface: wg0",
+            "fwmark: 0x1234",
+            endpoint,
+            "every 25 seconds",
+            "interface: wg1",
+        ] {
             ensure!(text.contains(part), "`wg show` lacks {part:?}: {text}");
         }
     }
@@ -127,7 +193,10 @@ fn show_forms(_: &Ctx) -> Result<()> {
 /// Every keyword of `wg set`, set, changed and taken back.
 fn set_keywords(_: &Ctx) -> Result<()> {
     let ns = lone()?;
-    let mut conf = DeviceConf { listen_port: Some(0), ..DeviceConf::default() };
+    let mut conf = DeviceConf {
+        listen_port: Some(0),
+        ..DeviceConf::default()
+    };
     let check = |conf: &DeviceConf, what: &str| {
         same(&tool::get(&ns, "wg0")?, conf).with_context(|| format!("after {what}"))
     };
@@ -152,7 +221,10 @@ fn set_keywords(_: &Ctx) -> Result<()> {
     let public_key = random_key();
     let peer = format!("wg set wg0 peer {}", base64(&public_key));
     ns.sh(&peer)?;
-    conf.peers.push(PeerConf { public_key, ..PeerConf::default() });
+    conf.peers.push(PeerConf {
+        public_key,
+        ..PeerConf::default()
+    });
     check(&conf, "peer")?;
     for psk in [Some(rand::random()), Some(rand::random()), None] {
         match psk {
@@ -167,7 +239,10 @@ fn set_keywords(_: &Ctx) -> Result<()> {
         conf.peers[0].endpoint = endpoint.replace("%lo", "%1").parse().ok();
         if endpoint.contains('%') {
             let shown = ns.sh("wg show wg0 endpoints")?;
-            ensure!(shown.contains(endpoint), "a scoped endpoint is shown as {shown}");
+            ensure!(
+                shown.contains(endpoint),
+                "a scoped endpoint is shown as {shown}"
+            );
         } else {
             check(&conf, "endpoint")?;
         }
@@ -180,19 +255,36 @@ fn set_keywords(_: &Ctx) -> Result<()> {
         check(&conf, "persistent-keepalive")?;
     }
     for (text, ips) in [
-        ("10.0.0.0/8,fd00::/8", vec![v4(10, 0, 0, 0, 8), ("fd00::".parse()?, 8)]),
+        (
+            "10.0.0.0/8,fd00::/8",
+            vec![v4(10, 0, 0, 0, 8), ("fd00::".parse()?, 8)],
+        ),
         ("10.9.8.7/20", vec![v4(10, 9, 0, 0, 20)]), // host bits are masked
-        ("1.2.3.4,::1", vec![v4(1, 2, 3, 4, 32), ("::1".parse()?, 128)]),
+        (
+            "1.2.3.4,::1",
+            vec![v4(1, 2, 3, 4, 32), ("::1".parse()?, 128)],
+        ),
         ("", vec![]),
     ] {
-        let args = ["wg", "set", "wg0", "peer", &base64(&public_key), "allowed-ips", text];
+        let args = [
+            "wg",
+            "set",
+            "wg0",
+            "peer",
+            &base64(&public_key),
+            "allowed-ips",
+            text,
+        ];
         let done = ns.run(|| crate::harness::cmd::run(&args));
         done.with_context(|| format!("allowed-ips {text:?}"))?;
         conf.peers[0].allowed_ips = ips;
         check(&conf, "allowed-ips")?;
     }
     // Several at once, and two peers.
-    let other = PeerConf { allowed_ips: vec![v4(10, 2, 0, 0, 16)], ..full_peer()? };
+    let other = PeerConf {
+        allowed_ips: vec![v4(10, 2, 0, 0, 16)],
+        ..full_peer()?
+    };
     let line = format!(
         "wg set wg0 fwmark 9 peer {} persistent-keepalive 3 peer {} preshared-key {stdin} endpoint \
          [2001:db8::77]:7777 persistent-keepalive 25 allowed-ips 10.2.0.0/16",
@@ -207,7 +299,8 @@ fn set_keywords(_: &Ctx) -> Result<()> {
     ns.sh(&format!("{peer} remove"))?;
     conf.peers.remove(0);
     check(&conf, "remove")?;
-    ns.sh(&format!("{peer} remove")).context("removing an unknown peer")?;
+    ns.sh(&format!("{peer} remove"))
+        .context("removing an unknown peer")?;
     ns.sh("wg set wg0 private-key /dev/null")?;
     conf.private_key = None;
     check(&conf, "clearing the private key")
@@ -233,8 +326,14 @@ fn conf_round_trips(_: &Ctx) -> Result<()> {
         allowed_ips: vec![v4(10, 3, 0, 0, 24)],
         ..PeerConf::default()
     };
-    let addition = DeviceConf { peers: vec![more.clone()], ..DeviceConf::default() };
-    ns.sh_in(&format!("wg addconf wg0 {stdin}"), &tool::conf_text(&addition))?;
+    let addition = DeviceConf {
+        peers: vec![more.clone()],
+        ..DeviceConf::default()
+    };
+    ns.sh_in(
+        &format!("wg addconf wg0 {stdin}"),
+        &tool::conf_text(&addition),
+    )?;
     conf.peers.push(more);
     same(&tool::get(&ns, "wg0")?, &conf).context("addconf")?;
 
@@ -244,7 +343,11 @@ fn conf_round_trips(_: &Ctx) -> Result<()> {
     same(&tool::get(&ns, "wg1")?, &conf).context("showconf into setconf")?;
 
     let kept = conf.peers.remove(0);
-    conf.peers.push(PeerConf { public_key: random_key(), keepalive: Some(9), ..PeerConf::default() });
+    conf.peers.push(PeerConf {
+        public_key: random_key(),
+        keepalive: Some(9),
+        ..PeerConf::default()
+    });
     conf.fwmark = None;
     ns.sh_in(&format!("wg syncconf wg1 {stdin}"), &tool::conf_text(&conf))?;
     same(&tool::get(&ns, "wg1")?, &conf).context("syncconf")?;
@@ -252,7 +355,10 @@ fn conf_round_trips(_: &Ctx) -> Result<()> {
     ns.sh_in(&format!("wg setconf wg1 {stdin}"), &tool::conf_text(&conf))?;
     same(&tool::get(&ns, "wg1")?, &conf).context("setconf replaces")?;
 
-    let bad = ns.try_sh(&format!("wg setconf wg1 {stdin}"), "[Peer]\nPublicKey = nonsense\n")?;
+    let bad = ns.try_sh(
+        &format!("wg setconf wg1 {stdin}"),
+        "[Peer]\nPublicKey = nonsense\n",
+    )?;
     ensure!(!bad.ok, "a bad configuration is taken");
     same(&tool::get(&ns, "wg1")?, &conf).context("a bad configuration changes nothing")
 }
@@ -269,7 +375,11 @@ fn dump_300_peers(ctx: &Ctx) -> Result<()> {
     let mut n = 0u32;
     for peer in 0..300 {
         // The first and one in the middle are split themselves.
-        let count = if peer == 0 || peer == 150 { 800 } else { peer % 3 };
+        let count = if peer == 0 || peer == 150 {
+            800
+        } else {
+            peer % 3
+        };
         let mut allowed_ips = Vec::new();
         for _ in 0..count {
             n += 1;
@@ -280,25 +390,42 @@ fn dump_300_peers(ctx: &Ctx) -> Result<()> {
             };
             allowed_ips.push((ip, if ip.is_ipv4() { 24 } else { 64 }));
         }
-        conf.peers.push(PeerConf { allowed_ips, public_key: random_key(), ..full_peer()? });
+        conf.peers.push(PeerConf {
+            allowed_ips,
+            public_key: random_key(),
+            ..full_peer()?
+        });
     }
     tool::set(&ns, "wg0", &conf)?;
     same(&tool::get(&ns, "wg0")?, &conf).context("`wg show dump`")?;
     let mut wg = crate::harness::wgdev::Wg::open(&ns, "wireguard")?;
     let device = wg.get("wg0")?;
     same(&device, &conf).context("our own dump")?;
-    ensure!(device.messages > 2, "the dump took {} messages", device.messages);
+    ensure!(
+        device.messages > 2,
+        "the dump took {} messages",
+        device.messages
+    );
     let order = |peers: &mut dyn Iterator<Item = Key>| peers.collect::<Vec<_>>();
     let (got, set) = (
         order(&mut device.peers.iter().map(|p| p.public_key)),
         order(&mut conf.peers.iter().map(|p| p.public_key)),
     );
-    ensure!(got == set, "the peers are not in the order in which they were added");
+    ensure!(
+        got == set,
+        "the peers are not in the order in which they were added"
+    );
     ctx.note(format!("{n} allowed IPs, {} messages", device.messages));
     let shown = ns.sh("wg showconf wg0")?;
-    ensure!(shown.matches("[Peer]").count() == 300, "`wg showconf` lacks peers");
+    ensure!(
+        shown.matches("[Peer]").count() == 300,
+        "`wg showconf` lacks peers"
+    );
     ns.sh_in("wg setconf wg0 /proc/self/fd/0", "[Interface]\n")?;
-    ensure!(tool::get(&ns, "wg0")?.peers.is_empty(), "peers left after an empty setconf");
+    ensure!(
+        tool::get(&ns, "wg0")?.peers.is_empty(),
+        "peers left after an empty setconf"
+    );
     Ok(())
 }
 
@@ -308,13 +435,17 @@ fn allowed_ips_move(_: &Ctx) -> Result<()> {
     let keys = [random_key(), random_key()];
     let set = |peer: usize, ips: &str| {
         let key = base64(&keys[peer]);
-        ns.sh(&format!("wg set wg0 peer {key} allowed-ips {ips}")).with_context(|| ips.to_owned())
+        ns.sh(&format!("wg set wg0 peer {key} allowed-ips {ips}"))
+            .with_context(|| ips.to_owned())
     };
     let check = |wanted: [&str; 2]| -> Result<()> {
         let shown = ns.sh("wg show wg0 allowed-ips")?;
         for (key, ips) in keys.iter().zip(wanted) {
             let line = format!("{}\t{ips}", base64(key));
-            ensure!(shown.lines().any(|l| l == line), "wanted {line:?} in {shown:?}");
+            ensure!(
+                shown.lines().any(|l| l == line),
+                "wanted {line:?} in {shown:?}"
+            );
         }
         Ok(())
     };
@@ -342,13 +473,26 @@ fn syncconf_keeps_session(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;
     let before = tunnel.peer(0)?;
     let conf = tunnel.ns(0).sh("wg showconf wg0")?;
-    tunnel.ns(0).sh_in("wg syncconf wg0 /proc/self/fd/0", &conf)?;
+    tunnel
+        .ns(0)
+        .sh_in("wg syncconf wg0 /proc/self/fd/0", &conf)?;
     let after = tunnel.peer(0)?;
-    ensure!(after.last_handshake == before.last_handshake, "syncconf ended the session");
-    ensure!(after.rx_bytes >= before.rx_bytes && after.rx_bytes > 0, "syncconf reset the counters");
+    ensure!(
+        after.last_handshake == before.last_handshake,
+        "syncconf ended the session"
+    );
+    ensure!(
+        after.rx_bytes >= before.rx_bytes && after.rx_bytes > 0,
+        "syncconf reset the counters"
+    );
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
-    tunnel.ns(0).sh_in("wg setconf wg0 /proc/self/fd/0", &conf)?;
+    tunnel
+        .ns(0)
+        .sh_in("wg setconf wg0 /proc/self/fd/0", &conf)?;
     let fresh = tunnel.peer(0)?;
-    ensure!(fresh.last_handshake.is_zero() && fresh.rx_bytes == 0, "setconf kept the old peer");
+    ensure!(
+        fresh.last_handshake.is_zero() && fresh.rx_bytes == 0,
+        "setconf kept the old peer"
+    );
     ping_all(tunnel.ns(0), inner(false, 1), 1)
 }
