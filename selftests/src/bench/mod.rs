@@ -221,11 +221,10 @@ fn facts(
     let ours = match ko {
         Some(path) => {
             let image = fs::read(path).with_context(|| path.display().to_string())?;
-            let digest: String = Sha256::digest(&image)
+            let digest = Sha256::digest(&image)
                 .iter()
                 .take(8)
-                .map(|b| format!("{b:02x}"))
-                .collect();
+                .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
             let commit = std::env::var(COMMIT).unwrap_or_else(|_| "unknown".to_owned());
             format!("wireguard_rs.ko, sha256 {digest}…, commit {commit}")
         }

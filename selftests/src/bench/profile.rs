@@ -108,7 +108,7 @@ fn open(cpu: usize) -> Result<(OwnedFd, *mut u8), Errno> {
     const SAMPLE_IP: u64 = 1;
     const SIZE: u64 = 64; // PERF_ATTR_SIZE_VER0
     let attr: [u64; 8] = [
-        SOFTWARE | SIZE << 32,
+        SOFTWARE | (SIZE << 32),
         CPU_CLOCK,
         PERIOD,
         SAMPLE_IP,

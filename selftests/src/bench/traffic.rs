@@ -186,7 +186,7 @@ fn echo_request(id: u16, seq: u16) -> [u8; 64] {
     msg[6..8].copy_from_slice(&seq.to_be_bytes());
     let sum: u32 = msg
         .chunks(2)
-        .map(|c| u32::from(c[0]) << 8 | u32::from(c[1]))
+        .map(|c| (u32::from(c[0]) << 8) | u32::from(c[1]))
         .sum();
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
@@ -204,7 +204,7 @@ mod tests {
             let msg = echo_request(0xfff0, seq);
             let sum: u32 = msg
                 .chunks(2)
-                .map(|c| u32::from(c[0]) << 8 | u32::from(c[1]))
+                .map(|c| (u32::from(c[0]) << 8) | u32::from(c[1]))
                 .sum();
             assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
         }
