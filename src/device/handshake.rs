@@ -281,7 +281,7 @@ impl Device {
     }
 
     fn receive_initiation(&self, skb: &SkBuff, message: &Initiation) {
-        let Ok(peer) = self.consume_initiation(message) else {
+        let Ok((peer, response)) = self.consume_initiation(message) else {
             debug::skb(self.netdev(), SkbEvent::InvalidInitiation, skb, None);
             return;
         };
@@ -292,13 +292,19 @@ impl Device {
             peer.id(),
             endpoint.as_ref(),
         );
-        Peer::send_response(&peer);
+        if let Ok(response) = response {
+            Peer::send_response(&peer, response);
+        }
         peer.count_handshake(skb.len());
         Peer::on(&peer, Event::InitiationReceived);
     }
 
-    /// Authenticates an initiation and puts it into its peer's slot.
-    fn consume_initiation(&self, message: &Initiation) -> Result<RcuArc<Peer>, Reason> {
+    /// Authenticates an initiation, puts it into its peer's slot and answers it: all under the
+    /// slot's lock, so that an initiation of our own cannot come in between and void the answer.
+    fn consume_initiation(
+        &self,
+        message: &Initiation,
+    ) -> Result<(RcuArc<Peer>, Result<Response, Reason>), Reason> {
         let identity = self.identity.get().ok_or(Reason::NoIdentity)?;
         let opened = noise::open_initiation::<KernelCrypto>(&identity, message)?;
         let peer = self
@@ -310,11 +316,12 @@ impl Device {
         if peer.is_dead() || !self.is_identity(&identity) {
             return Err(Reason::Superseded);
         }
-        handshake
-            .slot
-            .accept_initiation(consumed, time::boottime_coarse_ns())?;
+        let now = time::boottime_coarse_ns();
+        handshake.slot.accept_initiation(consumed, now)?;
+        peer.timer_state.note_handshake_sent(now);
+        let response = Peer::create_response(&peer, &mut handshake);
         drop(handshake);
-        Ok(peer)
+        Ok((peer, response))
     }
 
     fn receive_response(&self, skb: &SkBuff, message: &Response) {
@@ -468,25 +475,20 @@ impl Peer {
         }
     }
 
-    /// Answers the initiation that was just accepted. Process context.
-    fn send_response(this: &RcuArc<Self>) {
-        this.timer_state
-            .note_handshake_sent(time::boottime_coarse_ns());
+    /// Sends the response to an initiation. Process context.
+    fn send_response(this: &RcuArc<Self>, mut response: Response) {
         debug::peer(
             this.netdev(),
             PeerEvent::SendResponse,
             this.id(),
             Some(&this.endpoint()),
         );
-        let Ok(mut message) = Self::create_response(this) else {
-            return;
-        };
         Self::on(this, Event::ResponseSent);
-        this.seal_and_send(&mut message);
+        this.seal_and_send(&mut response);
     }
 
-    fn create_response(this: &RcuArc<Self>) -> Result<Response, Reason> {
-        let mut handshake = this.handshake.lock();
+    /// Makes the response to the initiation in the slot, and begins the session.
+    fn create_response(this: &RcuArc<Self>, handshake: &mut Handshake) -> Result<Response, Reason> {
         let responder = handshake.slot.responder()?;
         let index = this
             .device()
@@ -498,7 +500,7 @@ impl Peer {
             index,
         )
         .and_then(|(message, established)| {
-            Self::begin_session(this, &mut handshake, established)?;
+            Self::begin_session(this, handshake, established)?;
             Ok(message)
         });
         if created.is_err() {
