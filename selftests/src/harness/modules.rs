@@ -80,7 +80,8 @@ impl Env {
 
     /// Loads the modules that ours declares to depend on.
     pub fn load_dependencies(&self) -> Result<()> {
-        let image = fs::read(self.ko()?)?;
+        let ko = self.ko()?;
+        let image = fs::read(ko).with_context(|| ko.display().to_string())?;
         for name in dependencies(&image) {
             cmd::run(&["modprobe", &name])?;
         }

@@ -8,7 +8,7 @@ use crate::harness::tool;
 use crate::harness::topo::{inner, Opts, Tunnel};
 use crate::harness::traffic::ping_all;
 use crate::harness::wgdev::{base64, random_key, Device, DeviceConf, Key, PeerConf, Prefix};
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -96,12 +96,12 @@ fn same(d: &Device, conf: &DeviceConf) -> Result<()> {
             "keepalive {}",
             got.keepalive
         );
-        ensure!(
-            got.allowed_ips == set.allowed_ips,
-            "allowed IPs {:?}, not {:?}",
-            got.allowed_ips,
-            set.allowed_ips
-        );
+        let pairs = got.allowed_ips.iter().zip(&set.allowed_ips);
+        if let Some((got, set)) = pairs.into_iter().find(|(got, set)| got != set) {
+            bail!("allowed IP {got:?} in the place of {set:?}");
+        }
+        let (have, want) = (got.allowed_ips.len(), set.allowed_ips.len());
+        ensure!(have == want, "{have} allowed IPs of {want}");
     }
     Ok(())
 }
