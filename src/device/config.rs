@@ -113,6 +113,7 @@ impl UpdateGuard<'_> {
 
     /// Sets the private key, all zeros for none. A peer that has our own public key goes. The
     /// same key again changes nothing.
+    #[inline(never)]
     pub(crate) fn set_private_key(&mut self, private: &[u8; 32]) -> Result {
         let device = self.device;
         // As stored, that is clamped; so the same key unclamped counts as another one.
@@ -154,6 +155,7 @@ impl UpdateGuard<'_> {
     /// # Errors
     ///
     /// `ENOMEM`, also when there are too many peers.
+    #[inline(never)]
     pub(crate) fn add_peer(
         &mut self,
         public_key: &PublicKey,

@@ -2,6 +2,9 @@
 
 //! Handshake messages, in and out. All of it in process context, on the handshake work queue:
 //! a Diffie-Hellman is too long for anything else.
+//!
+//! Functions that handle secrets are not inlined: the frames stay small, and lie where
+//! [`burn_stack`], called at the end of the work, overwrites them.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -180,6 +183,7 @@ impl Device {
         }
     }
 
+    #[inline(never)]
     fn receive_handshake(&self, skb: &SkBuff) {
         match Message::parse(skb.data()) {
             Ok(Message::Initiation(message)) => {
@@ -211,6 +215,7 @@ impl Device {
 
     /// Checks the MACs of a message; under load also where it comes from. Answers with a cookie
     /// when that is what is missing.
+    #[inline(never)]
     fn admit<M: HandshakeMessage>(&self, skb: &SkBuff, message: &M) -> bool {
         let now = time::boottime_coarse_ns();
         let Some(endpoint) = Endpoint::from_skb(skb) else {
@@ -301,6 +306,7 @@ impl Device {
 
     /// Authenticates an initiation, puts it into its peer's slot and answers it: all under the
     /// slot's lock, so that an initiation of our own cannot come in between and void the answer.
+    #[inline(never)]
     fn consume_initiation(
         &self,
         message: &Initiation,
@@ -344,6 +350,7 @@ impl Device {
     }
 
     /// Authenticates a response and begins the session that comes of it.
+    #[inline(never)]
     fn consume_response(&self, message: &Response) -> Result<RcuArc<Peer>, Reason> {
         let identity = self.identity.get().ok_or(Reason::NoIdentity)?;
         let peer = {
@@ -425,6 +432,7 @@ impl Peer {
     }
 
     /// Makes and sends an initiation, at most one in five seconds. Process context.
+    #[inline(never)]
     pub(crate) fn send_initiation(this: &RcuArc<Self>) {
         let now = time::boottime_coarse_ns();
         if !this.may_run() || !this.timer_state.claim_initiation(now) {
@@ -441,9 +449,9 @@ impl Peer {
         };
         Self::on(this, Event::InitiationSent);
         this.seal_and_send(&mut message);
-        burn_stack();
     }
 
+    #[inline(never)]
     fn create_initiation(this: &RcuArc<Self>) -> Result<Initiation, Reason> {
         let device = this.device();
         let mut handshake = this.handshake.lock();
@@ -488,6 +496,7 @@ impl Peer {
     }
 
     /// Makes the response to the initiation in the slot, and begins the session.
+    #[inline(never)]
     fn create_response(this: &RcuArc<Self>, handshake: &mut Handshake) -> Result<Response, Reason> {
         let responder = handshake.slot.responder()?;
         let index = this
@@ -510,6 +519,7 @@ impl Peer {
     }
 
     /// Turns a finished handshake into a session and puts that to use.
+    #[inline(never)]
     fn begin_session(
         this: &RcuArc<Self>,
         handshake: &mut Handshake,

@@ -25,7 +25,7 @@ use crate::{
     new_spinlock_bh, new_work,
     proto::{
         cookie::CookieJar,
-        crypto::{PublicKey, SymmetricKey},
+        crypto::{burn_stack, PublicKey, SymmetricKey},
         timers::TimerState,
     },
 };
@@ -120,6 +120,7 @@ impl_has_work! {
 impl WorkItem<0> for Peer {
     fn run(this: RcuArc<Self>) {
         Peer::send_initiation(&this);
+        burn_stack();
     }
 }
 
@@ -134,6 +135,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Peer {
     /// Makes a peer; it is in no table yet. Process context, under the update lock.
+    #[inline(never)]
     pub(crate) fn new(
         device: &RcuArc<Device>,
         public_key: PublicKey,

@@ -314,6 +314,7 @@ pub struct Established {
 ///
 /// [`Drop::LowOrderPoint`] if the peer's key is one; [`Drop::NoIdentity`] if the ephemeral key
 /// has no public key, which no clamped key has not.
+#[inline(never)]
 pub fn create_initiation<C: Crypto>(
     identity: &Identity,
     peer: &PeerStatic,
@@ -390,6 +391,7 @@ impl ConsumedInitiation {
 ///
 /// [`Drop::LowOrderPoint`] for such an ephemeral key, [`Drop::InvalidStatic`] if the sender's
 /// key does not authenticate.
+#[inline(never)]
 pub fn open_initiation<C: Crypto>(
     identity: &Identity,
     message: &Initiation,
@@ -432,6 +434,7 @@ impl OpenedInitiation {
     ///
     /// [`Drop::UnknownPeer`] if it is another, [`Drop::LowOrderPoint`] for a key of low order,
     /// [`Drop::InvalidTimestamp`] if the timestamp does not authenticate.
+    #[inline(never)]
     pub fn finish<C: Crypto>(mut self, peer: &PeerStatic) -> Result<ConsumedInitiation, Drop> {
         if self.remote_static != peer.public {
             return Err(Drop::UnknownPeer);
@@ -471,6 +474,7 @@ impl OpenedInitiation {
 /// # Errors
 ///
 /// [`Drop::LowOrderPoint`] if one of the initiator's keys is one.
+#[inline(never)]
 pub fn create_response<C: Crypto>(
     handshake: &ResponderHandshake,
     mut ephemeral: SecretKey,
@@ -524,6 +528,7 @@ pub fn create_response<C: Crypto>(
 ///
 /// [`Drop::UnknownIndex`] if the response answers another initiation, [`Drop::LowOrderPoint`]
 /// for such an ephemeral key, [`Drop::InvalidResponse`] if it does not authenticate.
+#[inline(never)]
 pub fn consume_response<C: Crypto>(
     identity: &Identity,
     handshake: &InitiatorHandshake,
