@@ -172,7 +172,7 @@ impl UpdateGuard<'_> {
         if self.config.num_peers >= MAX_PEERS {
             return Err(ENOMEM);
         }
-        let peer = Peer::new(device, *public_key, psk.duplicate())?;
+        let peer = Peer::new(device, *public_key, psk)?;
         let node = RBTreeNode::new(peer.id(), peer.clone(), GFP_KERNEL)?;
         if !device
             .peers_by_key

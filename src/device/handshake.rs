@@ -60,15 +60,16 @@ pub(crate) struct Handshake {
 }
 
 impl Handshake {
+    #[inline(never)]
     pub(crate) fn new(
         identity: Option<&Identity>,
         public_key: PublicKey,
-        psk: SymmetricKey,
+        psk: &SymmetricKey,
     ) -> Self {
         Self {
             slot: HandshakeSlot::new(),
             keys: PeerStatic::new::<KernelCrypto>(identity, public_key),
-            psk,
+            psk: psk.duplicate(),
         }
     }
 }

@@ -139,7 +139,7 @@ impl Peer {
     pub(crate) fn new(
         device: &RcuArc<Device>,
         public_key: PublicKey,
-        psk: SymmetricKey,
+        psk: &SymmetricKey,
     ) -> Result<RcuArc<Self>> {
         let id = NEXT_ID.fetch_add(1, Relaxed);
         let rx_context = device.rx_context(id)?;

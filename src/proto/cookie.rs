@@ -205,6 +205,7 @@ pub struct CookieJar {
 
 impl CookieJar {
     /// The jar of the peer with this static public key.
+    #[inline(never)]
     pub fn new<C: Crypto>(public: &PublicKey) -> Self {
         Self {
             keys: MacKeys::new::<C>(public),
