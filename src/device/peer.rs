@@ -3,7 +3,7 @@
 //! One remote party of a device.
 
 use core::sync::atomic::{
-    AtomicBool, AtomicU32, AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 
@@ -11,8 +11,12 @@ use kernel::{alloc::flags::GFP_KERNEL, new_mutex, prelude::*, sync::Mutex};
 
 use crate::{
     device::{
-        handshake::Handshake, keypairs::Keypairs, queueing::Fifo, receive::RxContext,
-        timers::PeerTimers, Device,
+        handshake::Handshake,
+        keypairs::Keypairs,
+        queueing::{Fifo, InlineBudget},
+        receive::RxContext,
+        timers::PeerTimers,
+        Device,
     },
     impl_has_work,
     kapi::{
@@ -92,9 +96,8 @@ pub(crate) struct Peer {
     pub(crate) tx: SpinLockBh<Fifo>,
     #[pin]
     pub(crate) rx: SpinLockBh<Fifo>,
-    /// The jiffy of the last packets decrypted where they arrived, and how many they were.
-    pub(crate) inline_jiffy: AtomicU32,
-    pub(crate) inline_count: AtomicU32,
+    pub(crate) tx_inline: InlineBudget,
+    pub(crate) rx_inline: InlineBudget,
 
     pub(crate) timer_state: TimerState,
     #[pin]
@@ -166,8 +169,8 @@ impl Peer {
                 staged <- new_spinlock_bh!(SkbList::new()),
                 tx <- new_spinlock_bh!(Fifo::new()),
                 rx <- new_spinlock_bh!(Fifo::new()),
-                inline_jiffy: AtomicU32::new(0),
-                inline_count: AtomicU32::new(0),
+                tx_inline: InlineBudget::new(),
+                rx_inline: InlineBudget::new(),
                 timer_state: TimerState::new(),
                 timers <- PeerTimers::new(),
                 initiation_work <- new_work!(),

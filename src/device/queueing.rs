@@ -11,6 +11,8 @@
 //! worker that has just finished a run, or a context that handles a short run inline; both hold the
 //! FIFO's `busy` mark meanwhile, so packets of one peer never overtake each other.
 
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use kernel::{
     alloc::flags::{GFP_ATOMIC, GFP_KERNEL},
     prelude::*,
@@ -22,7 +24,7 @@ use crate::{
     impl_has_work,
     kapi::{
         cpu,
-        net::skbuff::{SkBuff, SkbList},
+        net::skbuff::SkbList,
         sync::{rcu::RcuArc, spinlock_bh::SpinLockBh},
         time,
         workqueue::{Work, WorkItem, Workqueue},
@@ -31,15 +33,16 @@ use crate::{
     proto::consts::MAX_QUEUED_PACKETS,
 };
 
-/// A run of at most this many packets is encrypted where it comes from, if nothing is queued
-/// before it: a worker would cost more than it saves.
+/// A run of at most this many packets is encrypted where it comes from, within the
+/// [`InlineBudget`] and if nothing is queued before it.
 pub(crate) const INLINE_PACKETS: usize = 2;
-/// So many packets of a peer are decrypted where they arrive in each jiffy; see [`receive`].
-pub(crate) const INLINE_RECEIVES: u32 = 4;
+/// Runs that an [`InlineBudget`] allows in each jiffy.
+const INLINE_RUNS: u32 = 4;
 /// Runs that may wait for a worker, over all peers; more are dropped. A power of two.
 const MAX_QUEUED_RUNS: usize = 4096;
-/// A receive run takes no more packets than this, so that several CPUs share a bulk transfer.
-const MAX_RECEIVE_RUN: usize = 32;
+/// A queued run takes no more packets when it has this many, so that several CPUs share a bulk
+/// transfer.
+const MAX_SHARED_RUN: usize = 32;
 
 /// What a worker has to do with a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +54,7 @@ pub(crate) enum Direction {
 /// How far a run has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In the queues; a receive run still takes packets.
+    /// In the queues; it still takes packets.
     Open,
     /// A worker has it.
     Claimed,
@@ -212,22 +215,26 @@ impl Fifo {
         }
     }
 
-    /// Adds a packet to the last run, if no worker has it yet and it is of the same keypair.
-    fn extend_last(&mut self, keypair: &RcuArc<Keypair>, skb: SkBuff) -> Result<(), SkBuff> {
+    /// Adds packets to the last run, if no worker has it yet and it is of the same keypair.
+    fn extend_last(
+        &mut self,
+        keypair: &RcuArc<Keypair>,
+        mut packets: SkbList,
+    ) -> Result<(), SkbList> {
         let Some(last) = self.tail.as_ref() else {
-            return Err(skb);
+            return Err(packets);
         };
         if !RcuArc::ptr_eq(&last.keypair, keypair) {
-            return Err(skb);
+            return Err(packets);
         }
         let mut body = last.body.lock();
-        if body.state != State::Open || body.packets.len() >= MAX_RECEIVE_RUN {
-            return Err(skb);
+        let together = body.packets.len().saturating_add(packets.len());
+        if body.state != State::Open || together > MAX_SHARED_RUN {
+            return Err(packets);
         }
-        body.packets.push_back(skb);
-        body.queued = body.queued.saturating_add(1);
-        drop(body);
-        self.packets = self.packets.saturating_add(1);
+        body.queued = body.queued.saturating_add(packets.len());
+        self.packets = self.packets.saturating_add(packets.len());
+        body.packets.append(&mut packets);
         Ok(())
     }
 }
@@ -242,44 +249,75 @@ impl Drop for Fifo {
     }
 }
 
-/// Puts a run for encryption on the queues. Frees the packets when there is no room.
-pub(crate) fn enqueue_encrypt(peer: &RcuArc<Peer>, keypair: RcuArc<Keypair>, packets: SkbList) {
-    let Ok(run) = Run::new(peer.clone(), keypair, Direction::Encrypt, packets) else {
-        return;
-    };
-    {
-        let mut fifo = peer.tx.lock();
-        if !fifo.has_room() {
-            return;
-        }
-        fifo.push(run.clone());
-    }
-    peer.device().shared().queues.submit(run);
-}
-
-/// Puts a received packet on the queues. Frees it when there is no room.
-pub(crate) fn enqueue_decrypt(peer: &RcuArc<Peer>, keypair: RcuArc<Keypair>, skb: SkBuff) {
+/// Puts packets on the queues, in a run that already waits there or in one of their own. Frees
+/// them when there is no room.
+pub(crate) fn enqueue(
+    peer: &RcuArc<Peer>,
+    keypair: RcuArc<Keypair>,
+    direction: Direction,
+    packets: SkbList,
+) {
     let run = {
-        let mut fifo = peer.rx.lock();
+        let mut fifo = match direction {
+            Direction::Encrypt => peer.tx.lock(),
+            Direction::Decrypt => peer.rx.lock(),
+        };
         if !fifo.has_room() {
             return;
         }
-        let skb = match fifo.extend_last(&keypair, skb) {
+        let packets = match fifo.extend_last(&keypair, packets) {
             Ok(()) => return,
-            Err(skb) => skb,
+            Err(packets) => packets,
         };
-        let Ok(run) = Run::new(
-            peer.clone(),
-            keypair,
-            Direction::Decrypt,
-            SkbList::from(skb),
-        ) else {
+        let Ok(run) = Run::new(peer.clone(), keypair, direction, packets) else {
             return;
         };
         fifo.push(run.clone());
         run
     };
     peer.device().shared().queues.submit(run);
+}
+
+/// How many runs of a peer may be worked on right where they come from, which saves the way over
+/// a worker. A trickle may, and what answers a packet the other way; of a one-way stream only the
+/// first few of each jiffy, the rest goes in longer runs, to all CPUs.
+///
+/// Kept without a lock: a miscount only means that a packet takes the other way.
+pub(crate) struct InlineBudget {
+    jiffy: AtomicU32,
+    used: AtomicU32,
+}
+
+impl InlineBudget {
+    pub(crate) const fn new() -> Self {
+        Self {
+            jiffy: AtomicU32::new(0),
+            used: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether one more run may be worked on inline.
+    pub(crate) fn take(&self) -> bool {
+        let jiffy = time::jiffies() as u32;
+        if self.jiffy.load(Relaxed) != jiffy {
+            self.jiffy.store(jiffy, Relaxed);
+            self.used.store(1, Relaxed);
+            return true;
+        }
+        let used = self.used.load(Relaxed);
+        if used >= INLINE_RUNS {
+            return false;
+        }
+        self.used.store(used.wrapping_add(1), Relaxed);
+        true
+    }
+
+    /// Something went the other way: what comes now may well be the answer.
+    pub(crate) fn renew(&self) {
+        if self.used.load(Relaxed) != 0 {
+            self.used.store(0, Relaxed);
+        }
+    }
 }
 
 /// The runs that wait for a worker, oldest first. Lives in a [`SpinLockBh`].
@@ -375,7 +413,7 @@ pub(crate) struct Queues {
     /// One per possible CPU.
     workers: KVVec<RcuArc<CryptWorker>>,
     /// Where the last run was sent; a hint, races are harmless.
-    last_cpu: core::sync::atomic::AtomicU32,
+    last_cpu: AtomicU32,
 }
 
 impl Queues {
@@ -409,14 +447,12 @@ impl Queues {
             )?,
             queue,
             workers,
-            last_cpu: core::sync::atomic::AtomicU32::new(0),
+            last_cpu: AtomicU32::new(0),
         })
     }
 
     /// Hands a run to the next CPU's worker.
     fn submit(&self, run: Arc<Run>) {
-        use core::sync::atomic::Ordering::Relaxed;
-
         let submitted = self.queue.ring.lock().push(run);
         if let Err(run) = submitted {
             run.kill();

@@ -10,7 +10,7 @@ use crate::{
     device::{
         keypairs::{IndexEntry, Keypair},
         peer::Peer,
-        queueing::{self, enqueue_decrypt},
+        queueing::{enqueue, Direction},
         send, Device,
     },
     kapi::{
@@ -73,8 +73,13 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
     if peer.is_dead() {
         return;
     }
-    if !peer.allows_inline_receive() || !peer.rx.lock().try_claim_idle() {
-        enqueue_decrypt(peer, keypair.clone(), skb);
+    if !peer.rx_inline.take() || !peer.rx.lock().try_claim_idle() {
+        enqueue(
+            peer,
+            keypair.clone(),
+            Direction::Decrypt,
+            SkbList::from(skb),
+        );
         return;
     }
     let now = time::boottime_coarse_ns();
@@ -126,6 +131,7 @@ fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbLi
     if packets.is_empty() {
         return;
     }
+    peer.tx_inline.renew();
     let confirmed = peer.keypairs.confirm(peer, keypair);
     if confirmed {
         peer.note_completed();
@@ -241,23 +247,6 @@ impl Peer {
             self.netdev().sw_rx_add(counted.messages, counted.bytes);
             self.rx_bytes.fetch_add(counted.bytes as u64, Relaxed);
         }
-    }
-
-    /// Whether a packet may be decrypted right where it arrives, which saves the way over a
-    /// worker. A trickle may, and what answers a packet of ours; of a one-way stream only the
-    /// first few of each jiffy, the rest goes in runs, to all CPUs.
-    fn allows_inline_receive(&self) -> bool {
-        let jiffies = time::jiffies() as u32;
-        if self.inline_jiffy.swap(jiffies, Relaxed) != jiffies {
-            self.inline_count.store(1, Relaxed);
-            return true;
-        }
-        self.inline_count.fetch_add(1, Relaxed) < queueing::INLINE_RECEIVES
-    }
-
-    /// Notes that something was sent: the next packets may well be the answer.
-    pub(crate) fn expect_answer(&self) {
-        self.inline_count.store(0, Relaxed);
     }
 }
 

@@ -8,10 +8,11 @@ use crate::{
     device::{
         keypairs::Keypair,
         peer::Peer,
-        queueing::{self, enqueue_encrypt},
+        queueing::{enqueue, Direction, INLINE_PACKETS},
         Device,
     },
     kapi::{
+        cpu,
         debug::{self, PeerEvent, SkbEvent},
         net::{
             icmp, netdevice,
@@ -108,20 +109,24 @@ pub(crate) fn send_staged(peer: &RcuArc<Peer>) {
     if peer.is_dead() {
         return;
     }
-    if is_short(&packets) && peer.tx.lock().try_claim_idle() {
+    if may_be_inline(peer, &packets) && peer.tx.lock().try_claim_idle() {
         encrypt(&keypair, &mut packets);
         transmit(peer, packets);
         if peer.tx.lock().release() {
             drain(peer);
         }
     } else {
-        enqueue_encrypt(peer, keypair, packets);
+        enqueue(peer, keypair, Direction::Encrypt, packets);
     }
 }
 
-/// Whether encrypting the run here costs less than handing it to a worker.
-fn is_short(packets: &SkbList) -> bool {
-    packets.len() <= queueing::INLINE_PACKETS && netdevice::xmit_depth() <= 1
+/// Whether encrypting the run here costs less than handing it to a worker. With one CPU it always
+/// does, and the sender is slowed to what can be sent, rather than to fill queues that overflow.
+/// Not in a tunnel within a tunnel, for the stack's sake.
+fn may_be_inline(peer: &Peer, packets: &SkbList) -> bool {
+    packets.len() <= INLINE_PACKETS
+        && netdevice::xmit_depth() <= 1
+        && (cpu::online_count() == 1 || peer.tx_inline.take())
 }
 
 /// Gives each packet its nonce and its outer traffic class. False if the key must not be used
@@ -171,7 +176,7 @@ fn transmit(peer: &RcuArc<Peer>, packets: SkbList) {
     }
     let has_data = packets.iter().any(|packet| packet.len() != DATA_MIN_LEN);
     Peer::on(peer, Event::Sending);
-    peer.expect_answer();
+    peer.rx_inline.renew();
     let sent = peer.send(packets, |packet| packet.cb().ds);
     if has_data && sent != 0 {
         Peer::on(peer, Event::DataSent);

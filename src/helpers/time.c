@@ -26,6 +26,11 @@ bool rust_helper_wg_mod_timer_ms(struct timer_list *timer, unsigned int ms)
 	return mod_timer(timer, jiffies + msecs_to_jiffies(ms));
 }
 
+unsigned int rust_helper_wg_num_online_cpus(void)
+{
+	return num_online_cpus();
+}
+
 unsigned int rust_helper_wg_next_online_cpu(unsigned int after)
 {
 	unsigned int cpu = nr_cpu_ids;

@@ -14,6 +14,13 @@ pub fn nr_ids() -> u32 {
     kernel::cpu::nr_cpu_ids()
 }
 
+/// The number of CPUs that are online.
+#[inline]
+pub fn online_count() -> u32 {
+    // SAFETY: No requirements.
+    unsafe { bindings::wg_num_online_cpus() }
+}
+
 /// The CPU that is online and has the next number after `after`, starting over after the last.
 ///
 /// `after` may be any number. The result is always below [`nr_ids`].
