@@ -212,7 +212,7 @@ fn facts(
         .filter(|line| line.starts_with("processor"))
         .count();
     let model = field("model name");
-    let machine = match (args.boot, model.contains("TCG")) {
+    let machine = match (args.boot, model.contains("QEMU")) {
         (Boot::Vtime, _) => "QEMU TCG with icount, 2 ns per instruction, idle time skipped",
         (Boot::Smp, true) => "QEMU TCG",
         (Boot::Smp, false) => "native or KVM",
