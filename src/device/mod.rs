@@ -25,7 +25,7 @@
 //! Everything that is looked up under RCU is an [`RcuArc`]. A peer holds its device; queued work,
 //! armed timers, runs and table entries hold their peer. Removing a peer takes it out of the
 //! tables, marks it dead and cancels its timers; what is still under way sees the mark, ends and
-//! drops its reference. [`Device::destroy`] waits for all of them.
+//! drops its reference. [`Device::dismantle`] waits for all of them.
 
 #![forbid(unsafe_code)]
 

@@ -12,8 +12,8 @@
 //! [`create_initiation`], [`consume_response`]; a responder goes [`open_initiation`],
 //! [`OpenedInitiation::finish`], [`create_response`].
 //!
-//! The device's identity must not change between computing and committing: the driver holds its
-//! identity lock for reading over both.
+//! The device's identity must not change between computing and committing: the driver commits only
+//! if the identity it computed with is still the device's, under the lock that a change of it takes.
 
 use super::consts::{HASH_LEN, KEY_LEN, TAG_LEN, TIMESTAMP_LEN};
 use super::crypto::{Crypto, PublicKey, Secret, SecretKey, SymmetricKey};
