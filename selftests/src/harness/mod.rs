@@ -8,6 +8,7 @@ pub mod ktap;
 pub mod modules;
 pub mod netlink;
 pub mod netns;
+pub mod noise;
 pub mod rtnl;
 pub mod runner;
 pub mod tool;

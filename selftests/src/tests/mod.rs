@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The tests, one file per area.
 
+mod attack;
 mod badinput;
 mod basic;
 mod bulk;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Test> {
     interop::register(&mut list);
     bulk::register(&mut list);
     unload::register(&mut list);
+    attack::register(&mut list);
     vtime::register(&mut list);
     list
 }

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The client itself: a well-behaved peer in either role.
+
+use super::scene::{inside, Scene};
+use super::{drop_in, Test};
+use crate::harness::noise::handshake;
+use crate::harness::runner::Ctx;
+use crate::harness::topo::inner;
+use crate::harness::traffic::udp;
+use crate::harness::wgdev::uapi::PEER_REMOVE_ME;
+use crate::harness::wgdev::PeerConf;
+use anyhow::{ensure, Result};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub fn register(list: &mut Vec<Test>) {
+    drop_in(list, "attack-client-roles", 60, roles);
+}
+
+/// Handshakes in both roles, with and without a preshared key, pings over IPv4 and IPv6: what all
+/// other tests of this folder rest on.
+fn roles(ctx: &Ctx) -> Result<()> {
+    let mut scene = Scene::new(ctx, 2)?;
+    let psk = rand::random();
+    let set = PeerConf {
+        public_key: scene.clients[1].keys.public,
+        preshared_key: Some(psk),
+        ..PeerConf::default()
+    };
+    scene.end.set_peer(&scene.link, set)?;
+    scene.clients[1].psk = psk;
+    for k in 0..2 {
+        let client = &scene.clients[k];
+        let mut session = client.handshake()?;
+        for v6 in [false, true] {
+            client.ping(&mut session, inside(v6, k), inner(v6, 0))?;
+        }
+        ensure!(session.counter == 4, "two pings took other counters");
+        // The device's own handshake: it has no session any more, and something to send.
+        for flags in [PEER_REMOVE_ME, 0] {
+            let mut conf = super::scene::conf(k, client);
+            conf.flags = flags;
+            conf.preshared_key = (k == 1).then_some(psk);
+            scene.end.set_peer(&scene.link, conf)?;
+        }
+        client.flush()?;
+        let from = udp(scene.link.end(0), SocketAddr::new(inner(false, 0), 9000))?;
+        from.send_to(b"wake", SocketAddr::new(inside(false, k), 9000))?;
+        let initiation = client.wait_initiation(Duration::from_secs(10))?;
+        let received = handshake::receive(&client.keys, &initiation)?;
+        ensure!(received.initiator == client.peer, "an unknown initiator");
+        let (mut session, response) = received.respond(&client.psk, &Default::default());
+        client.send(&response)?;
+        let (counter, plain) = client.wait_data(&session, Duration::from_secs(10))?;
+        ensure!(counter == 0, "the first counter is {counter}");
+        ensure!(plain.windows(4).any(|w| w == b"wake"), "not what was sent");
+        client.ping(&mut session, inside(false, k), inner(false, 0))?;
+        ensure!(
+            !scene.peer(k)?.last_handshake.is_zero(),
+            "no handshake is told"
+        );
+    }
+    scene.silent("nothing", || Ok(()))
+}
