@@ -164,13 +164,13 @@ impl Device {
                 packets.push_back(skb);
                 None
             } else {
-                Some(skb)
+                Some((skb, Reason::QueueFull))
             }
         } else {
-            Some(skb)
+            Some((skb, Reason::NotReady))
         };
-        if let Some(skb) = rejected {
-            debug::skb(self.netdev(), SkbEvent::DropHandshake, &skb, None);
+        if let Some((skb, reason)) = rejected {
+            self.report_drop(&skb, reason);
             return;
         }
         let cpu = cpu::next_online(self.handshakes.last_cpu.load(Relaxed) as u32);
@@ -182,6 +182,11 @@ impl Device {
                 .handshake_rx
                 .queue_on::<HandshakeWorker, 0>(cpu, &worker);
         }
+    }
+
+    fn report_drop(&self, skb: &SkBuff, reason: Reason) {
+        let reason = reason.as_str();
+        debug::skb(self.netdev(), SkbEvent::DropHandshake { reason }, skb, None);
     }
 
     #[inline(never)]
@@ -244,15 +249,20 @@ impl Device {
         };
         match state {
             MacState::ValidMac1 if !under_load => true,
-            MacState::ValidWithCookie => match endpoint.ip() {
-                Some(address) => self.shared().ratelimiter.allow(
-                    self.netdev().net().cookie(),
-                    address,
-                    now,
-                    GFP_KERNEL,
-                ),
-                None => false,
-            },
+            MacState::ValidWithCookie => {
+                let allowed = endpoint.ip().is_some_and(|address| {
+                    self.shared().ratelimiter.allow(
+                        self.netdev().net().cookie(),
+                        address,
+                        now,
+                        GFP_KERNEL,
+                    )
+                });
+                if !allowed {
+                    self.report_drop(skb, Reason::RateLimited);
+                }
+                allowed
+            }
             MacState::ValidMac1 => {
                 if let Some(reply) = reply {
                     debug::skb(self.netdev(), SkbEvent::SendCookie, skb, None);
@@ -276,20 +286,34 @@ impl Device {
         };
         drop(guard);
         let now = time::boottime_coarse_ns();
-        if peer
+        let consumed = peer
             .cookies
             .lock()
-            .consume_reply::<KernelCrypto>(message, now)
-            .is_err()
-        {
-            debug::peer(self.netdev(), PeerEvent::InvalidCookie, peer.id(), None);
+            .consume_reply::<KernelCrypto>(message, now);
+        if let Err(reason) = consumed {
+            let reason = reason.as_str();
+            debug::peer(
+                self.netdev(),
+                PeerEvent::InvalidCookie { reason },
+                peer.id(),
+                None,
+            );
         }
     }
 
     fn receive_initiation(&self, skb: &SkBuff, message: &Initiation) {
-        let Ok((peer, response)) = self.consume_initiation(message) else {
-            debug::skb(self.netdev(), SkbEvent::InvalidInitiation, skb, None);
-            return;
+        let (peer, response) = match self.consume_initiation(message) {
+            Ok(accepted) => accepted,
+            Err(reason) => {
+                let reason = reason.as_str();
+                debug::skb(
+                    self.netdev(),
+                    SkbEvent::InvalidInitiation { reason },
+                    skb,
+                    None,
+                );
+                return;
+            }
         };
         let endpoint = peer.roam_to_sender(skb);
         debug::peer(
@@ -332,9 +356,18 @@ impl Device {
     }
 
     fn receive_response(&self, skb: &SkBuff, message: &Response) {
-        let Ok(peer) = self.consume_response(message) else {
-            debug::skb(self.netdev(), SkbEvent::InvalidResponse, skb, None);
-            return;
+        let peer = match self.consume_response(message) {
+            Ok(peer) => peer,
+            Err(reason) => {
+                let reason = reason.as_str();
+                debug::skb(
+                    self.netdev(),
+                    SkbEvent::InvalidResponse { reason },
+                    skb,
+                    None,
+                );
+                return;
+            }
         };
         let endpoint = peer.roam_to_sender(skb);
         debug::peer(

@@ -123,7 +123,9 @@ fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbLi
     keypair.accept_counters(&mut packets, |packet| {
         debug::skb(
             peer.netdev(),
-            SkbEvent::InvalidNonce,
+            SkbEvent::InvalidNonce {
+                nonce: packet.cb().nonce,
+            },
             packet,
             Some(peer.id()),
         );
@@ -175,7 +177,7 @@ fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbLi
     Peer::on(peer, event);
     renew_if_old(peer);
     peer.count_received(counted);
-    peer.rx_context().deliver(packets);
+    peer.rx_context().deliver(peer.netdev(), packets);
 }
 
 /// Checks what a packet carries: a whole IP packet whose source is the peer's.
@@ -278,14 +280,16 @@ impl RxContext {
         Ok(context)
     }
 
-    /// Hands packets on. Any context but hard interrupts.
-    fn deliver(&self, mut packets: SkbList) {
+    /// Hands packets on, or drops and counts them when too many wait already. Any context but hard
+    /// interrupts.
+    fn deliver(&self, netdev: &NetDevice, mut packets: SkbList) {
         if packets.is_empty() {
             return;
         }
         {
             let mut ready = self.ready.lock();
             if ready.len() >= MAX_QUEUED_DELIVERIES {
+                netdev.add_rx_dropped(packets.len());
                 return;
             }
             ready.append(&mut packets);

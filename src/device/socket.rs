@@ -9,6 +9,7 @@ use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 use crate::{
     device::{peer::Peer, receive, Device},
     kapi::{
+        debug::{self, PeerEvent},
         net::{
             dst_cache::DstCache,
             endpoint::{Endpoint, Family},
@@ -134,6 +135,7 @@ impl Device {
             self.fwmark(),
             cache,
         )
+        .inspect_err(|error| debug::no_route(self.netdev(), endpoint, *error))
     }
 }
 
@@ -194,10 +196,16 @@ impl Peer {
     /// where the user says it is.
     pub(crate) fn roam(&self, endpoint: &Endpoint) {
         let mut remote = self.remote.lock();
-        if *endpoint != remote.endpoint {
-            remote.endpoint = *endpoint;
-            remote.version = remote.version.wrapping_add(1);
-            self.route.reset();
+        if *endpoint == remote.endpoint {
+            return;
+        }
+        let moved = endpoint.sockaddr_bytes() != remote.endpoint.sockaddr_bytes();
+        remote.endpoint = *endpoint;
+        remote.version = remote.version.wrapping_add(1);
+        self.route.reset();
+        drop(remote);
+        if moved {
+            debug::peer(self.netdev(), PeerEvent::Roamed, self.id(), Some(endpoint));
         }
     }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The debug messages. Rust's pr_debug!() is not part of dynamic debug, so each message has its
- * call site here, where "module wireguard_rs +p" and the like find it. The prefix is that of the
- * in-tree driver, for the tools that read it. What a remote party can provoke is rate limited.
+ * call site here, where "module wireguard_rs +p" and the like find it. The prefix and the names
+ * of the objects are those of the in-tree driver, for people and tools that look for them. What a
+ * remote party can provoke is rate limited.
  */
 
 #include <linux/in.h>
@@ -36,6 +37,7 @@ enum wg_debug_peer_event {
 	WG_DEBUG_PEER_GIVE_UP_HANDSHAKE,
 	WG_DEBUG_PEER_NO_RESPONSE_RETRY,
 	WG_DEBUG_PEER_ZERO_KEYS,
+	WG_DEBUG_PEER_ROAMED,
 	WG_DEBUG_PEER_NO_ENDPOINT,
 	WG_DEBUG_PEER_INVALID_COOKIE,
 	WG_DEBUG_PEER_INVALID_SIZE,
@@ -113,7 +115,7 @@ void rust_helper_wg_debug_dev(enum wg_debug_dev_event event, const struct net_de
 		pr_debug("%s: Interface destroyed\n", dev->name);
 		break;
 	case WG_DEBUG_DEV_NETNS_EXIT:
-		pr_debug("%s: The namespace of its sockets ends\n", dev->name);
+		pr_debug("%s: Creating namespace is going away\n", dev->name);
 		break;
 	}
 }
@@ -128,11 +130,12 @@ void rust_helper_wg_debug_keypair(bool created, const struct net_device *dev, u6
 }
 
 /* The arguments of a message are evaluated only when it is switched on. */
+#define REASON (int)reason_len, reason
 #define ENDPOINT wg_debug_endpoint(&addr, endpoint, endpoint_len)
 
 void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_device *dev,
 			       u64 peer, unsigned int number, const void *endpoint,
-			       size_t endpoint_len)
+			       size_t endpoint_len, const char *reason, size_t reason_len)
 {
 	union wg_debug_addr addr;
 
@@ -144,59 +147,73 @@ void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_
 		pr_debug("%s: Peer %llu (%pISpfsc) destroyed\n", dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_SEND_INITIATION:
-		net_dbg_ratelimited("%s: Initiation to peer %llu (%pISpfsc)\n", dev->name, peer,
-				    ENDPOINT);
+		net_dbg_ratelimited("%s: Sent handshake initiation to peer %llu (%pISpfsc)\n",
+				    dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_SEND_RESPONSE:
-		net_dbg_ratelimited("%s: Response to peer %llu (%pISpfsc)\n", dev->name, peer, ENDPOINT);
+		net_dbg_ratelimited("%s: Sent handshake response to peer %llu (%pISpfsc)\n",
+				    dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_SEND_KEEPALIVE:
-		net_dbg_ratelimited("%s: Keepalive to peer %llu (%pISpfsc)\n", dev->name, peer,
-				    ENDPOINT);
+		net_dbg_ratelimited("%s: Sent keepalive packet to peer %llu (%pISpfsc)\n",
+				    dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_RECV_INITIATION:
-		net_dbg_ratelimited("%s: Initiation from peer %llu (%pISpfsc)\n", dev->name, peer,
-				    ENDPOINT);
+		net_dbg_ratelimited("%s: Received handshake initiation from peer %llu (%pISpfsc)\n",
+				    dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_RECV_RESPONSE:
-		net_dbg_ratelimited("%s: Response from peer %llu (%pISpfsc)\n", dev->name, peer,
-				    ENDPOINT);
+		net_dbg_ratelimited("%s: Received handshake response from peer %llu (%pISpfsc)\n",
+				    dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_RECV_KEEPALIVE:
-		net_dbg_ratelimited("%s: Keepalive from peer %llu (%pISpfsc)\n", dev->name, peer,
-				    ENDPOINT);
+		net_dbg_ratelimited("%s: Received keepalive packet from peer %llu (%pISpfsc)\n",
+				    dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_RETRY_HANDSHAKE:
-		pr_debug("%s: No response of peer %llu (%pISpfsc), initiation %u follows\n", dev->name,
-			 peer, ENDPOINT, number);
+		pr_debug("%s: Handshake for peer %llu (%pISpfsc) has had no response, retrying (try %u)\n",
+			 dev->name, peer, ENDPOINT, number);
 		break;
 	case WG_DEBUG_PEER_GIVE_UP_HANDSHAKE:
-		pr_debug("%s: No response of peer %llu (%pISpfsc) to %u initiations, giving up\n",
+		pr_debug("%s: Handshake for peer %llu (%pISpfsc) has had no response to %u tries, giving up\n",
 			 dev->name, peer, ENDPOINT, number);
 		break;
 	case WG_DEBUG_PEER_NO_RESPONSE_RETRY:
-		pr_debug("%s: Silence of peer %llu (%pISpfsc), starting a new handshake\n", dev->name,
-			 peer, ENDPOINT);
+		pr_debug("%s: Handshake for peer %llu (%pISpfsc) starts anew: nothing was heard of it\n",
+			 dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_ZERO_KEYS:
-		pr_debug("%s: No new session with peer %llu (%pISpfsc), wiping its keys\n", dev->name,
-			 peer, ENDPOINT);
+		pr_debug("%s: Zeroed all keys for peer %llu (%pISpfsc): no new session since\n",
+			 dev->name, peer, ENDPOINT);
+		break;
+	case WG_DEBUG_PEER_ROAMED:
+		net_dbg_ratelimited("%s: Endpoint of peer %llu is now %pISpfsc\n", dev->name, peer,
+				    ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_NO_ENDPOINT:
-		net_dbg_ratelimited("%s: No endpoint known of peer %llu\n", dev->name, peer);
+		net_dbg_ratelimited("%s: No endpoint for peer %llu\n", dev->name, peer);
 		break;
 	case WG_DEBUG_PEER_INVALID_COOKIE:
-		net_dbg_ratelimited("%s: Invalid cookie reply for peer %llu\n", dev->name, peer);
+		net_dbg_ratelimited("%s: Invalid cookie response for peer %llu: %.*s\n", dev->name,
+				    peer, REASON);
 		break;
 	case WG_DEBUG_PEER_INVALID_SIZE:
-		net_dbg_ratelimited("%s: Packet of a wrong size from peer %llu (%pISpfsc)\n", dev->name,
-				    peer, ENDPOINT);
+		net_dbg_ratelimited("%s: Packet has an incorrect size, from peer %llu (%pISpfsc)\n",
+				    dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_INVALID_TYPE:
-		net_dbg_ratelimited("%s: Packet that is not IP from peer %llu (%pISpfsc)\n", dev->name,
-				    peer, ENDPOINT);
+		net_dbg_ratelimited("%s: Packet is neither IPv4 nor IPv6, from peer %llu (%pISpfsc)\n",
+				    dev->name, peer, ENDPOINT);
 		break;
 	}
+}
+
+void rust_helper_wg_debug_no_route(const struct net_device *dev, const void *endpoint,
+				   size_t endpoint_len, int error)
+{
+	union wg_debug_addr addr;
+
+	net_dbg_ratelimited("%s: No route to %pISpfsc: error %d\n", dev->name, ENDPOINT, error);
 }
 
 #undef ENDPOINT
@@ -204,50 +221,56 @@ void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_
 #define OUTER_SOURCE wg_debug_source(&addr, skb, true)
 
 void rust_helper_wg_debug_skb(enum wg_debug_skb_event event, const struct net_device *dev,
-			      const struct sk_buff *skb, u64 peer)
+			      const struct sk_buff *skb, u64 peer, u64 nonce, const char *reason,
+			      size_t reason_len)
 {
 	union wg_debug_addr addr;
 
 	switch (event) {
 	case WG_DEBUG_SKB_INVALID_IP:
-		net_dbg_ratelimited("%s: Packet to send is not IP\n", dev->name);
+		net_dbg_ratelimited("%s: Invalid IP packet to send\n", dev->name);
 		break;
 	case WG_DEBUG_SKB_NO_PEER:
-		net_dbg_ratelimited("%s: No peer is allowed %pISc\n", dev->name,
+		net_dbg_ratelimited("%s: No peer has allowed IPs for %pISc\n", dev->name,
 				    wg_debug_destination(&addr, skb));
 		break;
 	case WG_DEBUG_SKB_INVALID_HEADER:
-		net_dbg_ratelimited("%s: Received what is not a message\n", dev->name);
+		net_dbg_ratelimited("%s: Invalid message header, packet dropped\n", dev->name);
 		break;
 	case WG_DEBUG_SKB_DROP_HANDSHAKE:
-		net_dbg_ratelimited("%s: No room for a handshake message from %pISpfsc\n", dev->name,
-				    OUTER_SOURCE);
+		net_dbg_ratelimited("%s: Handshake packet from %pISpfsc dropped: %.*s\n", dev->name,
+				    OUTER_SOURCE, REASON);
 		break;
 	case WG_DEBUG_SKB_INVALID_MAC:
-		net_dbg_ratelimited("%s: Invalid MAC in a handshake message from %pISpfsc\n", dev->name,
+		net_dbg_ratelimited("%s: Invalid MAC of handshake packet from %pISpfsc\n", dev->name,
 				    OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_SEND_COOKIE:
-		net_dbg_ratelimited("%s: Under load, cookie reply to %pISpfsc\n", dev->name,
+		net_dbg_ratelimited("%s: Sent cookie response to %pISpfsc: under load\n", dev->name,
 				    OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_RECV_COOKIE:
-		net_dbg_ratelimited("%s: Cookie reply from %pISpfsc\n", dev->name, OUTER_SOURCE);
+		net_dbg_ratelimited("%s: Received cookie response from %pISpfsc\n", dev->name,
+				    OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_INVALID_INITIATION:
-		net_dbg_ratelimited("%s: Invalid initiation from %pISpfsc\n", dev->name, OUTER_SOURCE);
+		net_dbg_ratelimited("%s: Invalid handshake initiation from %pISpfsc: %.*s\n", dev->name,
+				    OUTER_SOURCE, REASON);
 		break;
 	case WG_DEBUG_SKB_INVALID_RESPONSE:
-		net_dbg_ratelimited("%s: Invalid response from %pISpfsc\n", dev->name, OUTER_SOURCE);
+		net_dbg_ratelimited("%s: Invalid handshake response from %pISpfsc: %.*s\n", dev->name,
+				    OUTER_SOURCE, REASON);
 		break;
 	case WG_DEBUG_SKB_INVALID_NONCE:
-		net_dbg_ratelimited("%s: Replayed or outdated counter from peer %llu\n", dev->name, peer);
+		net_dbg_ratelimited("%s: Packet has nonce %llu, seen before or too old, from peer %llu\n",
+				    dev->name, nonce, peer);
 		break;
 	case WG_DEBUG_SKB_UNALLOWED_SRC:
-		net_dbg_ratelimited("%s: Source %pISc is not allowed for peer %llu\n", dev->name,
-				    wg_debug_source(&addr, skb, false), peer);
+		net_dbg_ratelimited("%s: Packet has src IP %pISc, not among the allowed IPs of peer %llu\n",
+				    dev->name, wg_debug_source(&addr, skb, false), peer);
 		break;
 	}
 }
 
 #undef OUTER_SOURCE
+#undef REASON

@@ -108,6 +108,11 @@ void rust_helper_wg_netdev_add_tx_dropped(struct net_device *dev, unsigned long 
 	DEV_STATS_ADD(dev, tx_dropped, count);
 }
 
+void rust_helper_wg_netdev_add_rx_dropped(struct net_device *dev, unsigned long count)
+{
+	DEV_STATS_ADD(dev, rx_dropped, count);
+}
+
 void rust_helper_wg_netdev_inc_tx_errors(struct net_device *dev)
 {
 	DEV_STATS_INC(dev, tx_errors);

@@ -5,6 +5,8 @@
 //! The texts and the rate limits are in `src/helpers/dyndbg.c`. A message that is switched off
 //! costs a call and a branch that is patched out. All functions may be called in any context.
 
+use kernel::error::Error;
+
 use crate::{
     bindings,
     kapi::net::{endpoint::Endpoint, netdevice::NetDevice, skbuff::Skb},
@@ -58,10 +60,15 @@ pub enum PeerEvent {
     NoResponseRetry,
     /// The session has outlived itself, its keys are wiped.
     ZeroKeys,
+    /// It is somewhere else now.
+    Roamed,
     /// A packet cannot be sent as there is no endpoint.
     NoEndpoint,
-    /// A cookie reply does not decrypt.
-    InvalidCookie,
+    /// A cookie reply was refused.
+    InvalidCookie {
+        /// Why, in plain words.
+        reason: &'static str,
+    },
     /// A decrypted packet is shorter than it says.
     InvalidSize,
     /// A decrypted packet is neither IPv4 nor IPv6.
@@ -77,8 +84,11 @@ pub enum SkbEvent {
     NoPeer,
     /// Received: not a message.
     InvalidHeader,
-    /// Received: a handshake message that there is no room or no randomness for.
-    DropHandshake,
+    /// Received: a handshake message that is not looked at any further.
+    DropHandshake {
+        /// Why, in plain words.
+        reason: &'static str,
+    },
     /// Received: a handshake message without a valid MAC.
     InvalidMac,
     /// Received: a handshake message that is answered by a cookie reply.
@@ -86,11 +96,20 @@ pub enum SkbEvent {
     /// Received: a cookie reply.
     RecvCookie,
     /// Received: an initiation that is refused.
-    InvalidInitiation,
+    InvalidInitiation {
+        /// Why, in plain words.
+        reason: &'static str,
+    },
     /// Received: a response that is refused.
-    InvalidResponse,
+    InvalidResponse {
+        /// Why, in plain words.
+        reason: &'static str,
+    },
     /// Received and decrypted: its counter is replayed or too old.
-    InvalidNonce,
+    InvalidNonce {
+        /// The counter.
+        nonce: u64,
+    },
     /// Received and decrypted: its source does not belong to the peer. The network header is that
     /// of the inner packet.
     UnallowedSrc,
@@ -109,7 +128,7 @@ pub fn dev(dev: &NetDevice, event: DevEvent) {
 
 /// Says what happens with a peer; `endpoint` where the message names one.
 pub fn peer(dev: &NetDevice, event: PeerEvent, peer: u64, endpoint: Option<&Endpoint>) {
-    let mut number = 0;
+    let (mut number, mut reason) = (0, "");
     let event = match event {
         PeerEvent::Created => bindings::wg_debug_peer_event_WG_DEBUG_PEER_CREATED,
         PeerEvent::Destroyed => bindings::wg_debug_peer_event_WG_DEBUG_PEER_DESTROYED,
@@ -131,12 +150,16 @@ pub fn peer(dev: &NetDevice, event: PeerEvent, peer: u64, endpoint: Option<&Endp
         PeerEvent::NoResponseRetry => bindings::wg_debug_peer_event_WG_DEBUG_PEER_NO_RESPONSE_RETRY,
         PeerEvent::ZeroKeys => bindings::wg_debug_peer_event_WG_DEBUG_PEER_ZERO_KEYS,
         PeerEvent::NoEndpoint => bindings::wg_debug_peer_event_WG_DEBUG_PEER_NO_ENDPOINT,
-        PeerEvent::InvalidCookie => bindings::wg_debug_peer_event_WG_DEBUG_PEER_INVALID_COOKIE,
+        PeerEvent::Roamed => bindings::wg_debug_peer_event_WG_DEBUG_PEER_ROAMED,
+        PeerEvent::InvalidCookie { reason: why } => {
+            reason = why;
+            bindings::wg_debug_peer_event_WG_DEBUG_PEER_INVALID_COOKIE
+        }
         PeerEvent::InvalidSize => bindings::wg_debug_peer_event_WG_DEBUG_PEER_INVALID_SIZE,
         PeerEvent::InvalidType => bindings::wg_debug_peer_event_WG_DEBUG_PEER_INVALID_TYPE,
     };
     let endpoint = endpoint.map_or(&[][..], |endpoint| endpoint.sockaddr_bytes());
-    // SAFETY: The device is valid for the call; the pointer and the length are those of a slice.
+    // SAFETY: The device is valid for the call; pointers and lengths are those of slices.
     unsafe {
         bindings::wg_debug_peer(
             event,
@@ -145,6 +168,8 @@ pub fn peer(dev: &NetDevice, event: PeerEvent, peer: u64, endpoint: Option<&Endp
             number,
             endpoint.as_ptr().cast(),
             endpoint.len(),
+            reason.as_ptr().cast(),
+            reason.len(),
         )
     };
 }
@@ -162,20 +187,58 @@ pub fn keypair(dev: &NetDevice, event: PeerEvent, keypair: u64, peer: u64) {
 
 /// Says what happens to a packet; `peer` where the message names one.
 pub fn skb(dev: &NetDevice, event: SkbEvent, skb: &Skb, peer: Option<u64>) {
+    let (mut nonce, mut reason) = (0, "");
     let event = match event {
         SkbEvent::InvalidIp => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_IP,
         SkbEvent::NoPeer => bindings::wg_debug_skb_event_WG_DEBUG_SKB_NO_PEER,
         SkbEvent::InvalidHeader => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_HEADER,
-        SkbEvent::DropHandshake => bindings::wg_debug_skb_event_WG_DEBUG_SKB_DROP_HANDSHAKE,
+        SkbEvent::DropHandshake { reason: why } => {
+            reason = why;
+            bindings::wg_debug_skb_event_WG_DEBUG_SKB_DROP_HANDSHAKE
+        }
         SkbEvent::InvalidMac => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_MAC,
         SkbEvent::SendCookie => bindings::wg_debug_skb_event_WG_DEBUG_SKB_SEND_COOKIE,
         SkbEvent::RecvCookie => bindings::wg_debug_skb_event_WG_DEBUG_SKB_RECV_COOKIE,
-        SkbEvent::InvalidInitiation => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_INITIATION,
-        SkbEvent::InvalidResponse => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_RESPONSE,
-        SkbEvent::InvalidNonce => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_NONCE,
+        SkbEvent::InvalidInitiation { reason: why } => {
+            reason = why;
+            bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_INITIATION
+        }
+        SkbEvent::InvalidResponse { reason: why } => {
+            reason = why;
+            bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_RESPONSE
+        }
+        SkbEvent::InvalidNonce { nonce: counter } => {
+            nonce = counter;
+            bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_NONCE
+        }
         SkbEvent::UnallowedSrc => bindings::wg_debug_skb_event_WG_DEBUG_SKB_UNALLOWED_SRC,
     };
     // SAFETY: The device and the packet are valid for the call. Of the packet, the headers are read
-    // that the event is documented to imply; a received message has IP and UDP headers.
-    unsafe { bindings::wg_debug_skb(event, dev.as_raw(), skb.as_raw(), peer.unwrap_or(0)) };
+    // that the event is documented to imply; a received message has IP and UDP headers. The last
+    // pointer and length are those of a slice.
+    unsafe {
+        bindings::wg_debug_skb(
+            event,
+            dev.as_raw(),
+            skb.as_raw(),
+            peer.unwrap_or(0),
+            nonce,
+            reason.as_ptr().cast(),
+            reason.len(),
+        )
+    };
+}
+
+/// Says that a message cannot be sent to `endpoint`, and why.
+pub fn no_route(dev: &NetDevice, endpoint: &Endpoint, error: Error) {
+    let endpoint = endpoint.sockaddr_bytes();
+    // SAFETY: The device is valid for the call; the pointer and the length are those of a slice.
+    unsafe {
+        bindings::wg_debug_no_route(
+            dev.as_raw(),
+            endpoint.as_ptr().cast(),
+            endpoint.len(),
+            error.to_errno(),
+        )
+    };
 }

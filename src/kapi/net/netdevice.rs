@@ -131,6 +131,12 @@ impl NetDevice {
         unsafe { bindings::wg_netdev_inc_tx_errors(self.as_raw()) };
     }
 
+    /// Counts good packets received that there was no room for.
+    pub fn add_rx_dropped(&self, count: usize) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::wg_netdev_add_rx_dropped(self.as_raw(), count) };
+    }
+
     /// Counts a bad packet received.
     pub fn inc_rx_errors(&self) {
         // SAFETY: By the type invariant.
