@@ -179,7 +179,7 @@ void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_
 			 dev->name, peer, ENDPOINT, number);
 		break;
 	case WG_DEBUG_PEER_NO_RESPONSE_RETRY:
-		pr_debug("%s: Handshake for peer %llu (%pISpfsc) starts anew: nothing was heard of it\n",
+		pr_debug("%s: Retrying handshake with peer %llu (%pISpfsc): nothing was heard of it\n",
 			 dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_ZERO_KEYS:

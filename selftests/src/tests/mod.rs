@@ -7,6 +7,7 @@ mod basic;
 mod bulk;
 mod interop;
 mod load;
+mod messages;
 mod mtu;
 mod netns;
 mod session;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Test> {
     basic::register(&mut list);
     wgtool::register(&mut list);
     badinput::register(&mut list);
+    messages::register(&mut list);
     mtu::register(&mut list);
     netns::register(&mut list);
     session::register(&mut list);
