@@ -5,6 +5,7 @@ mod attack;
 mod badinput;
 mod basic;
 mod bulk;
+mod disturb_self;
 mod interop;
 mod load;
 mod messages;
@@ -26,6 +27,7 @@ type Check = fn(&Ctx) -> Result<()>;
 /// Every test, in the order in which they run.
 pub fn all() -> Vec<Test> {
     let mut list = Vec::new();
+    disturb_self::register(&mut list);
     load::register(&mut list);
     basic::register(&mut list);
     wgtool::register(&mut list);

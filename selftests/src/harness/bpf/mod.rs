@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Watching and disturbing the kernel from BPF programs (`bpf/*.bpf.c`, compiled by `build.rs`).
+//!
+//! Everything attached here hangs on file descriptors of the test's process, so it goes with it.
+
+mod calls;
+mod inject;
+mod underlay;
+
+pub use calls::Calls;
+pub use underlay::{Action, Class, Direction, Reason, Rule, Underlay};
+
+use anyhow::{Context, Result};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramMut};
+
+/// Loads a compiled object into the kernel.
+fn load(name: &str, image: &[u8]) -> Result<Object> {
+    let object = ObjectBuilder::default()
+        .open_memory(image)
+        .and_then(|open| open.load());
+    object.with_context(|| format!("load the BPF object {name}"))
+}
+
+/// The map called `name`.
+fn map(object: &Object, name: &str) -> Result<MapHandle> {
+    let map = object.maps().find(|map| map.name() == name);
+    let map = map.with_context(|| format!("no BPF map {name}"))?;
+    MapHandle::try_from(&map).with_context(|| format!("BPF map {name}"))
+}
+
+/// The program called `name`.
+fn program<'a>(object: &'a Object, name: &str) -> Result<ProgramMut<'a>> {
+    let program = object.progs_mut().find(|program| program.name() == name);
+    program.with_context(|| format!("no BPF program {name}"))
+}
+
+/// Element `n` of an array map.
+fn get(map: &MapHandle, n: u32) -> Result<Vec<u8>> {
+    let value = map.lookup(&n.to_ne_bytes(), MapFlags::ANY)?;
+    value.with_context(|| format!("no element {n} in a BPF map"))
+}
+
+/// Sets element `n` of an array map.
+fn set(map: &MapHandle, n: u32, value: &[u8]) -> Result<()> {
+    map.update(&n.to_ne_bytes(), value, MapFlags::ANY)
+        .with_context(|| format!("set element {n} of a BPF map"))
+}
+
+/// The 64-bit number at index `n` of an element.
+fn number(value: &[u8], n: usize) -> u64 {
+    let bytes = value.get(n * 8..n * 8 + 8).and_then(|b| b.try_into().ok());
+    bytes.map_or(0, u64::from_ne_bytes)
+}
