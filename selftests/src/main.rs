@@ -37,6 +37,9 @@ enum Verb {
         /// Where to keep the artefacts of failed tests.
         #[arg(long)]
         out: Option<PathBuf>,
+        /// Leave these out: parts of names, or globs with `*` (may be repeated).
+        #[arg(long)]
+        skip: Vec<String>,
         /// Capture the underlay of every tunnel (kept with a failed test's artefacts).
         #[arg(long)]
         pcap: bool,
@@ -76,6 +79,7 @@ fn real_main() -> Result<bool> {
         Verb::Run {
             boot,
             out,
+            skip,
             pcap,
             patterns,
         } => {
@@ -83,9 +87,14 @@ fn real_main() -> Result<bool> {
                 to_tmpfs()?;
             }
             let mut tests = chosen(&all, &patterns);
-            tests.retain(|test| test.boot == boot);
+            tests.retain(|test| {
+                test.boot.runs_in(boot) && !skip.iter().any(|p| matches(&test.name, p))
+            });
             if tests.is_empty() {
                 bail!("no test of this boot matches");
+            }
+            if boot == Boot::San {
+                harness::checkers::forget_leaks()?;
             }
             let options = Options {
                 out,

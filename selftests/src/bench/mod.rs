@@ -214,8 +214,8 @@ fn facts(
     let model = field("model name");
     let machine = match (args.boot, model.contains("QEMU")) {
         (Boot::Vtime, _) => "QEMU TCG with icount, 2 ns per instruction, idle time skipped",
-        (Boot::Smp, true) => "QEMU TCG",
-        (Boot::Smp, false) => "native or KVM",
+        (_, true) => "QEMU TCG",
+        (_, false) => "native or KVM",
     };
     let clock = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
     let ours = match ko {

@@ -2,6 +2,7 @@
 //! Watching an interface: every frame in either direction, with the kernel's time stamp.
 
 use super::netns::Netns;
+use super::pace::slow;
 use super::wire::{self, Frame, Message};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
@@ -212,7 +213,7 @@ impl Capture {
         limit: Duration,
         want: impl Fn(&Seen) -> bool,
     ) -> Result<Vec<Seen>> {
-        let start = Instant::now();
+        let (start, limit) = (Instant::now(), slow(limit));
         loop {
             let seen = self.seen();
             let count = seen.iter().filter(|s| want(s)).count();

@@ -3,13 +3,16 @@
 
 pub mod bpf;
 pub mod capture;
+pub mod checkers;
 pub mod cmd;
+pub mod fault;
 pub mod kmsg;
 pub mod ktap;
 pub mod modules;
 pub mod netlink;
 pub mod netns;
 pub mod noise;
+pub mod pace;
 pub mod rtnl;
 pub mod runner;
 pub mod tool;

@@ -3,13 +3,16 @@
 //!
 //! Deliberately low-level: a test must be able to send what no proper client would.
 
+use super::pace::slow;
 use netlink_packet_core::{NetlinkHeader, NlasIterator};
 use nix::errno::Errno;
 use nix::sys::socket::{
     bind, recv, send, setsockopt, socket, sockopt, AddressFamily, MsgFlags, NetlinkAddr, SockFlag,
     SockProtocol, SockType,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 const NLMSG_HDRLEN: usize = 16;
 const NLA_F_NESTED: u16 = 1 << 15;
@@ -123,6 +126,9 @@ impl Netlink {
         )?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         setsockopt(&fd, sockopt::RcvBuf, &(4 << 20))?;
+        // An answer that the kernel had no memory for never comes.
+        let limit = TimeVal::seconds(slow(Duration::from_secs(60)).as_secs() as i64);
+        setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
         Ok(Netlink { fd, seq: 1 })
     }
 

@@ -8,6 +8,7 @@ use super::kmsg::{self, Kmsg};
 use super::ktap::{self, Outcome};
 use super::modules::{self, Env, Modules};
 use super::netns;
+use super::pace::slow;
 use super::topo::{Driver, Link, BY_TOOL, COEXIST, PLAIN};
 use anyhow::{bail, ensure, Context, Result};
 use nix::mount::{mount, MsFlags};
@@ -34,6 +35,15 @@ pub enum Boot {
     Smp,
     /// One processor, virtual time: idle time is jumped over, so hours take seconds.
     Vtime,
+    /// The sanitizer kernel; runs the tests of [`Boot::Smp`] as well.
+    San,
+}
+
+impl Boot {
+    /// True if a test that asks for `self` runs in a guest of kind `guest`.
+    pub fn runs_in(self, guest: Boot) -> bool {
+        self == guest || (self, guest) == (Boot::Smp, Boot::San)
+    }
 }
 
 /// Which implementation a test is about.
@@ -182,12 +192,14 @@ fn one(test: &Test, env: &Env, options: &Options) -> Result<(Outcome, bool)> {
         .out
         .as_ref()
         .map(|out| out.join(test.name.replace(['/', '@'], "_")));
-    let mut outcome = in_child(test.bound, || inside(test, env, options, dir.as_deref()))?;
+    let mut outcome = in_child(slow(test.bound), || {
+        inside(test, env, options, dir.as_deref())
+    })?;
     let mut fail = |why: String| match &mut outcome {
         Outcome::Fail(first) => first.push_str(&format!("\nalso: {why}")),
         other => *other = Outcome::Fail(why),
     };
-    let after = in_child(Duration::from_secs(90), || clean_up(&links))?;
+    let after = in_child(slow(Duration::from_secs(90)), || clean_up(&links))?;
     if let Outcome::Fail(why) = &after {
         fail(why.clone());
     }
@@ -232,7 +244,7 @@ fn inside(test: &Test, env: &Env, options: &Options, dir: Option<&Path>) -> Resu
 
 /// What must be true after every test, in the initial namespaces.
 fn clean_up(links_before: &BTreeSet<String>) -> Result<()> {
-    let limit = Duration::from_secs(30);
+    let limit = slow(Duration::from_secs(30));
     wait(limit, "namespaces of the test are still alive", || {
         Ok(netns::leaked()? == 0)
     })?;

@@ -9,6 +9,7 @@
 use super::capture::Capture;
 use super::cmd;
 use super::netns::Netns;
+use super::pace::slow;
 use super::rtnl::Rtnl;
 use super::runner::Ctx;
 use super::tool;
@@ -147,6 +148,11 @@ impl Link {
     pub fn end(&self, n: u8) -> &Netns {
         &self.ns[usize::from(n)]
     }
+
+    /// Its namespaces alone: nothing else of this keeps them alive.
+    pub fn into_namespaces(self) -> [Netns; 2] {
+        self.ns
+    }
 }
 
 /// The way to a device's configuration.
@@ -263,7 +269,7 @@ fn start_go(ns: &Netns, name: &str) -> Result<()> {
     let start = Instant::now();
     while !Path::new(&socket).exists() {
         ensure!(
-            start.elapsed() < Duration::from_secs(20),
+            start.elapsed() < slow(Duration::from_secs(20)),
             "wireguard-go made no {socket}"
         );
         sleep(Duration::from_millis(50));

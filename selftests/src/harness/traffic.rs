@@ -3,6 +3,7 @@
 
 use super::ktap::comment;
 use super::netns::Netns;
+use super::pace::slow;
 use anyhow::{bail, ensure, Context, Result};
 use nix::sys::socket::{socket, AddressFamily, SockFlag, SockProtocol, SockType};
 use std::io::{ErrorKind, Read, Write};
@@ -115,9 +116,9 @@ fn await_reply(sock: &UdpSocket, v6: bool, request: &[u8], end: Instant) -> Resu
 
 /// All of `count` pings must be answered, the first within 10 s (a handshake may come first).
 pub fn ping_all(ns: &Netns, dst: IpAddr, count: u16) -> Result<()> {
-    let got = ping(ns, dst, 1, 56, Duration::from_secs(10))?;
+    let got = ping(ns, dst, 1, 56, slow(Duration::from_secs(10)))?;
     ensure!(got == 1, "{} gets no answer from {dst}", ns.name());
-    let got = ping(ns, dst, count, 56, Duration::from_secs(5))?;
+    let got = ping(ns, dst, count, 56, slow(Duration::from_secs(5)))?;
     ensure!(
         got == count,
         "{} got {got} of {count} answers from {dst}",
@@ -172,7 +173,7 @@ pub fn tcp(
     bytes: u64,
     stall: Duration,
 ) -> Result<Stream> {
-    let seed: u64 = rand::random();
+    let (seed, stall): (u64, _) = (rand::random(), slow(stall));
     let listener = to.run(|| TcpListener::bind(dst).with_context(|| format!("bind {dst}")))?;
     let receiver = to.spawn(move || receive(&listener, seed, bytes, stall))?;
     let sent = from.run(|| send(dst, seed, bytes, stall));
@@ -190,7 +191,7 @@ pub fn tcp(
 fn send(dst: SocketAddr, seed: u64, bytes: u64, stall: Duration) -> Result<()> {
     let data = pattern(seed, PATTERN);
     let mut stream =
-        TcpStream::connect_timeout(&dst, Duration::from_secs(15)).context("TCP connect")?;
+        TcpStream::connect_timeout(&dst, slow(Duration::from_secs(15))).context("TCP connect")?;
     stream.set_write_timeout(Some(stall))?;
     let mut sent = 0u64;
     while sent < bytes {

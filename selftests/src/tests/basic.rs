@@ -3,6 +3,7 @@
 
 use super::drop_in;
 use crate::harness::capture::{only_wireguard, Capture, Captured};
+use crate::harness::pace::{amount, slow};
 use crate::harness::runner::{Ctx, Test};
 use crate::harness::topo::{inner, Opts, Tunnel};
 use crate::harness::traffic::{pattern, ping_all, tcp};
@@ -61,13 +62,13 @@ fn tcp_checksum(ctx: &Ctx) -> Result<()> {
         let receiver = tunnel.ns(1).spawn(move || {
             let mut data = Vec::new();
             let (mut stream, _) = listener.accept()?;
-            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            stream.set_read_timeout(Some(slow(Duration::from_secs(10))))?;
             stream.read_to_end(&mut data)?;
             Ok((data.len(), Sha256::digest(&data)))
         })?;
-        let file = pattern(rand::random(), 4 << 20);
+        let file = pattern(rand::random(), amount(4 << 20, 64 << 10) as usize);
         tunnel.ns(0).run(|| {
-            let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(10))?;
+            let mut stream = TcpStream::connect_timeout(&at, slow(Duration::from_secs(10)))?;
             Ok(stream.write_all(&file)?)
         })?;
         let (len, digest) = receiver.join().expect("receiver panicked")?;
@@ -94,7 +95,7 @@ fn underlay_is_udp(ctx: &Ctx) -> Result<()> {
         socket.send_to(SECRET, at)?;
         Ok(())
     })?;
-    sink.set_read_timeout(Some(Duration::from_secs(5)))?;
+    sink.set_read_timeout(Some(slow(Duration::from_secs(5))))?;
     let mut buf = [0; 256];
     let n = sink
         .recv(&mut buf)

@@ -6,11 +6,14 @@ mod badinput;
 mod basic;
 mod bulk;
 mod disturb_self;
+mod checkers;
+mod faults;
 mod interop;
 mod load;
 mod messages;
 mod mtu;
 mod netns;
+mod nsdeath;
 mod session;
 mod unload;
 mod vtime;
@@ -35,12 +38,16 @@ pub fn all() -> Vec<Test> {
     messages::register(&mut list);
     mtu::register(&mut list);
     netns::register(&mut list);
+    nsdeath::register(&mut list);
     session::register(&mut list);
     interop::register(&mut list);
     bulk::register(&mut list);
     unload::register(&mut list);
     attack::register(&mut list);
     vtime::register(&mut list);
+    faults::register(&mut list);
+    // The last: it judges what the others left.
+    checkers::register(&mut list);
     list
 }
 

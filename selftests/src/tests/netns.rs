@@ -3,6 +3,7 @@
 
 use super::{drop_in, Test};
 use crate::harness::netns::Netns;
+use crate::harness::pace::slow;
 use crate::harness::runner::Ctx;
 use crate::harness::topo::{inner, outer, port, End, Link, Opts, Tunnel, PLAIN};
 use crate::harness::traffic::{ping_all, udp};
@@ -79,7 +80,7 @@ fn creator_dies(_: &Ctx) -> Result<()> {
     let start = Instant::now();
     while rt.link_attr("wg0", IFLA_CARRIER)?.as_deref() != Some(&[0]) {
         ensure!(
-            start.elapsed() < Duration::from_secs(30),
+            start.elapsed() < slow(Duration::from_secs(30)),
             "the carrier stays on"
         );
         sleep(Duration::from_millis(20));

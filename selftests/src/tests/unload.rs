@@ -3,6 +3,7 @@
 
 use super::Test;
 use crate::harness::modules::{loaded, unload, Modules, INTREE, OURS};
+use crate::harness::pace::{amount, rounds, slow};
 use crate::harness::runner::{Boot, Ctx, Subject};
 use crate::harness::topo::{inner, names, outer, port, End, Link, PLAIN};
 use crate::harness::wgdev::{random_key, PeerConf};
@@ -15,12 +16,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::{sleep, JoinHandle};
 use std::time::{Duration, Instant};
-
-/// `WGRS_ROUNDS` sets another number, for a quick look.
-fn rounds() -> u32 {
-    let wanted = std::env::var("WGRS_ROUNDS").ok();
-    wanted.and_then(|n| n.parse().ok()).unwrap_or(100)
-}
 
 pub fn register(list: &mut Vec<Test>) {
     list.push(Test {
@@ -68,7 +63,7 @@ fn threads() -> Result<Vec<String>> {
 fn rmmod_under_traffic(ctx: &Ctx) -> Result<()> {
     let mut link = Link::new()?;
     let mut base = 0;
-    let rounds = rounds();
+    let rounds = rounds(100);
     let start = Instant::now();
     for n in 0..rounds {
         if n == 10 {
@@ -130,11 +125,11 @@ fn round(ctx: &Ctx, link: &mut Link, n: u32) -> Result<()> {
     loop {
         let device = ends[1].get(link)?;
         let rx = device.peers.iter().map(|p| p.rx_bytes).sum::<u64>();
-        if rx > 20_000 {
+        if rx > amount(20_000, 3_000) {
             break;
         }
         ensure!(
-            begin.elapsed() < Duration::from_secs(10),
+            begin.elapsed() < slow(Duration::from_secs(10)),
             "no traffic: only {rx} bytes came"
         );
         sleep(Duration::from_millis(10));

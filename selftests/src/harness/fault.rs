@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Making the kernel's memory allocations fail (`Documentation/fault-injection` in the kernel).
+
+use anyhow::{ensure, Context, Result};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+const DEBUGFS: &str = "/sys/kernel/debug";
+
+/// The two kinds of allocation that can fail. Pages only from order 1 on: single ones are what
+/// the test's own memory is made of.
+const KINDS: [&str; 2] = ["failslab", "fail_page_alloc"];
+
+/// More than ever fail.
+const TIMES: i64 = 1_000_000_000;
+
+fn write(kind: &str, name: &str, value: &str) -> Result<()> {
+    let path = Path::new(DEBUGFS).join(kind).join(name);
+    fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display()))
+}
+
+/// Injected failures, switched off on drop.
+pub struct Faults(());
+
+impl Faults {
+    /// Readies [`Faults::nth`]: allocations that may sleep fail too, and nothing is logged.
+    pub fn new() -> Result<Self> {
+        let faults = Faults(());
+        for kind in KINDS {
+            for (name, value) in [
+                ("probability", "0"),
+                ("task-filter", "Y"),
+                ("ignore-gfp-wait", "N"),
+                ("interval", "1"),
+                ("times", "-1"),
+                ("space", "0"),
+                ("verbose", "0"),
+            ] {
+                write(kind, name, value)?;
+            }
+        }
+        write("fail_page_alloc", "min-order", "1")?;
+        Ok(faults)
+    }
+
+    /// Runs `f`, with the `n`-th allocation of the calling thread failing (from 1). The second
+    /// value tells whether there were that many.
+    pub fn nth<T>(&self, n: u32, f: impl FnOnce() -> T) -> Result<(T, bool)> {
+        let path = "/proc/thread-self/fail-nth";
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .context(path)?;
+        file.write_at(n.to_string().as_bytes(), 0)?;
+        let value = f();
+        let left = pending(&file)?;
+        if left != 0 {
+            file.write_at(b"0", 0)?;
+        }
+        Ok((value, left == 0))
+    }
+
+    /// From now on this percentage of allocations fails that must not sleep: those of interrupts
+    /// and under locks, in every task.
+    pub fn atomic(&self, percent: u32) -> Result<()> {
+        for kind in KINDS {
+            write(kind, "task-filter", "N")?;
+            write(kind, "ignore-gfp-wait", "Y")?;
+            write(kind, "times", &TIMES.to_string())?;
+            write(kind, "probability", &percent.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// From now on this percentage of all allocations of today's kernel worker threads fails.
+    pub fn workers(&self, percent: u32) -> Result<usize> {
+        let mut marked = 0;
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            if comm.starts_with("kworker/")
+                && fs::write(entry.path().join("make-it-fail"), "1").is_ok()
+            {
+                marked += 1;
+            }
+        }
+        for kind in KINDS {
+            write(kind, "task-filter", "Y")?;
+            write(kind, "ignore-gfp-wait", "N")?;
+            write(kind, "times", &TIMES.to_string())?;
+            write(kind, "probability", &percent.to_string())?;
+        }
+        ensure!(marked > 0, "no kernel worker threads to be seen");
+        Ok(marked)
+    }
+
+    /// No more failures for now; gives how many there were since the last of [`Faults::atomic`]
+    /// or [`Faults::workers`].
+    pub fn stop(&self) -> Result<u32> {
+        let mut count = 0;
+        for kind in KINDS {
+            write(kind, "probability", "0")?;
+            let path = Path::new(DEBUGFS).join(kind).join("times");
+            let left = fs::read_to_string(&path)?;
+            let left: i64 = left.trim().parse().unwrap_or(-1);
+            count += (left >= 0).then(|| TIMES - left).unwrap_or(0);
+            write(kind, "times", "-1")?;
+        }
+        Ok(count as u32)
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
+
+/// What is left to count down.
+fn pending(file: &File) -> Result<u32> {
+    let mut buf = [0; 16];
+    let n = file.read_at(&mut buf, 0)?;
+    let text = String::from_utf8_lossy(buf.get(..n).unwrap_or(&[])).into_owned();
+    text.trim()
+        .parse()
+        .with_context(|| format!("fail-nth reads {text:?}"))
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0
+//! How patient a test is, and how much it sends: the sanitizer kernel is many times slower.
+//!
+//! `WGRS_SLOW=N` multiplies the upper bounds of time, `WGRS_LESS=N` divides the amounts of
+//! traffic. Both are 1 when not set, which is how the tests are meant to run on a stock kernel.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+fn factor(cell: &'static OnceLock<u32>, name: &str) -> u32 {
+    *cell.get_or_init(|| {
+        let text = std::env::var(name).ok();
+        text.and_then(|n| n.parse().ok()).unwrap_or(1).max(1)
+    })
+}
+
+/// The factor for upper bounds of time.
+fn slowness() -> u32 {
+    static SLOW: OnceLock<u32> = OnceLock::new();
+    factor(&SLOW, "WGRS_SLOW")
+}
+
+/// An upper bound of time that holds on this kernel too. Not for times that the protocol sets,
+/// nor for waits that prove that nothing comes.
+pub fn slow(limit: Duration) -> Duration {
+    limit.saturating_mul(slowness())
+}
+
+/// An amount of traffic, of which `least` suffices for what the test is about.
+pub fn amount(much: u64, least: u64) -> u64 {
+    static LESS: OnceLock<u32> = OnceLock::new();
+    let less = u64::from(factor(&LESS, "WGRS_LESS"));
+    (much / less).max(least).min(much)
+}
+
+/// How many rounds a repeating test makes: `WGRS_ROUNDS`, or else `usual`.
+pub fn rounds(usual: u32) -> u32 {
+    let wanted = std::env::var("WGRS_ROUNDS").ok();
+    wanted.and_then(|n| n.parse().ok()).unwrap_or(usual)
+}

@@ -1,0 +1,536 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Memory that is not there: each allocation of an operation fails in turn, or a share of all of
+//! them under traffic. Nothing may break, leak, or stay half-done; afterwards all works.
+//!
+//! Not tried: moving a device to another namespace (the stack itself warns when an allocation
+//! fails in there, whatever the driver).
+
+use super::Test;
+use crate::harness::fault::Faults;
+use crate::harness::modules::{unload_all, Modules};
+use crate::harness::netns::Netns;
+use crate::harness::pace::amount;
+use crate::harness::rtnl::Rtnl;
+use crate::harness::runner::{Boot, Ctx, Subject};
+use crate::harness::topo::{inner, outer, port, Opts, Tunnel, PLAIN};
+use crate::harness::traffic::{ping, ping_all, udp};
+use crate::harness::wgdev::{random_key, uapi, DeviceConf, Key, PeerConf, Wg};
+use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
+use nix::sys::mman::{mlockall, MlockAllFlags};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+pub fn register(list: &mut Vec<Test>) {
+    let tests: [(&str, Modules, Modules, super::Check); 10] = [
+        ("fault-link-add", Modules::Intree, Modules::Ours, link_add),
+        (
+            "fault-device-set",
+            Modules::Intree,
+            Modules::Ours,
+            device_set,
+        ),
+        ("fault-peer-add", Modules::Intree, Modules::Ours, peer_add),
+        (
+            "fault-allowed-ips",
+            Modules::Intree,
+            Modules::Ours,
+            allowed_ips,
+        ),
+        ("fault-link-up", Modules::Intree, Modules::Ours, link_up),
+        ("fault-dump", Modules::Intree, Modules::Ours, dump),
+        ("fault-transmit", Modules::Intree, Modules::Ours, transmit),
+        (
+            "fault-atomic-under-traffic",
+            Modules::Intree,
+            Modules::Ours,
+            atomic,
+        ),
+        (
+            "fault-workers-under-traffic",
+            Modules::Intree,
+            Modules::Ours,
+            workers,
+        ),
+        (
+            "fault-module-load",
+            Modules::None,
+            Modules::None,
+            module_load,
+        ),
+    ];
+    for (name, intree, ours, body) in tests {
+        for (suffix, subject, modules) in [("c", Subject::C, intree), ("rs", Subject::Rs, ours)] {
+            list.push(Test {
+                name: format!("{name}@{suffix}"),
+                boot: Boot::San,
+                modules,
+                subject,
+                bound: Duration::from_secs(if modules == Modules::None { 300 } else { 60 }),
+                body: Box::new(body),
+            });
+        }
+    }
+}
+
+/// No operation here has more allocations than this.
+const MOST: u32 = 3000;
+
+/// Readies the process: its own memory is there, and stays, whatever fails.
+fn ready() -> Result<Faults> {
+    // SAFETY: plain values; no other thread allocates now.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TOP_PAD, 4 << 20);
+    }
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context("mlockall")?;
+    Faults::new()
+}
+
+/// Runs `act` again and again, its first, second, third, … allocation failing, until it has none
+/// that is left. `undo` is called after each, with its result, to check what came of it and to
+/// make everything as it was before.
+fn each_failure(
+    ctx: &Ctx,
+    faults: &Faults,
+    what: &str,
+    mut act: impl FnMut() -> Result<(), Errno>,
+    mut undo: impl FnMut(Result<(), Errno>) -> Result<()>,
+) -> Result<()> {
+    // Once as usual: to see that it works, and to have the memory of this process in place.
+    let first = act();
+    ensure!(first.is_ok(), "{what}: {first:?} without any failure");
+    undo(first)?;
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    for n in 1..MOST {
+        let (result, injected) = faults.nth(n, &mut act)?;
+        let outcome = result.map_or_else(|e| format!("{e:?}"), |()| "success".to_owned());
+        let context = || format!("{what}: allocation {n} failed, result {outcome}");
+        undo(result).with_context(context)?;
+        if !injected {
+            ensure!(
+                result.is_ok(),
+                "{what}: {outcome} although nothing failed any more"
+            );
+            ctx.note(format!("{what}: {} allocations fail: {seen:?}", n - 1));
+            let errors = seen.keys().any(|outcome| outcome != "success");
+            ensure!(errors, "{what}: no failure was ever noticed");
+            return Ok(());
+        }
+        *seen.entry(outcome).or_default() += 1;
+    }
+    bail!("{what}: no end after {MOST} allocations")
+}
+
+/// A namespace with the device `wg0`.
+fn scene() -> Result<(Netns, Rtnl, Wg)> {
+    let ns = Netns::new("a")?;
+    let mut rt = ns.rtnl()?;
+    rt.link_add("wg0", PLAIN.kind).context("link add")?;
+    let wg = Wg::open(&ns, PLAIN.kind)?;
+    Ok((ns, rt, wg))
+}
+
+fn link_add(ctx: &Ctx) -> Result<()> {
+    let faults = ready()?;
+    let ns = Netns::new("a")?;
+    let (mut rt, mut other) = (ns.rtnl()?, ns.rtnl()?);
+    each_failure(
+        ctx,
+        &faults,
+        "link add",
+        || rt.link_add("wg0", PLAIN.kind),
+        // An error may also mean that only the answer did not come.
+        |result| match (result, other.link_del("wg0")) {
+            (Ok(()), gone) => gone.context("success, but no device"),
+            (Err(_), Ok(()) | Err(Errno::ENODEV)) => Ok(()),
+            (Err(_), Err(e)) => bail!("link del: {e}"),
+        },
+    )
+}
+
+fn device_set(ctx: &Ctx) -> Result<()> {
+    let faults = ready()?;
+    let (ns, mut rt, mut wg) = scene()?;
+    rt.set_up("wg0", true)?;
+    let mut check = Wg::open(&ns, PLAIN.kind)?;
+    let key = random_key();
+    let own = check_public(&mut check, &key)?;
+    let before = |check: &mut Wg| -> Result<()> {
+        // A peer that has our own public key goes when the key is set.
+        let conf = DeviceConf {
+            private_key: Some([0; 32]),
+            listen_port: Some(1111),
+            fwmark: Some(0),
+            peers: vec![PeerConf {
+                public_key: own,
+                ..PeerConf::default()
+            }],
+            ..DeviceConf::default()
+        };
+        Ok(check.set("wg0", &conf)?)
+    };
+    before(&mut check)?;
+    let conf = DeviceConf {
+        private_key: Some(key),
+        listen_port: Some(2222),
+        fwmark: Some(7),
+        ..DeviceConf::default()
+    };
+    each_failure(
+        ctx,
+        &faults,
+        "key, port and mark while up",
+        || wg.set("wg0", &conf),
+        |result| {
+            let device = check.get("wg0")?;
+            if result.is_ok() {
+                let all = (device.private_key, device.listen_port, device.fwmark);
+                ensure!(all == (Some(key), 2222, 7), "success, but {device:?}");
+            }
+            let port = device.listen_port;
+            ensure!(port == 1111 || port == 2222, "the port is {port} now");
+            before(&mut check)
+        },
+    )
+}
+
+/// The public key to `private`, as the module computes it.
+fn check_public(wg: &mut Wg, private: &Key) -> Result<Key> {
+    let mut conf = DeviceConf {
+        private_key: Some(*private),
+        ..DeviceConf::default()
+    };
+    wg.set("wg0", &conf)?;
+    let key = wg.get("wg0")?.public_key.context("no public key")?;
+    conf.private_key = Some([0; 32]);
+    wg.set("wg0", &conf)?;
+    Ok(key)
+}
+
+/// A few prefixes of both families that do not contain one another only.
+fn prefixes() -> Vec<(IpAddr, u8)> {
+    let v4 = |a, b, len| (IpAddr::from(Ipv4Addr::new(10, a, b, 0)), len);
+    let v6 = |a, len| {
+        (
+            IpAddr::from(Ipv6Addr::new(0xfd00, a, 0, 0, 0, 0, 0, 0)),
+            len,
+        )
+    };
+    vec![
+        v4(0, 0, 8),
+        v4(1, 0, 16),
+        v4(1, 1, 24),
+        v4(128, 0, 16),
+        v6(1, 32),
+        v6(1, 64),
+        v6(0x8000, 32),
+        (Ipv6Addr::UNSPECIFIED.into(), 0),
+    ]
+}
+
+fn remove_all(wg: &mut Wg) -> Result<()> {
+    let conf = DeviceConf {
+        flags: uapi::DEVICE_REPLACE_PEERS,
+        ..DeviceConf::default()
+    };
+    wg.set("wg0", &conf)?;
+    let left = wg.get("wg0")?.peers.len();
+    ensure!(left == 0, "{left} peers are left");
+    Ok(())
+}
+
+fn peer_add(ctx: &Ctx) -> Result<()> {
+    let faults = ready()?;
+    let (ns, mut rt, mut wg) = scene()?;
+    rt.set_up("wg0", true)?;
+    let mut check = Wg::open(&ns, PLAIN.kind)?;
+    let key = DeviceConf {
+        private_key: Some(random_key()),
+        ..DeviceConf::default()
+    };
+    check.set("wg0", &key)?;
+    let public_key = random_key();
+    let conf = DeviceConf {
+        peers: vec![PeerConf {
+            public_key,
+            preshared_key: Some([3; 32]),
+            endpoint: Some(SocketAddr::new(outer(false, 1), port(1))),
+            keepalive: Some(25),
+            flags: 0,
+            allowed_ips: prefixes(),
+        }],
+        ..DeviceConf::default()
+    };
+    each_failure(
+        ctx,
+        &faults,
+        "peer with allowed IPs while up",
+        || wg.set("wg0", &conf),
+        |result| {
+            let device = check.get("wg0")?;
+            if result.is_ok() {
+                let ips = device.peers.first().map(|p| p.allowed_ips.len());
+                ensure!(
+                    ips == Some(prefixes().len()),
+                    "success, but {ips:?} allowed IPs"
+                );
+            }
+            remove_all(&mut check)
+        },
+    )
+}
+
+/// Allowed IPs that go to a peer that has some, replace them, and move from peer to peer.
+fn allowed_ips(ctx: &Ctx) -> Result<()> {
+    let faults = ready()?;
+    let (ns, _rt, mut wg) = scene()?;
+    let mut check = Wg::open(&ns, PLAIN.kind)?;
+    let keys = [random_key(), random_key()];
+    let peer = |n: usize, flags, allowed_ips| PeerConf {
+        public_key: keys[n],
+        flags,
+        allowed_ips,
+        ..PeerConf::default()
+    };
+    let set = |peers| DeviceConf {
+        peers,
+        ..DeviceConf::default()
+    };
+    let own = (IpAddr::from(Ipv4Addr::new(10, 0, 0, 0)), 9);
+    let begin = set(vec![
+        peer(0, uapi::PEER_REPLACE_ALLOWEDIPS, prefixes()),
+        peer(1, uapi::PEER_REPLACE_ALLOWEDIPS, vec![own]),
+    ]);
+    check.set("wg0", &begin)?;
+    let change = set(vec![
+        peer(0, uapi::PEER_REPLACE_ALLOWEDIPS, vec![own]),
+        peer(1, 0, prefixes()),
+    ]);
+    each_failure(
+        ctx,
+        &faults,
+        "allowed IPs replaced and moved",
+        || wg.set("wg0", &change),
+        |result| {
+            let device = check.get("wg0")?;
+            let count = |n: usize| {
+                let peer = device.peers.iter().find(|p| p.public_key == keys[n]);
+                peer.map(|p| p.allowed_ips.len())
+            };
+            let both = (count(0), count(1));
+            if result.is_ok() {
+                let wanted = (Some(1), Some(prefixes().len()));
+                ensure!(both == wanted, "success, but {both:?} allowed IPs");
+            }
+            ensure!(both.0.is_some() && both.1.is_some(), "a peer is gone");
+            Ok(check.set("wg0", &begin)?)
+        },
+    )
+}
+
+fn link_up(ctx: &Ctx) -> Result<()> {
+    let faults = ready()?;
+    let (ns, mut rt, mut wg) = scene()?;
+    let mut other = ns.rtnl()?;
+    let conf = DeviceConf {
+        private_key: Some(random_key()),
+        listen_port: Some(port(0)),
+        peers: vec![PeerConf {
+            public_key: random_key(),
+            endpoint: Some(SocketAddr::new(outer(false, 1), port(1))),
+            keepalive: Some(1),
+            ..PeerConf::default()
+        }],
+        ..DeviceConf::default()
+    };
+    wg.set("wg0", &conf)?;
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port(0)));
+    each_failure(
+        ctx,
+        &faults,
+        "link up",
+        || rt.set_up("wg0", true),
+        |result| {
+            let open = udp(&ns, any).is_err();
+            ensure!(open || result.is_err(), "success, but no socket");
+            other.set_up("wg0", false)?;
+            ensure!(
+                udp(&ns, any).is_ok(),
+                "the socket stays when the link is down"
+            );
+            Ok(())
+        },
+    )
+}
+
+fn dump(ctx: &Ctx) -> Result<()> {
+    let faults = ready()?;
+    let (ns, _rt, mut wg) = scene()?;
+    let peers = |n: u8| PeerConf {
+        public_key: [n; 32],
+        allowed_ips: (0..40)
+            .map(|m| (IpAddr::from(Ipv4Addr::new(10, n, m, 0)), 24))
+            .collect(),
+        ..PeerConf::default()
+    };
+    let conf = DeviceConf {
+        private_key: Some(random_key()),
+        peers: (0..30).map(peers).collect(),
+        ..DeviceConf::default()
+    };
+    wg.set("wg0", &conf)?;
+    // A dump that broke off stays with its socket: a new one for each.
+    let fresh = std::cell::RefCell::new(Wg::open(&ns, PLAIN.kind)?);
+    let got = std::cell::Cell::new(0);
+    each_failure(
+        ctx,
+        &faults,
+        "dump",
+        || {
+            let device = fresh.borrow_mut().get("wg0")?;
+            got.set(device.peers.iter().map(|p| p.allowed_ips.len()).sum());
+            Ok(())
+        },
+        |result| {
+            let got = got.take();
+            ensure!(
+                result.is_err() || got == 1200,
+                "success, but {got} allowed IPs"
+            );
+            *fresh.borrow_mut() = Wg::open(&ns, PLAIN.kind)?;
+            let device = wg.get("wg0")?;
+            ensure!(device.peers.len() == 30, "{} peers", device.peers.len());
+            Ok(())
+        },
+    )
+}
+
+/// A packet sent before there is a session, and one within.
+fn transmit(ctx: &Ctx) -> Result<()> {
+    let faults = ready()?;
+    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    for v6 in [false, true] {
+        let socket = udp(tunnel.ns(0), SocketAddr::new(inner(v6, 0), 7))?;
+        let to = SocketAddr::new(inner(v6, 1), 9);
+        let send = |size: usize| {
+            let sent = socket.send_to(&[0; 1400][..size], to);
+            // A datagram before may have had an answer: nobody listens there.
+            match sent.map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)) {
+                Ok(_) | Err(Errno::ECONNREFUSED) => Ok(()),
+                Err(e) => Err(e),
+            }
+        };
+        let peer = PeerConf {
+            endpoint: Some(SocketAddr::new(outer(false, 1), port(1))),
+            allowed_ips: vec![(inner(false, 1), 32), (inner(true, 1), 128)],
+            ..PeerConf::default()
+        };
+        each_failure(
+            ctx,
+            &faults,
+            "packet without a session",
+            || send(100),
+            |_| {
+                let gone = PeerConf {
+                    flags: uapi::PEER_REMOVE_ME,
+                    ..PeerConf::default()
+                };
+                tunnel.set_peer(0, gone)?;
+                tunnel.set_peer(0, peer.clone())
+            },
+        )?;
+        ping_all(tunnel.ns(0), inner(v6, 1), 1)?;
+        each_failure(
+            ctx,
+            &faults,
+            "packet in a session",
+            || send(1300),
+            |_| Ok(()),
+        )?;
+        ping_all(tunnel.ns(0), inner(v6, 1), 1)?;
+    }
+    ping_all(tunnel.ns(1), inner(false, 0), 1)
+}
+
+/// Traffic both ways for some seconds, after which both ends must be well.
+fn traffic(tunnel: &mut Tunnel) -> Result<u32> {
+    let mut answered = 0;
+    let rounds = amount(300, 60) as u16;
+    for (n, v6) in [(0u8, false), (1, true)] {
+        for size in [20, 1300] {
+            let to = inner(v6, 1 - n);
+            let limit = Duration::from_millis(100);
+            answered += u32::from(ping(tunnel.ns(n), to, rounds / 4, size, limit)?);
+        }
+        // New sessions meanwhile.
+        let _ = tunnel.rt(n).set_up(crate::harness::topo::names(n).0, false);
+        let _ = tunnel.rt(n).set_up(crate::harness::topo::names(n).0, true);
+    }
+    Ok(answered)
+}
+
+fn recovers(ctx: &Ctx, tunnel: &mut Tunnel, answered: u32, failed: u32) -> Result<()> {
+    ctx.note(format!(
+        "{failed} allocations failed, {answered} pings were answered"
+    ));
+    ensure!(failed > 0, "no allocation failed");
+    for n in 0..2u8 {
+        let (name, _) = crate::harness::topo::names(n);
+        tunnel.rt(n).set_up(name, false)?;
+        tunnel.rt(n).set_up(name, true)?;
+        // IPv6 addresses go with the link; routes to them come back.
+        let _ = tunnel.rt(n).addr_add(name, inner(true, n), 64);
+    }
+    for v6 in [false, true] {
+        ping_all(tunnel.ns(0), inner(v6, 1), 2)?;
+        ping_all(tunnel.ns(1), inner(v6, 0), 2)?;
+    }
+    Ok(())
+}
+
+/// One in ten allocations of softirqs and under locks fails.
+fn atomic(ctx: &Ctx) -> Result<()> {
+    let faults = ready()?;
+    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    ping_all(tunnel.ns(0), inner(false, 1), 1)?;
+    faults.atomic(10)?;
+    let answered = traffic(&mut tunnel);
+    let failed = faults.stop()?;
+    recovers(ctx, &mut tunnel, answered?, failed)
+}
+
+/// One in five allocations of the worker threads fails: handshakes, encryption, decryption.
+fn workers(ctx: &Ctx) -> Result<()> {
+    let faults = ready()?;
+    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    faults.workers(20)?;
+    let answered = traffic(&mut tunnel);
+    let failed = faults.stop()?;
+    recovers(ctx, &mut tunnel, answered?, failed)
+}
+
+/// Loading the module: each registration of its init can fail.
+fn module_load(ctx: &Ctx) -> Result<()> {
+    let faults = ready()?;
+    let ours = ctx.subject == Subject::Rs && !ctx.env.stand_in;
+    let path = if ours {
+        ctx.env.load_dependencies()?;
+        ctx.env.ko()?.to_owned()
+    } else {
+        let found = crate::harness::cmd::run(&["modinfo", "-n", "wireguard"])?;
+        crate::harness::cmd::run(&["modprobe", "wireguard"])?;
+        unload_all()?;
+        found.trim().into()
+    };
+    let file = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
+    each_failure(
+        ctx,
+        &faults,
+        "module load",
+        || nix::kmod::finit_module(&file, c"", nix::kmod::ModuleInitFlags::empty()),
+        |_| unload_all(),
+    )
+}
