@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := module
 .DELETE_ON_ERROR:
-.PHONY: module demo test check netns shell vng bench setup update install clean distclean help
+.PHONY: module demo test check netns sanitize shell vng bench setup update install clean distclean help
 MAKEFLAGS += --no-print-directory
 # T=pattern chooses tests; DESTDIR moves the installation; KDIR chooses the kernel to build for.
 T ?=
@@ -26,6 +26,9 @@ test:
 
 netns:
 	@scripts/netns
+
+sanitize:
+	@scripts/sanitize
 
 shell:
 	@scripts/shell
@@ -57,6 +60,7 @@ help:
 	@echo 'make demo       a tunnel on the stock kernel in QEMU, from nothing (root; first run 4-6 minutes)'
 	@echo 'make test       check, then the guest tests. T=pattern: only the tests whose name contains it'
 	@echo 'make check      formatting, lints, host tests, module build, rules: all that needs no guest'
+	@echo 'make sanitize   the tests on a kernel with KASAN, lockdep, kmemleak and more (its build: 15 minutes, once)'
 	@echo 'make netns      the kernel'"'"'s own netns.sh on this module. RUNS=N: N times, each in a fresh guest'
 	@echo 'make shell      a root shell in the guest, the module at hand (^A x leaves)'
 	@echo 'make vng        the same through virtme-ng'

@@ -38,3 +38,14 @@ pub fn rounds(usual: u32) -> u32 {
     let wanted = std::env::var("WGRS_ROUNDS").ok();
     wanted.and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
+
+/// How many of an operation's many allocations are tried to fail: each of the first hundred, then
+/// every `WGRS_STRIDE`-th only.
+pub fn next_allocation(n: u32) -> u32 {
+    static STRIDE: OnceLock<u32> = OnceLock::new();
+    if n < 100 {
+        n + 1
+    } else {
+        n + factor(&STRIDE, "WGRS_STRIDE")
+    }
+}
