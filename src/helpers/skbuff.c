@@ -128,6 +128,11 @@ int rust_helper_wg_skb_set_ecn_ce(struct sk_buff *skb)
 	return INET_ECN_set_ce(skb);
 }
 
+void rust_helper_wg_skb_set_dev(struct sk_buff *skb, struct net_device *dev)
+{
+	skb->dev = dev;
+}
+
 void rust_helper_wg_skb_set_inner_network_header(struct sk_buff *skb)
 {
 	skb_set_inner_network_header(skb, 0);

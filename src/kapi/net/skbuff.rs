@@ -318,9 +318,13 @@ impl SkBuff {
         Ok(skb)
     }
 
-    /// Allocates an empty packet that is to be sealed, with `dev`'s MTU noted on it. Any context.
+    /// Allocates an empty packet that is to be sealed, as if `dev` had got it to transmit, with
+    /// its MTU noted on it. Any context. As others that `dev` transmits, it must not outlive it.
     pub fn keepalive(dev: &NetDevice) -> Result<Self> {
         let mut skb = Self::alloc(MESSAGE_HEADROOM, aead::TAG_LEN)?;
+        // Its flow is looked into, by rules that may belong to the device's namespace.
+        // SAFETY: The packet is ours and the device valid.
+        unsafe { bindings::wg_skb_set_dev(skb.as_raw(), dev.as_raw()) };
         *skb.cb_mut() = PacketCb {
             mtu: dev.mtu(),
             ..PacketCb::default()
