@@ -3,10 +3,16 @@
 
 use anyhow::{ensure, Context, Result};
 use std::fs;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+
+/// True on a kernel with kmemleak.
+pub fn kmemleak_watches() -> bool {
+    Path::new(KMEMLEAK).exists()
+}
 
 /// Forgets what kmemleak has found so far.
 pub fn forget_leaks() -> Result<()> {

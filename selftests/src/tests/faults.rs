@@ -12,7 +12,7 @@ use crate::harness::netns::Netns;
 use crate::harness::pace::{amount, next_allocation};
 use crate::harness::rtnl::Rtnl;
 use crate::harness::runner::{Boot, Ctx, Subject};
-use crate::harness::topo::{inner, outer, port, Opts, Tunnel, PLAIN};
+use crate::harness::topo::{inner, names, outer, port, Opts, Tunnel, PLAIN};
 use crate::harness::traffic::{ping, ping_all, udp};
 use crate::harness::wgdev::{random_key, uapi, DeviceConf, Key, PeerConf, Wg};
 use anyhow::{bail, ensure, Context, Result};
@@ -459,21 +459,27 @@ fn transmit(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(1), inner(false, 0), 1)
 }
 
-/// Traffic both ways for some seconds, after which both ends must be well.
+/// Traffic both ways with a new session every few packets; gives how many pings were answered.
 fn traffic(tunnel: &mut Tunnel) -> Result<u32> {
+    let limit = Duration::from_millis(300);
     let mut answered = 0;
-    let rounds = amount(300, 60) as u16;
-    for (n, v6) in [(0u8, false), (1, true)] {
-        for size in [20, 1300] {
-            let to = inner(v6, 1 - n);
-            let limit = Duration::from_millis(100);
-            answered += u32::from(ping(tunnel.ns(n), to, rounds / 4, size, limit)?);
-        }
-        // New sessions meanwhile.
-        let _ = tunnel.rt(n).set_up(crate::harness::topo::names(n).0, false);
-        let _ = tunnel.rt(n).set_up(crate::harness::topo::names(n).0, true);
+    for round in 0..amount(40, 8) {
+        let (n, v6) = ((round % 2) as u8, round / 2 % 2 == 1);
+        let size = if round / 4 % 2 == 1 { 1300 } else { 20 };
+        answered += u32::from(ping(tunnel.ns(n), inner(v6, 1 - n), 4, size, limit)?);
+        // Either may fail for want of memory.
+        let _ = restart(tunnel, n);
     }
     Ok(answered)
+}
+
+/// Takes end `n` down and up again.
+fn restart(tunnel: &mut Tunnel, n: u8) -> Result<()> {
+    let (name, _) = names(n);
+    tunnel.rt(n).set_up(name, false)?;
+    tunnel.rt(n).set_up(name, true)?;
+    // IPv6 addresses went with the link.
+    Ok(tunnel.rt(n).addr_add(name, inner(true, n), 64)?)
 }
 
 fn recovers(ctx: &Ctx, tunnel: &mut Tunnel, answered: u32, failed: u32) -> Result<()> {
@@ -482,11 +488,7 @@ fn recovers(ctx: &Ctx, tunnel: &mut Tunnel, answered: u32, failed: u32) -> Resul
     ));
     ensure!(failed > 0, "no allocation failed");
     for n in 0..2u8 {
-        let (name, _) = crate::harness::topo::names(n);
-        tunnel.rt(n).set_up(name, false)?;
-        tunnel.rt(n).set_up(name, true)?;
-        // IPv6 addresses go with the link; routes to them come back.
-        let _ = tunnel.rt(n).addr_add(name, inner(true, n), 64);
+        restart(tunnel, n)?;
     }
     for v6 in [false, true] {
         ping_all(tunnel.ns(0), inner(v6, 1), 2)?;
