@@ -1,11 +1,51 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The attacks of RELIABILITY.md's first table, made with the protocol client of the harness.
 
+mod binding;
+mod bits;
+mod cookies;
+mod hiding;
+mod initiation;
+mod isolation;
+mod kci;
+mod points;
+mod replay;
+mod roaming;
 mod roles;
 mod scene;
+mod silence;
+mod source;
 
 use super::{drop_in, Test};
+use crate::harness::runner::{Boot, Ctx};
+use anyhow::Result;
 
 pub fn register(list: &mut Vec<Test>) {
     roles::register(list);
+    replay::register(list);
+    initiation::register(list);
+    roaming::register(list);
+    points::register(list);
+    source::register(list);
+    silence::register(list);
+    bits::register(list);
+    binding::register(list);
+    kci::register(list);
+    hiding::register(list);
+    isolation::register(list);
+    cookies::register(list);
+}
+
+/// As [`drop_in`], in virtual time.
+fn in_vtime(
+    list: &mut Vec<Test>,
+    name: &str,
+    secs: u64,
+    body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
+) {
+    let from = list.len();
+    drop_in(list, name, secs, body);
+    for test in &mut list[from..] {
+        test.boot = Boot::Vtime;
+    }
 }

@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The client itself: a well-behaved peer in either role.
 
-use super::scene::{inside, Scene};
+use super::scene::{inside, Scene, WAIT, WAKE};
 use super::{drop_in, Test};
 use crate::harness::noise::handshake;
 use crate::harness::runner::Ctx;
 use crate::harness::topo::inner;
-use crate::harness::traffic::udp;
-use crate::harness::wgdev::uapi::PEER_REMOVE_ME;
 use crate::harness::wgdev::PeerConf;
 use anyhow::{ensure, Result};
-use std::net::SocketAddr;
-use std::time::Duration;
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "attack-client-roles", 60, roles);
@@ -37,23 +33,18 @@ fn roles(ctx: &Ctx) -> Result<()> {
         }
         ensure!(session.counter == 4, "two pings took other counters");
         // The device's own handshake: it has no session any more, and something to send.
-        for flags in [PEER_REMOVE_ME, 0] {
-            let mut conf = super::scene::conf(k, client);
-            conf.flags = flags;
-            conf.preshared_key = (k == 1).then_some(psk);
-            scene.end.set_peer(&scene.link, conf)?;
-        }
-        client.flush()?;
-        let from = udp(scene.link.end(0), SocketAddr::new(inner(false, 0), 9000))?;
-        from.send_to(b"wake", SocketAddr::new(inside(false, k), 9000))?;
-        let initiation = client.wait_initiation(Duration::from_secs(10))?;
+        let initiation = scene.initiation(k)?;
+        let client = &scene.clients[k];
         let received = handshake::receive(&client.keys, &initiation)?;
         ensure!(received.initiator == client.peer, "an unknown initiator");
         let (mut session, response) = received.respond(&client.psk, &Default::default());
         client.send(&response)?;
-        let (counter, plain) = client.wait_data(&session, Duration::from_secs(10))?;
+        let (counter, plain) = client.wait_data(&session, WAIT)?;
         ensure!(counter == 0, "the first counter is {counter}");
-        ensure!(plain.windows(4).any(|w| w == b"wake"), "not what was sent");
+        ensure!(
+            plain.windows(WAKE.len()).any(|w| w == WAKE),
+            "not what was sent"
+        );
         client.ping(&mut session, inside(false, k), inner(false, 0))?;
         ensure!(
             !scene.peer(k)?.last_handshake.is_zero(),

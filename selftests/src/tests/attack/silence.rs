@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Where not one packet may come out: wrong lengths, wrong MACs, strangers, no key.
+
+use super::scene::{outside, Scene};
+use super::{drop_in, Test};
+use crate::harness::noise::{cookie, handshake, Client, Keys, Tweak};
+use crate::harness::runner::Ctx;
+use crate::harness::traffic::pattern;
+use crate::harness::wgdev::DeviceConf;
+use anyhow::{ensure, Result};
+use std::thread::sleep;
+use std::time::Duration;
+
+pub fn register(list: &mut Vec<Test>) {
+    drop_in(list, "attack-silence-lengths", 90, lengths);
+    drop_in(list, "attack-silence-strangers", 60, strangers);
+}
+
+/// Every length from 0 to 2000 of every type: random content, and a valid message cut short or
+/// drawn out.
+fn lengths(ctx: &Ctx) -> Result<()> {
+    let scene = Scene::new(ctx, 1)?;
+    let client = &scene.clients[0];
+    let mut session = scene.session(0)?;
+    let before = scene.clients[0].flush()?;
+    ensure!(before == 0, "{before} stray messages");
+    let valid = [
+        handshake::initiate(&client.keys, &client.peer, &Tweak::default()).message,
+        {
+            // A response to nothing, valid in form.
+            let foreign =
+                handshake::initiate(&Keys::random(), &client.keys.public, &Tweak::default());
+            let received = handshake::receive(&client.keys, &foreign.message)?;
+            let mut response = received.respond(&[0; 32], &Tweak::default()).1;
+            cookie::repair_macs(&mut response, &client.peer, None);
+            response
+        },
+        vec![3; cookie::REPLY],
+        session.seal(50, &[]),
+    ];
+    for kind in 0..=5u8 {
+        let noise = pattern(u64::from(kind), 2000);
+        scene.silent(&format!("random messages of type {kind}"), || {
+            for len in 0..=2000 {
+                let mut message = noise[..len].to_vec();
+                for (n, byte) in [kind, 0, 0, 0].into_iter().enumerate().take(len) {
+                    message[n] = byte;
+                }
+                client.send(&message)?;
+            }
+            Ok(())
+        })?;
+    }
+    for (n, message) in valid.iter().enumerate() {
+        // As long as it is: an initiation or a keepalive may be answered; not the subject here.
+        scene.silent(
+            &format!("a message of type {} at other lengths", n + 1),
+            || {
+                for len in (0..=2000).filter(|len| *len != message.len() && !(n == 3 && *len >= 32))
+                {
+                    let mut message = message.clone();
+                    message.resize(len, 0);
+                    // Right in every other respect.
+                    if n < 2 && len >= 32 {
+                        cookie::repair_macs(&mut message, &client.peer, None);
+                    }
+                    client.send(&message)?;
+                }
+                Ok(())
+            },
+        )?;
+    }
+    scene.ping(0, &mut session)
+}
+
+/// Wrong MACs and headers, keys that nobody knows, answers to nothing, a device without a key.
+fn strangers(ctx: &Ctx) -> Result<()> {
+    let mut scene = Scene::new(ctx, 1)?;
+    let mut session = scene.session(0)?;
+    let client = &scene.clients[0];
+    let gap = || sleep(Duration::from_millis(25));
+    let tweaked = |what: &str, tweak: Tweak| {
+        gap();
+        scene.silent(what, || client.initiate(&tweak).map(drop))
+    };
+    let other = Keys::random();
+    let right = handshake::initiate(&client.keys, &client.peer, &Tweak::default()).message;
+    let of_other = cookie::mac1(&right[..116], &other.public);
+    for (what, mac1) in [
+        ("mac1 of zeros", [0; 16]),
+        ("a random mac1", rand::random()),
+        ("mac1 for another receiver", of_other),
+    ] {
+        tweaked(
+            what,
+            Tweak {
+                mac1: Some(mac1),
+                ..Tweak::default()
+            },
+        )?;
+    }
+    for header in [
+        [1, 1, 0, 0],
+        [1, 0, 0, 1],
+        [1, 0, 255, 0],
+        [0; 4],
+        [5, 0, 0, 0],
+        [255; 4],
+    ] {
+        tweaked(
+            &format!("header {header:?}"),
+            Tweak {
+                header: Some(header),
+                ..Tweak::default()
+            },
+        )?;
+    }
+    tweaked(
+        "one byte too much",
+        Tweak {
+            trailing: vec![0],
+            ..Tweak::default()
+        },
+    )?;
+    // Somebody whom the device does not know, and somebody who claims to be known.
+    let stranger = Client::new(scene.link.end(1), other, client.peer, outside(2), client.to)?;
+    scene.silent("an unknown peer", || {
+        for _ in 0..3 {
+            gap();
+            stranger.initiate(&Tweak::default())?;
+        }
+        stranger.initiate(&Tweak {
+            static_public: Some(client.keys.public),
+            ..Tweak::default()
+        })?;
+        stranger.send(&cookie::reply(&other.public, &right, &[1; 16]))?;
+        // The client's own messages, meant for another device.
+        let elsewhere = handshake::initiate(&client.keys, &other.public, &Tweak::default());
+        stranger.send(&elsewhere.message)
+    })?;
+    let response = {
+        let foreign = handshake::initiate(&other, &client.keys.public, &Tweak::default());
+        let received = handshake::receive(&client.keys, &foreign.message)?;
+        let mut response = received.respond(&[0; 32], &Tweak::default()).1;
+        cookie::repair_macs(&mut response, &client.peer, None);
+        response
+    };
+    scene.silent("responses and cookies to nothing", || {
+        for index in [0, 1, session.peer, u32::MAX, rand::random()] {
+            let mut response = response.clone();
+            response[8..12].copy_from_slice(&index.to_le_bytes());
+            cookie::repair_macs(&mut response, &client.peer, None);
+            client.send(&response)?;
+            let mut cookie = cookie::reply(&client.keys.public, &right, &[7; 16]);
+            cookie[4..8].copy_from_slice(&index.to_le_bytes());
+            client.send(&cookie)?;
+        }
+        Ok(())
+    })?;
+    scene.ping(0, &mut session)?;
+
+    // Without a private key. There can be no fence then.
+    let key = scene.end.get(&scene.link)?.private_key;
+    let set = |scene: &mut Scene, private_key| {
+        let conf = DeviceConf {
+            private_key,
+            ..DeviceConf::default()
+        };
+        scene.end.set(&scene.link, &conf)
+    };
+    let outgoing = |scene: &Scene| {
+        let frames = scene.watch.frames();
+        let frames = frames.lock().expect("poisoned");
+        let ours = |f: &&crate::harness::capture::Captured| {
+            f.outgoing && crate::harness::capture::seen(f).is_some()
+        };
+        frames.iter().filter(ours).count()
+    };
+    set(&mut scene, Some([0; 32]))?;
+    let before = outgoing(&scene);
+    for _ in 0..5 {
+        gap();
+        scene.clients[0].initiate(&Tweak::default())?;
+    }
+    scene.wake(0)?;
+    sleep(Duration::from_millis(500));
+    let sent = outgoing(&scene) - before;
+    ensure!(sent == 0, "{sent} messages by a device without a key");
+    set(&mut scene, key)?;
+    scene.session(0).map(drop)
+}
