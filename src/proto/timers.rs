@@ -310,7 +310,7 @@ impl TimerState {
                 self.authenticated_received(now, &mut actions);
             }
             Event::SessionConfirmed => self.handshake_complete(),
-            Event::Expired(timer) => self.expired(timer, now, jitter, &mut actions),
+            Event::Expired(timer) => self.expired(timer, now, &mut actions),
             Event::Up => {
                 self.reset();
                 if self.persistent_keepalive_interval() != 0 {
@@ -358,6 +358,11 @@ impl TimerState {
     /// Lets the next initiation go out at once: the private key changed.
     pub fn forget_handshake_sent(&self) {
         self.last_handshake_sent.store(0, Ordering::Relaxed);
+    }
+
+    /// All keys were erased for another reason than their age.
+    pub fn forget_keys(&self) {
+        self.zero_key_material.cancel();
     }
 
     /// Whether to start the handshake of [`super::keypair::Keypair::rekey_after_receive`]:
@@ -424,20 +429,14 @@ impl TimerState {
         self.sent_last_minute.store(false, Ordering::Relaxed);
     }
 
-    fn expired(
-        &self,
-        timer: Timer,
-        now: u64,
-        jitter: impl FnOnce(u32) -> u32,
-        actions: &mut Actions,
-    ) {
+    fn expired(&self, timer: Timer, now: u64, actions: &mut Actions) {
         let (due, arm) = self.deadline(timer).fired(now);
         arm_if(actions, timer, arm);
         if !due {
             return;
         }
         match timer {
-            Timer::RetransmitHandshake => self.retransmit(now, jitter, actions),
+            Timer::RetransmitHandshake => self.retransmit(now, actions),
             Timer::SendKeepalive => {
                 actions.set(Actions::SEND_KEEPALIVE);
                 if self.need_another_keepalive.swap(false, Ordering::Relaxed) {
@@ -458,20 +457,10 @@ impl TimerState {
         }
     }
 
-    fn retransmit(&self, now: u64, jitter: impl FnOnce(u32) -> u32, actions: &mut Actions) {
-        // A response that we sent meanwhile holds back our initiation. Without another try
-        // after that, two peers that initiated at the same moment could wait for ever; the
-        // in-tree driver leaves that to the next packet.
-        if !self.may_initiate(now) {
-            let last = self.last_handshake_sent.load(Ordering::Relaxed);
-            let wait = REKEY_TIMEOUT_NS.saturating_sub(now.saturating_sub(last));
-            let ms = u32::try_from(wait.div_ceil(NS_PER_MS)).unwrap_or(REKEY_TIMEOUT_MS);
-            let arm = self
-                .retransmit_handshake
-                .set(now, ms.saturating_add(bounded(jitter)));
-            arm_if(actions, Timer::RetransmitHandshake, arm);
-            return;
-        }
+    fn retransmit(&self, now: u64, actions: &mut Actions) {
+        // If a response that we sent meanwhile holds the initiation back, then this run of tries
+        // ends here, as in the in-tree driver: the peer is at it itself, and what is still to be
+        // sent after that starts another.
         let sent = self.attempts.load(Ordering::Relaxed).saturating_add(1);
         if sent < MAX_INITIATIONS {
             self.attempts.store(sent, Ordering::Relaxed);
