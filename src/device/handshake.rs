@@ -83,6 +83,8 @@ fn random_secret() -> Secret<KEY_LEN> {
 /// Handshake messages that wait for a worker, and the workers, one per CPU.
 pub(crate) struct HandshakeQueue {
     packets: Pin<KBox<SpinLockBh<SkbList>>>,
+    /// Messages that workers have taken out and not done with: they count as waiting.
+    in_hand: AtomicU64,
     workers: Pin<KBox<SpinLockBh<KVec<RcuArc<HandshakeWorker>>>>>,
     last_cpu: AtomicU64,
 }
@@ -104,6 +106,7 @@ impl WorkItem<0> for HandshakeWorker {
         while let Some(skb) = this.device.handshakes.pop() {
             this.device.receive_handshake(&skb);
             skb.consume();
+            this.device.handshakes.done();
             time::cond_resched();
         }
         burn_stack();
@@ -114,6 +117,7 @@ impl HandshakeQueue {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             packets: KBox::pin_init(new_spinlock_bh!(SkbList::new()), GFP_KERNEL)?,
+            in_hand: AtomicU64::new(0),
             workers: KBox::pin_init(new_spinlock_bh!(KVec::new()), GFP_KERNEL)?,
             last_cpu: AtomicU64::new(0),
         })
@@ -146,12 +150,21 @@ impl HandshakeQueue {
         drop(packets);
     }
 
-    fn len(&self) -> usize {
-        self.packets.lock().len()
+    fn len(&self) -> u64 {
+        let waiting = self.packets.lock().len() as u64;
+        waiting.saturating_add(self.in_hand.load(Relaxed))
     }
 
+    /// Takes out the next message; [`HandshakeQueue::done`] with it is to follow.
     fn pop(&self) -> Option<SkBuff> {
-        self.packets.lock().pop_front()
+        let mut packets = self.packets.lock();
+        let skb = packets.pop_front()?;
+        self.in_hand.fetch_add(1, Relaxed);
+        Some(skb)
+    }
+
+    fn done(&self) {
+        self.in_hand.fetch_sub(1, Relaxed);
     }
 }
 
@@ -211,7 +224,7 @@ impl Device {
     /// verdict for all devices, and it holds on for a moment, so that it does not flutter.
     fn is_under_load(&self, now: u64) -> bool {
         let shared = self.shared();
-        if self.handshakes.len() >= UNDER_LOAD_HANDSHAKES as usize {
+        if self.handshakes.len() >= UNDER_LOAD_HANDSHAKES.into() {
             shared.under_load_since.store(now.max(1), Relaxed);
             return true;
         }
@@ -627,5 +640,13 @@ impl Peer {
         Self::release_index(this, released);
         this.keypairs.stop_sending();
         this.timer_state.forget_handshake_sent();
+    }
+
+    /// The sessions there are may only receive, the handshake in progress is void, and the next
+    /// may start at once. Process context.
+    pub(crate) fn stop_sending(this: &RcuArc<Self>) {
+        Self::clear_handshake(this);
+        this.timer_state.forget_handshake_sent();
+        this.keypairs.stop_sending();
     }
 }

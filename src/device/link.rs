@@ -183,6 +183,7 @@ impl WireGuardLink {
     fn suspend(device: &RcuArc<Device>) {
         let update = Device::lock_update(device);
         update.for_each_peer(|peer| {
+            peer.timer_state.forget_keys();
             Peer::clear_handshake(peer);
             peer.keypairs.clear(peer);
         });
@@ -191,7 +192,7 @@ impl WireGuardLink {
     /// Another machine may have the same state now: nothing may be sent with it any more.
     fn vm_fork(device: &RcuArc<Device>) {
         let update = Device::lock_update(device);
-        update.for_each_peer(|peer| peer.keypairs.stop_sending());
+        update.for_each_peer(Peer::stop_sending);
     }
 }
 
