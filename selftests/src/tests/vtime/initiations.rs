@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Which initiations are sent and accepted: the limit of 50 a second, timestamps, indices,
+//! crossing initiations, keys of low order.
+
+use super::rig::{conf, inside, Rig, MOMENT};
+use super::{drop_in, Test, SEC};
+use crate::harness::capture::{Capture, Seen};
+use crate::harness::noise::handshake::{self, now, tai64n, Timestamp};
+use crate::harness::noise::Tweak;
+use crate::harness::runner::{until, Ctx};
+use crate::harness::wgdev::{uapi, Key, PeerConf};
+use crate::harness::wire::Message;
+use anyhow::{bail, ensure, Context, Result};
+use std::net::{IpAddr, SocketAddr};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const MS: Duration = Duration::from_millis(1);
+
+pub(super) fn register(list: &mut Vec<Test>) {
+    drop_in(
+        list,
+        &[
+            ("vtime-initiations-50-per-second", 60, fifty_per_second),
+            ("vtime-timestamp-rounded-rising", 120, timestamps),
+            ("vtime-initiation-replay", 120, replay),
+            ("vtime-indices-random", 120, indices),
+            ("vtime-crossing-initiations", 120, crossing),
+            ("vtime-low-order-peer-keys", 120, low_order),
+        ],
+    );
+}
+
+fn stamped(timestamp: Timestamp) -> Tweak {
+    Tweak {
+        timestamp: Some(timestamp),
+        ..Tweak::default()
+    }
+}
+
+/// The times of the responses that the device sent.
+fn responses(seen: &[Seen]) -> Vec<Duration> {
+    let wanted = |s: &&Seen| s.outgoing && matches!(s.message, Message::Response { .. });
+    seen.iter().filter(wanted).map(|s| s.at).collect()
+}
+
+/// A peer's initiation is refused if it comes less than 20 ms after the last one that was
+/// accepted. (The clock that this is measured with moves in steps of 4 ms here.)
+fn fifty_per_second(ctx: &Ctx) -> Result<()> {
+    let rig = Rig::new(ctx, 2)?;
+    let client = &rig.clients[0];
+    let mut stamp = 0;
+    let mut make = |k: usize| {
+        stamp += 1;
+        let client = &rig.clients[k];
+        handshake::initiate(&client.keys, &client.peer, &stamped(tai64n(stamp, 0))).message
+    };
+    let messages: Vec<_> = (0..200).map(|_| make(0)).collect();
+    let start = Instant::now();
+    for (n, message) in messages.iter().enumerate() {
+        until(start, n as u32 * 5 * MS);
+        client.send(message)?;
+    }
+    let took = start.elapsed();
+    sleep(MOMENT);
+    let times = responses(&rig.seen(0));
+    ensure!(
+        took < Duration::from_millis(1200),
+        "sending took {took:?}: this says nothing"
+    );
+    ensure!(
+        (40..=52).contains(&times.len()),
+        "{} of 200 initiations in {took:?} were answered, wanted 40 to 52",
+        times.len()
+    );
+    for pair in times.windows(2) {
+        ensure!(
+            pair[1] - pair[0] > 14 * MS,
+            "two initiations accepted within {:?}",
+            pair[1] - pair[0]
+        );
+    }
+    // The two sides of the limit. What was refused leaves no trace: its timestamp is still good.
+    sleep(SEC);
+    for (gap, wanted) in [(12, 1), (28, 2)] {
+        let before = responses(&rig.seen(0)).len();
+        let (one, two) = (make(0), make(0));
+        client.send(&one)?;
+        sleep(gap * MS);
+        client.send(&two)?;
+        sleep(MOMENT);
+        let got = responses(&rig.seen(0)).len() - before;
+        ensure!(
+            got == wanted,
+            "{got} of two initiations {gap} ms apart were answered, wanted {wanted}"
+        );
+        if wanted == 1 {
+            client.send(&two)?;
+            sleep(MOMENT);
+            ensure!(
+                responses(&rig.seen(0)).len() == before + 2,
+                "an initiation that came too soon is refused also when it comes again later"
+            );
+        }
+    }
+    // It is each peer's own limit.
+    let pair = [make(0), make(1)];
+    for (client, message) in rig.clients.iter().zip(&pair) {
+        client.send(message)?;
+    }
+    sleep(MOMENT);
+    ensure!(
+        responses(&rig.seen(1)).len() == 1,
+        "one peer's initiation kept another's from being accepted"
+    );
+    Ok(())
+}
+
+/// Seconds since the epoch and nanoseconds of a timestamp.
+fn split(stamp: &Timestamp) -> (u64, u32) {
+    let (secs, nanos) = stamp.split_at(8);
+    let secs = u64::from_be_bytes(secs.try_into().expect("8 bytes"));
+    let nanos = u32::from_be_bytes(nanos.try_into().expect("4 bytes"));
+    (secs.wrapping_sub((1 << 62) + 10), nanos)
+}
+
+/// The timestamps that the device sends: the wall clock, nanoseconds rounded down to a multiple
+/// of 2^24, each greater than the last.
+fn timestamps(ctx: &Ctx) -> Result<()> {
+    let rig = Rig::new(ctx, 1)?;
+    rig.say(0)?;
+    let mut last = Timestamp::default();
+    for _ in 0..8 {
+        let message = rig.clients[0].wait_initiation(8 * SEC)?;
+        let wall = split(&now());
+        let stamp = handshake::receive(&rig.clients[0].keys, &message)?.timestamp;
+        let (secs, nanos) = split(&stamp);
+        ensure!(
+            nanos % (1 << 24) == 0 && nanos < 1_000_000_000,
+            "{nanos} ns are no multiple of 2^24"
+        );
+        let age =
+            (wall.0 as i64 - secs as i64) * 1_000_000_000 + i64::from(wall.1) - i64::from(nanos);
+        // Rounded by up to 17 ms, and on its way for some more.
+        ensure!(
+            (0..60_000_000).contains(&age),
+            "a timestamp {age} ns behind the clock"
+        );
+        ensure!(
+            stamp > last,
+            "a timestamp that is not greater than the last"
+        );
+        last = stamp;
+    }
+    Ok(())
+}
+
+/// An initiation is accepted only with a greater timestamp than any before, whatever the clock
+/// says; down and up does not change that, removing the peer does.
+fn replay(ctx: &Ctx) -> Result<()> {
+    let mut rig = Rig::new(ctx, 1)?;
+    let start = 1_000_000; // seconds: long ago
+    let answered = |rig: &Rig, stamp: Timestamp| -> Result<bool> {
+        Ok(rig.respond(0, &stamped(stamp))?.is_some())
+    };
+    let check = |rig: &Rig, what: &str, stamp: Timestamp, wanted: bool| -> Result<()> {
+        let got = answered(rig, stamp)?;
+        ensure!(
+            got == wanted,
+            "{what}: {}answered",
+            if got { "" } else { "not " }
+        );
+        Ok(())
+    };
+    let first = rig.clients[0].initiate(&stamped(tai64n(start, 5)))?;
+    ensure!(
+        rig.finish(0, &first)?.is_some(),
+        "no response to the first initiation"
+    );
+    rig.clients[0].send(&first.message)?;
+    ensure!(
+        rig.finish(0, &first)?.is_none(),
+        "the same initiation a second time is answered"
+    );
+    check(&rig, "the same timestamp", tai64n(start, 5), false)?;
+    check(&rig, "a nanosecond less", tai64n(start, 4), false)?;
+    check(&rig, "a second less", tai64n(start - 1, 999_999_999), false)?;
+    check(&rig, "zero", [0; 12], false)?;
+    check(&rig, "a nanosecond more", tai64n(start, 6), true)?;
+    check(&rig, "that again", tai64n(start, 6), false)?;
+    check(&rig, "bytes that are no time", [0x50; 12], true)?;
+    check(&rig, "the present after that", now(), false)?;
+    rig.link.rt(0).set_up("wg0", false)?;
+    rig.link.rt(0).set_up("wg0", true)?;
+    check(&rig, "the same after down and up", [0x50; 12], false)?;
+    check(&rig, "the present after down and up", now(), false)?;
+    check(&rig, "greater after down and up", [0x51; 12], true)?;
+    // The device still works as the initiator, and is not told of by what was refused.
+    sleep(6 * SEC);
+    rig.initiated(0)?;
+    let key = rig.clients[0].keys.public;
+    let remove = PeerConf {
+        public_key: key,
+        flags: uapi::PEER_REMOVE_ME,
+        ..PeerConf::default()
+    };
+    rig.end.set_peer(&rig.link, remove)?;
+    rig.end.set_peer(&rig.link, conf(0, &rig.clients[0]))?;
+    check(&rig, "long ago to a peer made anew", tai64n(1, 0), true)
+}
+
+/// Indices are random: of many, in both roles, none comes twice, every bit is seen both ways, and
+/// none can be had from the one before by adding the same number.
+fn indices(ctx: &Ctx) -> Result<()> {
+    let rig = Rig::new(ctx, 10)?;
+    for k in 0..10 {
+        rig.say(k)?;
+        for _ in 0..5 {
+            rig.respond(k, &Tweak::default())?
+                .with_context(|| format!("no response to client {k}"))?;
+        }
+    }
+    let seen = rig.underlay.seen();
+    let found: Vec<u32> = seen
+        .iter()
+        .filter(|s| s.outgoing)
+        .filter_map(|s| match s.message {
+            Message::Initiation { sender } | Message::Response { sender, .. } => Some(sender),
+            _ => None,
+        })
+        .collect();
+    ensure!(found.len() == 60, "{} indices, wanted 60", found.len());
+    let mut sorted = found.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    ensure!(sorted.len() == 60, "an index came twice: {found:x?}");
+    let ones = found.iter().fold(0, |all, index| all | index);
+    let zeros = found.iter().fold(0, |all, index| all | !index);
+    ensure!(
+        ones & zeros == u32::MAX,
+        "some bits never change: {found:x?}"
+    );
+    let mut steps: Vec<u32> = found
+        .windows(2)
+        .map(|pair| pair[1].wrapping_sub(pair[0]))
+        .collect();
+    steps.sort_unstable();
+    steps.dedup();
+    ensure!(steps.len() >= 58, "indices in equal steps: {found:x?}");
+    Ok(())
+}
+
+/// Both sides initiate at the same moment: taking theirs makes the device forget its own, so the
+/// response to that is refused, and the session is the one that they initiated.
+fn crossing(ctx: &Ctx) -> Result<()> {
+    let mut rig = Rig::new(ctx, 1)?;
+    rig.say(0)?;
+    let own = rig.clients[0].wait_initiation(SEC)?;
+    let mut theirs = rig
+        .respond(0, &Tweak::default())?
+        .context("no response to an initiation that crosses the device's own")?;
+    let received = handshake::receive(&rig.clients[0].keys, &own)?;
+    let (mut refused, response) = received.respond(&[0; 32], &Tweak::default());
+    rig.clients[0].send(&response)?;
+    rig.clients[0].silence(MOMENT)?;
+    ensure!(
+        !rig.accepts(0, &mut refused)?,
+        "data under a session whose initiation was forgotten is accepted"
+    );
+    ensure!(
+        rig.peer(0)?.last_handshake.is_zero(),
+        "a handshake is told although none was completed"
+    );
+    // What waited goes out under the other session as soon as that is confirmed.
+    rig.clients[0].send(&theirs.data(&[]))?;
+    rig.clients[0]
+        .wait_data(&theirs, SEC)
+        .context("the datagram that waited")?;
+    ensure!(
+        rig.sends_under(0, &[&theirs, &refused])? == Some(0),
+        "the device does not send under the session that its peer has initiated"
+    );
+    ensure!(rig.accepts(0, &mut theirs)?, "data is not accepted");
+    ensure!(
+        rig.initiations(0).len() == 1,
+        "the device initiated once more"
+    );
+    Ok(())
+}
+
+/// Public keys of low order, whose shared secrets are all zero (RFC 7748, section 6.1; the list is
+/// that of <https://cr.yp.to/ecdh.html#validate>).
+fn low_order_keys() -> Vec<Key> {
+    let hex = |text: &str| -> Key {
+        let byte = |n: usize| u8::from_str_radix(&text[2 * n..2 * n + 2], 16).expect("hex");
+        std::array::from_fn(byte)
+    };
+    let little = |first: u8, last: u8| {
+        let mut key = [0xff; 32];
+        key[0] = first;
+        key[31] = last;
+        key
+    };
+    let mut one = [0; 32];
+    one[0] = 1;
+    vec![
+        [0; 32],
+        one,
+        hex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+        hex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+        little(0xec, 0x7f),
+        little(0xed, 0x7f),
+        little(0xee, 0x7f),
+    ]
+}
+
+/// A peer whose key is of low order can be configured, but nothing is ever sent to it.
+fn low_order(ctx: &Ctx) -> Result<()> {
+    let mut rig = Rig::new(ctx, 1)?;
+    let keys = low_order_keys();
+    let listener = SocketAddr::new(crate::harness::topo::outer(false, 1), 6666);
+    for (n, key) in keys.iter().enumerate() {
+        let peer = PeerConf {
+            public_key: *key,
+            endpoint: Some(listener),
+            keepalive: Some(5),
+            allowed_ips: vec![(inside(100 + n), 32)],
+            ..PeerConf::default()
+        };
+        rig.end
+            .set_peer(&rig.link, peer)
+            .with_context(|| format!("add a peer with the low-order key {key:x?}"))?;
+    }
+    let told = rig.end.get(&rig.link)?.peers;
+    for key in &keys {
+        ensure!(
+            told.iter().any(|peer| peer.public_key == *key),
+            "the low-order key {key:x?} is not listed"
+        );
+    }
+    let underlay = Capture::start(rig.link.end(0), "v0")?;
+    for _ in 0..10 {
+        for n in 0..keys.len() {
+            let to: IpAddr = inside(100 + n);
+            rig.app.send_to(b"tick", SocketAddr::new(to, 9000))?;
+        }
+        sleep(3 * SEC);
+    }
+    let seen = underlay.seen();
+    if let Some(message) = seen.first() {
+        bail!("{message:?} was sent for peers with keys of low order");
+    }
+    let after = rig.end.get(&rig.link)?.peers;
+    for peer in after.iter().filter(|peer| keys.contains(&peer.public_key)) {
+        ensure!(
+            peer.tx_bytes == 0 && peer.rx_bytes == 0 && peer.last_handshake.is_zero(),
+            "traffic is told of a peer with a key of low order: {peer:?}"
+        );
+    }
+    // The other peer is not affected.
+    let mut session = rig.initiated(0)?;
+    ensure!(rig.accepts(0, &mut session)?, "data is not accepted");
+    Ok(())
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+//! When handshakes start, and are tried again.
+
+use super::rig::{Rig, MOMENT};
+use super::{data, drop_in, initiations, Scene, Test, SEC};
+use crate::harness::noise::Tweak;
+use crate::harness::runner::{until, within, Ctx};
+use crate::harness::wire::Message;
+use anyhow::{bail, ensure, Context, Result};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+pub(super) fn register(list: &mut Vec<Test>) {
+    drop_in(
+        list,
+        &[
+            ("vtime-initiation-once-per-5s", 200, once_per_5s),
+            ("vtime-retry-void-after-response", 200, void_after_response),
+            ("vtime-staged-128-oldest-dropped", 300, staged_128),
+        ],
+    );
+}
+
+/// An unanswered handshake: twenty initiations, each 5 s and some jitter after the last, then
+/// silence, and what waited is gone.
+pub(super) fn handshake_retries(ctx: &Ctx) -> Result<()> {
+    let mut scene = Scene::new(ctx)?;
+    scene.mute_both(true)?;
+    for _ in 0..3 {
+        scene.send(0)?;
+    }
+    let dropped = scene.tunnel.rt(0).stats("wg0")?.tx_dropped;
+    ensure!(dropped == 0, "{dropped} packets were dropped at once");
+    sleep(300 * SEC);
+    let times = initiations(&scene.underlay.seen());
+    ensure!(times.len() == 20, "{} initiations", times.len());
+    let mut gaps = Vec::new();
+    for pair in times.windows(2) {
+        let [a, b] = pair else { continue };
+        within(
+            "time between initiations",
+            *b - *a,
+            4.999,
+            5.0 + 0.334 + 0.7,
+        )?;
+        gaps.push(*b - *a);
+    }
+    gaps.sort();
+    let spread = gaps[gaps.len() - 1] - gaps[0];
+    ensure!(
+        spread > Duration::from_millis(20),
+        "the retries have no jitter: {gaps:?}"
+    );
+    let dropped = scene.tunnel.rt(0).stats("wg0")?.tx_dropped;
+    ensure!(
+        dropped == 3,
+        "{dropped} of 3 waiting packets were dropped after the last try"
+    );
+    // The peer is back: only what is sent from now on arrives.
+    scene.mute_both(false)?;
+    scene.send(0)?;
+    scene
+        .underlay
+        .wait(1, 10 * SEC, |s| s.data_len() == Some(64))?;
+    let got = scene.received(1)?;
+    ensure!(got == 1, "{got} datagrams arrived where 1 was sent");
+    Ok(())
+}
+
+/// No answer to data for 15 s: a new handshake.
+pub(super) fn new_handshake_15s(ctx: &Ctx) -> Result<()> {
+    let mut scene = Scene::new(ctx)?;
+    scene.handshake(0)?;
+    sleep(30 * SEC); // the peer's passive keepalive comes and settles the account
+    scene.mute_both(true)?;
+    sleep(SEC);
+    scene.send(0)?;
+    sleep(SEC);
+    scene.send(0)?; // a second packet does not put it off
+    sleep(20 * SEC);
+    let seen = scene.underlay.seen();
+    let sent = data(&seen, true, 64);
+    let times = initiations(&seen);
+    let ([_, lost, _], [_, second, ..]) = (sent.as_slice(), times.as_slice()) else {
+        bail!(
+            "{} data messages and {} initiations",
+            sent.len(),
+            times.len()
+        )
+    };
+    within(
+        "initiation after unanswered data",
+        *second - *lost,
+        14.999,
+        15.0 + 0.334 + 0.7,
+    )?;
+    Ok(())
+}
+
+/// However much there is to send: 5 s at least between two initiations, and between a response
+/// and an initiation.
+fn once_per_5s(ctx: &Ctx) -> Result<()> {
+    let rig = Rig::new(ctx, 1)?;
+    let demand = |time: Duration| -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            rig.say(0)?;
+            sleep(Duration::from_millis(40));
+        }
+        Ok(())
+    };
+    demand(16 * SEC)?;
+    let times = rig.initiations(0);
+    ensure!(
+        times.len() == 4,
+        "{} initiations in 16 s of demand, wanted 4",
+        times.len()
+    );
+    for pair in times.windows(2) {
+        let [a, b] = pair else { continue };
+        within(
+            "time between initiations under demand",
+            *b - *a,
+            4.992,
+            5.06,
+        )?;
+    }
+    // A response of ours counts like an initiation. The client never confirms the session.
+    sleep(Duration::from_millis(4000));
+    rig.respond(0, &Tweak::default())?
+        .context("no response to the client's initiation")?;
+    let seen = rig.seen(0);
+    let response = seen
+        .iter()
+        .rev()
+        .find(|s| matches!(s.message, Message::Response { .. }))
+        .context("no response on the underlay")?;
+    demand(8 * SEC)?;
+    let times = rig.initiations(0);
+    let next = times.iter().find(|at| **at > response.at);
+    let next = *next.context("no initiation after the response")?;
+    within(
+        "initiation after a response",
+        next - response.at,
+        4.992,
+        5.06,
+    )?;
+    Ok(())
+}
+
+/// A retry that falls due less than 5 s after a response of ours is void, and with it the whole
+/// run of tries: only new demand starts a handshake again.
+fn void_after_response(ctx: &Ctx) -> Result<()> {
+    let rig = Rig::new(ctx, 1)?;
+    rig.say(0)?;
+    sleep(2 * SEC);
+    let mut session = rig
+        .respond(0, &Tweak::default())?
+        .context("no response to the client's initiation")?;
+    sleep(120 * SEC);
+    let times = rig.initiations(0);
+    ensure!(
+        times.len() == 1,
+        "{} initiations in 122 s, the client having initiated at 2 s; wanted only the first. At {:?}",
+        times.len(),
+        times.iter().map(|t| *t - times[0]).collect::<Vec<_>>()
+    );
+    // What waits is not lost: it goes out when the client confirms its session,
+    rig.clients[0].flush()?;
+    rig.clients[0].send(&session.data(&[]))?;
+    rig.clients[0].wait_data(&session, SEC).context(
+        "the datagram that waited does not come after the client has confirmed its session",
+    )?;
+    rig.clients[0].send(&session.data(&[]))?;
+    // and demand starts a handshake: here because the session is too old by then.
+    sleep(70 * SEC);
+    rig.say(0)?;
+    sleep(MOMENT);
+    let count = rig.initiations(0).len();
+    ensure!(
+        count == 2,
+        "{count} initiations when a datagram followed after the session's end, wanted 2"
+    );
+    Ok(())
+}
+
+/// While there is no session 128 packets wait; each more pushes the oldest out. After the last
+/// try all are dropped. Both count as tx_dropped.
+fn staged_128(ctx: &Ctx) -> Result<()> {
+    let mut rig = Rig::new(ctx, 1)?;
+    let dropped = |rig: &mut Rig| -> Result<u64> { Ok(rig.link.rt(0).stats("wg0")?.tx_dropped) };
+    for n in 1..=140u64 {
+        rig.say(0)?;
+        let (got, wanted) = (dropped(&mut rig)?, n.saturating_sub(129));
+        ensure!(
+            got == wanted,
+            "{got} packets dropped when {n} had been sent, wanted {wanted}"
+        );
+    }
+    let start = Instant::now();
+    until(start, 90 * SEC);
+    ensure!(
+        dropped(&mut rig)? == 11,
+        "packets dropped before the last try"
+    );
+    until(start, 130 * SEC);
+    let count = rig.initiations(0).len();
+    ensure!(count == 20, "{count} initiations, wanted 20");
+    let got = dropped(&mut rig)?;
+    ensure!(
+        got == 140,
+        "{got} packets dropped after the last try, wanted all of 140"
+    );
+    // The next datagram starts over.
+    rig.initiated(0)?;
+    Ok(())
+}
