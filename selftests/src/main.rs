@@ -86,15 +86,17 @@ fn real_main() -> Result<bool> {
             if boot == Boot::Vtime {
                 to_tmpfs()?;
             }
+            for pattern in &patterns {
+                if !all.iter().any(|test| matches(&test.name, pattern)) {
+                    bail!("no test is called like {pattern}");
+                }
+            }
             let mut tests = chosen(&all, &patterns);
             tests.retain(|test| {
                 test.boot.runs_in(boot) && !skip.iter().any(|p| matches(&test.name, p))
             });
             if tests.is_empty() {
                 bail!("no test of this boot matches");
-            }
-            if boot == Boot::San {
-                harness::checkers::forget_leaks()?;
             }
             let options = Options {
                 out,

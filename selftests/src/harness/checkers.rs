@@ -14,12 +14,6 @@ pub fn kmemleak_watches() -> bool {
     Path::new(KMEMLEAK).exists()
 }
 
-/// Forgets what kmemleak has found so far.
-pub fn forget_leaks() -> Result<()> {
-    scan()?;
-    fs::write(KMEMLEAK, "clear").context("kmemleak: clear")
-}
-
 fn scan() -> Result<()> {
     // EPERM here: kmemleak has switched itself off.
     fs::write(KMEMLEAK, "scan").context("kmemleak: scan")

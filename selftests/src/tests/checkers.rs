@@ -26,7 +26,7 @@ pub fn register(list: &mut Vec<Test>) {
     }
 }
 
-/// Nothing was lost since the start of the run: not by the module, nor by anybody else.
+/// Nothing was lost since the kernel started: not by the module, nor by anybody else.
 fn no_leaks(_: &Ctx) -> Result<()> {
     let leaks = leaks()?;
     ensure!(
