@@ -18,5 +18,6 @@ pub mod runner;
 pub mod tool;
 pub mod topo;
 pub mod traffic;
+pub mod userspace;
 pub mod wgdev;
 pub mod wire;

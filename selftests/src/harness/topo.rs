@@ -7,50 +7,54 @@
 //! an end can be silenced ([`Link::mute`]) without the other's stack noticing.
 
 use super::capture::Capture;
-use super::cmd;
 use super::netns::Netns;
-use super::pace::slow;
 use super::rtnl::Rtnl;
 use super::runner::Ctx;
 use super::tool;
+use super::userspace::Program;
 use super::wgdev::{random_key, Device, DeviceConf, Key, Peer, PeerConf, Wg};
 use anyhow::{ensure, Context, Result};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use x25519_dalek::{PublicKey, StaticSecret};
 
 /// A WireGuard implementation, and how to talk to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Driver {
-    /// The link kind; empty for wireguard-go.
+    /// The link kind; empty for a program on a TUN device.
     pub kind: &'static str,
     /// Configure with `wg`, not with our own netlink client.
     pub by_tool: bool,
+    /// The program, if it is one.
+    pub program: Option<Program>,
 }
 
 /// Whichever driver has the name `wireguard`, configured by our own netlink client.
 pub const PLAIN: Driver = Driver {
     kind: "wireguard",
     by_tool: false,
+    program: None,
 };
 /// The same, configured by `wg`.
 pub const BY_TOOL: Driver = Driver {
     kind: "wireguard",
     by_tool: true,
+    program: None,
 };
 /// Ours, loaded with `coexist=1`.
 pub const COEXIST: Driver = Driver {
     kind: "wireguard_rs",
     by_tool: false,
+    program: None,
 };
-/// wireguard-go on a TUN device.
-pub const GO: Driver = Driver {
-    kind: "",
-    by_tool: true,
-};
+/// A program on a TUN device.
+pub const fn userspace(program: Program) -> Driver {
+    Driver {
+        kind: "",
+        by_tool: true,
+        program: Some(program),
+    }
+}
 
 /// Outside address of end `n`.
 pub fn outer(v6: bool, n: u8) -> IpAddr {
@@ -174,8 +178,8 @@ impl End {
     /// brings it up with its inside addresses.
     pub fn new(link: &mut Link, n: u8, driver: Driver, mtu: Option<u32>) -> Result<Self> {
         let (name, _) = names(n);
-        if driver == GO {
-            start_go(link.end(n), name)?;
+        if let Some(program) = driver.program {
+            program.start(link.end(n), name)?;
         } else {
             let made = link.rt(n).link_add(name, driver.kind);
             made.with_context(|| format!("ip link add {name} type {}", driver.kind))?;
@@ -190,18 +194,22 @@ impl End {
             n,
             public_key: [0; 32],
         };
+        let private_key = random_key();
         end.set(
             link,
             &DeviceConf {
-                private_key: Some(random_key()),
+                private_key: Some(private_key),
                 listen_port: Some(port(n)),
                 ..DeviceConf::default()
             },
         )?;
-        end.public_key = end
-            .get(link)?
-            .public_key
-            .context("device tells no public key")?;
+        end.public_key = PublicKey::from(&StaticSecret::from(private_key)).to_bytes();
+        let told = end.get(link)?.public_key;
+        // boringtun tells none.
+        ensure!(
+            told == Some(end.public_key) || told.is_none() && driver.program.is_some(),
+            "the device tells a wrong public key"
+        );
         if let Some(mtu) = mtu {
             link.rt(n).set_mtu(name, mtu)?;
         }
@@ -246,35 +254,6 @@ impl End {
     pub fn peer(&mut self, link: &Link) -> Result<Peer> {
         self.get(link)?.peers.into_iter().next().context("no peer")
     }
-}
-
-/// Starts wireguard-go on a TUN device called `name`; it ends with the test's PID namespace.
-fn start_go(ns: &Netns, name: &str) -> Result<()> {
-    if !Path::new("/dev/net/tun").exists() {
-        cmd::run(&["modprobe", "tun"])?;
-    }
-    ns.run(|| {
-        Command::new("wireguard-go")
-            .args(["-f", name])
-            .env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1")
-            .env("LOG_LEVEL", "error")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null()) // its advice to use a kernel module
-            .spawn()
-            .context("start wireguard-go")?;
-        Ok(())
-    })?;
-    let socket = format!("/run/wireguard/{name}.sock");
-    let start = Instant::now();
-    while !Path::new(&socket).exists() {
-        ensure!(
-            start.elapsed() < slow(Duration::from_secs(20)),
-            "wireguard-go made no {socket}"
-        );
-        sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }
 
 /// How a tunnel is to be set up.

@@ -1,19 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Tunnels between this module and other implementations, every role and option combined.
+//! Tunnels between this module and other implementations: every role and option combined.
+//!
+//! End 0 is under test, end 1 is the other implementation. Each row tells how far it came in a
+//! note that starts with `matrix`; scripts/matrix makes one table of them. A few rows run on the
+//! in-tree module, too, so that a difference is not blamed on the wrong side.
 
 use super::Test;
+use crate::harness::capture::{Capture, Seen};
 use crate::harness::modules::Modules;
-use crate::harness::runner::{Boot, Ctx, Subject};
-use crate::harness::topo::{inner, port, Driver, Opts, Tunnel, GO, PLAIN};
-use crate::harness::traffic::{ping_all, tcp};
+use crate::harness::runner::{until, within, Boot, Ctx, Subject};
+use crate::harness::topo::{
+    inner, mac, names, outer, port, userspace, Driver, Opts, Tunnel, PLAIN,
+};
+use crate::harness::traffic::{ping, ping_all, tcp};
+use crate::harness::userspace::{log_tail, Program};
+use crate::harness::wgdev::{DeviceConf, Key};
 use crate::harness::wire::Message;
-use anyhow::{ensure, Context, Result};
-use std::net::SocketAddr;
-use std::time::Duration;
+use anyhow::{bail, ensure, Context, Result};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
-/// One row of the table: end 0 is ours, end 1 theirs.
+const SEC: Duration = Duration::from_secs(1);
+/// Bytes of one TCP stream.
+const BULK: u64 = 512 << 10;
+
+/// The other implementations.
+const THEIRS: [(&str, Option<Program>); 4] = [
+    ("intree", None),
+    ("go", Some(Program::Go)),
+    ("boringtun", Some(Program::BoringTun)),
+    ("gotatun", Some(Program::GotaTun)),
+];
+
+/// One row of the table.
 #[derive(Clone, Copy)]
 struct Row {
+    theirs: &'static str,
+    program: Option<Program>,
     /// The end that starts the handshake.
     initiator: u8,
     psk: bool,
@@ -21,78 +44,227 @@ struct Row {
 }
 
 pub fn register(list: &mut Vec<Test>) {
-    for theirs in ["intree", "go"] {
-        for initiator in 0..2u8 {
-            for psk in [false, true] {
-                for v6 in [false, true] {
-                    let row = Row { initiator, psk, v6 };
-                    list.push(Test {
-                        name: name(theirs, row),
-                        boot: Boot::Smp,
-                        modules: if theirs == "go" {
-                            Modules::Ours
-                        } else {
-                            Modules::Both
-                        },
-                        subject: Subject::Rs,
-                        bound: Duration::from_secs(120),
-                        body: Box::new(move |ctx| {
-                            let drivers = if theirs == "go" {
-                                [PLAIN, GO]
-                            } else {
-                                ctx.against_intree()
-                            };
-                            interop(ctx, drivers, row)
-                        }),
-                    });
-                }
+    for (theirs, program) in THEIRS {
+        for (initiator, psk, v6) in (0..8u8).map(|n| (n >> 2, n & 2 != 0, n & 1 != 0)) {
+            let row = Row {
+                theirs,
+                program,
+                initiator,
+                psk,
+                v6,
+            };
+            // Both roles and both values of either option are in the control.
+            if (psk, v6) == (initiator == 0, initiator == 1) {
+                list.push(test(row, Subject::C, Boot::Smp));
+                list.push(test(row, Subject::Rs, Boot::Vtime));
             }
+            list.push(test(row, Subject::Rs, Boot::Smp));
         }
     }
 }
 
-fn name(theirs: &str, row: Row) -> String {
-    let who = if row.initiator == 0 { "rs" } else { theirs };
-    let outer = if row.v6 { "v6" } else { "v4" };
-    format!(
-        "interop-{theirs}-{who}-initiates-{outer}{}",
-        if row.psk { "-psk" } else { "" }
-    )
+fn test(row: Row, subject: Subject, boot: Boot) -> Test {
+    let suffix = if subject == Subject::C { "c" } else { "rs" };
+    let area = if boot == Boot::Smp {
+        "interop"
+    } else {
+        "interop-rekey"
+    };
+    Test {
+        name: format!(
+            "{area}-{}-{}-{}-{}@{suffix}",
+            row.theirs,
+            row.who(),
+            row.psk_word(),
+            row.outer_word()
+        ),
+        boot,
+        modules: match (subject, row.program) {
+            (Subject::C, _) => Modules::Intree,
+            (Subject::Rs, None) => Modules::Both,
+            (Subject::Rs, Some(_)) => Modules::Ours,
+        },
+        subject,
+        bound: Duration::from_secs(if boot == Boot::Smp { 120 } else { 400 }),
+        body: Box::new(move |ctx| told(ctx, row, suffix, boot)),
+    }
 }
 
-fn interop(ctx: &Ctx, drivers: [Driver; 2], row: Row) -> Result<()> {
-    let psk = row.psk.then(rand::random);
-    let opts = Opts {
-        v6: row.v6,
-        psk: [psk; 2],
-        ..Opts::new(drivers)
-    };
-    let mut tunnel = Tunnel::new(ctx, &opts)?;
-    let underlay = tunnel.watch(ctx, 0)?;
-    let (from, to) = (row.initiator, 1 - row.initiator);
-    ping_all(tunnel.ns(from), inner(false, to), 3)?;
+impl Row {
+    fn who(self) -> &'static str {
+        if self.initiator == 0 {
+            "we-initiate"
+        } else {
+            "they-initiate"
+        }
+    }
 
-    let seen = underlay.seen();
+    fn psk_word(self) -> &'static str {
+        if self.psk {
+            "psk"
+        } else {
+            "plain"
+        }
+    }
+
+    fn outer_word(self) -> &'static str {
+        if self.v6 {
+            "v6"
+        } else {
+            "v4"
+        }
+    }
+
+    fn drivers(self, ctx: &Ctx) -> [Driver; 2] {
+        match self.program {
+            Some(program) => [PLAIN, userspace(program)],
+            None => ctx.against_intree(),
+        }
+    }
+}
+
+/// Runs a row and tells how far it came, whether it fails or not.
+fn told(ctx: &Ctx, row: Row, subject: &str, boot: Boot) -> Result<()> {
+    let version = match row.program {
+        Some(program) => program.version()?,
+        None => nix::sys::utsname::uname()?
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+    };
+    let steps: &[Step] = if boot == Boot::Smp { &SMP } else { &VTIME };
+    let mut line = format!(
+        "matrix {} {version} {subject} {} {} {}",
+        row.theirs,
+        row.who(),
+        row.psk_word(),
+        row.outer_word()
+    );
+    let mut scene = Scene::new(ctx, row);
+    let mut outcome = Ok(());
+    for (name, step) in steps {
+        let word = match (&outcome, &mut scene) {
+            (Ok(()), Ok(scene)) => {
+                outcome = step(scene).with_context(|| (*name).to_owned());
+                if outcome.is_ok() {
+                    "ok"
+                } else {
+                    "failed"
+                }
+            }
+            _ => "unreached",
+        };
+        line.push_str(&format!(" {name}={word}"));
+    }
+    ctx.note(line);
+    let outcome = outcome.and(scene.map(drop));
+    if outcome.is_err() && row.program.is_some() {
+        ctx.note(log_tail(names(1).0));
+    }
+    outcome
+}
+
+/// What is tried, in this order; what comes after a failure is not reached.
+type Step = (&'static str, fn(&mut Scene) -> Result<()>);
+const SMP: [Step; 7] = [
+    ("handshake", handshake),
+    ("ping", pings),
+    ("tcp", streams),
+    ("their-port", |scene| new_port(scene, 1)),
+    ("our-port", |scene| new_port(scene, 0)),
+    ("their-address", |scene| new_address(scene, 1)),
+    ("our-address", |scene| new_address(scene, 0)),
+];
+const VTIME: [Step; 2] = [("handshake", handshake), ("rekey", rekey)];
+
+struct Scene {
+    row: Row,
+    psk: Option<Key>,
+    tunnel: Tunnel,
+    underlay: Capture,
+    /// Where each end is now.
+    at: [SocketAddr; 2],
+}
+
+impl Scene {
+    fn new(ctx: &Ctx, row: Row) -> Result<Self> {
+        let psk = row.psk.then(rand::random);
+        let opts = Opts {
+            v6: row.v6,
+            psk: [psk; 2],
+            mtu: Some(1420), // some give their TUN device 1500
+            ..Opts::new(row.drivers(ctx))
+        };
+        let tunnel = Tunnel::new(ctx, &opts)?;
+        let underlay = tunnel.watch(ctx, 0)?;
+        let at = [0, 1].map(|n| SocketAddr::new(outer(row.v6, n), port(n)));
+        Ok(Scene {
+            row,
+            psk,
+            tunnel,
+            underlay,
+            at,
+        })
+    }
+
+    /// The initiations so far.
+    fn initiations(&self) -> Vec<Seen> {
+        let mut seen = self.underlay.seen();
+        seen.retain(Seen::is_initiation);
+        seen
+    }
+
+    /// End `n`, which has just moved, reaches the other and is reached, without a new session; the
+    /// other then knows where it is.
+    fn reached(&mut self, n: u8) -> Result<()> {
+        let before = self.initiations().len();
+        // The end under test gets through at once, the other may take its time.
+        let (tries, limit) = if n == 0 { (1, 10 * SEC) } else { (10, SEC) };
+        let mut lost = 0;
+        while ping(self.tunnel.ns(n), inner(false, 1 - n), 1, 56, limit)? == 0 {
+            lost += 1;
+            ensure!(
+                lost < tries,
+                "end {n} is at {} now and gets no answer to {lost} pings",
+                self.at[usize::from(n)]
+            );
+        }
+        let known = self.tunnel.peer(1 - n)?.endpoint;
+        ensure!(
+            known == Some(self.at[usize::from(n)]),
+            "end {} believes the peer to be at {known:?}, {} is right",
+            1 - n,
+            self.at[usize::from(n)]
+        );
+        ping_all(self.tunnel.ns(1 - n), inner(true, n), 1)?;
+        let more = self.initiations().split_off(before);
+        ensure!(
+            more.is_empty(),
+            "after a move of end {n} {} sent an initiation",
+            more[0].src
+        );
+        Ok(())
+    }
+}
+
+/// The first packet makes a session, and the right end begins.
+fn handshake(scene: &mut Scene) -> Result<()> {
+    let (from, to) = (scene.row.initiator, 1 - scene.row.initiator);
+    ping_all(scene.tunnel.ns(from), inner(false, to), 2)?;
+    let seen = scene.underlay.seen();
     let first = seen.first().context("nothing on the underlay")?;
     ensure!(
         first.is_initiation(),
         "the first message is {:?}",
         first.message
     );
-    ensure!(
-        first.dst.port() == port(to),
-        "the initiation went to {}",
-        first.dst
-    );
+    let at = |n: u8| scene.at[usize::from(n)];
     for s in seen.iter().filter(|s| s.is_initiation()) {
         ensure!(
-            s.src.port() == port(from),
-            "an initiation came from {}, the wrong end",
-            s.src
-        );
-        ensure!(
-            s.src.is_ipv6() == row.v6,
-            "the underlay has the wrong address family"
+            (s.src, s.dst) == (at(from), at(to)),
+            "an initiation went from {} to {}",
+            s.src,
+            s.dst
         );
     }
     let response = seen
@@ -100,35 +272,129 @@ fn interop(ctx: &Ctx, drivers: [Driver; 2], row: Row) -> Result<()> {
         .find(|s| matches!(s.message, Message::Response { .. }));
     let response = response.context("no response on the underlay")?;
     ensure!(
-        response.src.port() == port(to),
-        "the response came from {}",
-        response.src
+        (response.src, response.dst) == (at(to), at(from)),
+        "the response went from {} to {}",
+        response.src,
+        response.dst
     );
-
-    for (from, to) in [(0, 1), (1, 0)] {
-        for v6_inside in [false, true] {
-            ping_all(tunnel.ns(from), inner(v6_inside, to), 2)?;
-        }
-        let at = SocketAddr::new(inner(from == 0, to), 5000);
-        tcp(
-            tunnel.ns(from),
-            tunnel.ns(to),
-            at,
-            1 << 20,
-            Duration::from_secs(5),
-        )
-        .with_context(|| format!("TCP from end {from} to end {to}"))?;
-    }
     for n in 0..2 {
-        let peer = tunnel.peer(n)?;
-        ensure!(!peer.last_handshake.is_zero(), "end {n} tells no handshake");
+        let peer = scene.tunnel.peer(n)?;
+        // boringtun tells the time since then, which is 0 now.
+        let silent = n == 1 && scene.row.program == Some(Program::BoringTun);
         ensure!(
-            peer.preshared_key == psk.unwrap_or([0; 32]),
-            "end {n} tells another PSK"
+            silent || !peer.last_handshake.is_zero(),
+            "end {n} tells no handshake"
         );
         ensure!(
-            peer.rx_bytes > 1 << 20 && peer.tx_bytes > 1 << 20,
-            "end {n} counts too little"
+            peer.preshared_key == scene.psk.unwrap_or([0; 32]),
+            "end {n} tells another preshared key"
+        );
+    }
+    Ok(())
+}
+
+/// Both ways, both address families inside.
+fn pings(scene: &mut Scene) -> Result<()> {
+    for (from, to) in [(0, 1), (1, 0)] {
+        for v6_inside in [false, true] {
+            ping_all(scene.tunnel.ns(from), inner(v6_inside, to), 2)?;
+        }
+    }
+    Ok(())
+}
+
+/// A short TCP stream either way.
+fn streams(scene: &mut Scene) -> Result<()> {
+    for (from, to) in [(0, 1), (1, 0)] {
+        let at = SocketAddr::new(inner(from == 0, to), 5000);
+        let ns = |n| scene.tunnel.ns(n);
+        tcp(ns(from), ns(to), at, BULK, 5 * SEC)
+            .with_context(|| format!("from end {from} to end {to}"))?;
+    }
+    for n in 0..2 {
+        let peer = scene.tunnel.peer(n)?;
+        ensure!(
+            peer.rx_bytes > BULK && peer.tx_bytes > BULK,
+            "end {n} counts too little: {} in, {} out",
+            peer.rx_bytes,
+            peer.tx_bytes
+        );
+    }
+    Ok(())
+}
+
+/// End `n` goes on from another port; the session goes on.
+fn new_port(scene: &mut Scene, n: u8) -> Result<()> {
+    let port = 7000 + u16::from(n);
+    let conf = DeviceConf {
+        listen_port: Some(port),
+        ..DeviceConf::default()
+    };
+    scene.tunnel.ends[usize::from(n)].set(&scene.tunnel.link, &conf)?;
+    scene.at[usize::from(n)].set_port(port);
+    scene.reached(n)
+}
+
+/// End `n` goes on from another address; the session goes on.
+fn new_address(scene: &mut Scene, n: u8) -> Result<()> {
+    let ((_, veth), (_, other_veth)) = (names(n), names(1 - n));
+    let (new, cidr): (IpAddr, u8) = if scene.row.v6 {
+        let last = 0x11 + u16::from(n);
+        (
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into(),
+            64,
+        )
+    } else {
+        (Ipv4Addr::new(192, 0, 2, 11 + n).into(), 24)
+    };
+    let tunnel = &mut scene.tunnel;
+    tunnel.rt(1 - n).neigh_set(other_veth, new, mac(n))?;
+    tunnel.rt(n).addr_del(veth, outer(scene.row.v6, n), cidr)?;
+    tunnel.rt(n).addr_add(veth, new, cidr)?;
+    scene.at[usize::from(n)].set_ip(new);
+    scene.reached(n)
+}
+
+/// With a ping every other second the session is renewed 120 s after it was made, by the end
+/// that began it, and not one ping is lost.
+fn rekey(scene: &mut Scene) -> Result<()> {
+    let from = scene.row.initiator;
+    let start = Instant::now();
+    for tick in 1..=66 {
+        until(start, tick * 2 * SEC);
+        let got = ping(scene.tunnel.ns(from), inner(false, 1 - from), 1, 56, SEC)?;
+        ensure!(got == 1, "the ping after {} s is lost", tick * 2);
+    }
+    let initiations = scene.initiations();
+    let [first, second] = initiations.as_slice() else {
+        bail!("{} initiations in 132 s", initiations.len())
+    };
+    ensure!(
+        second.src == scene.at[usize::from(from)],
+        "the new session was begun by {}",
+        second.src
+    );
+    within("second initiation after", second.at - first.at, 119.9, 126.0)?;
+    // What goes either way goes under the new session now.
+    let seen = scene.underlay.seen();
+    let response = seen.iter().rev().find_map(|s| match s.message {
+        Message::Response { sender, receiver } if s.at > second.at => Some((sender, receiver)),
+        _ => None,
+    });
+    let (theirs, ours) = response.context("no response to the second initiation")?;
+    for (src, index) in [(from, theirs), (1 - from, ours)] {
+        let at = scene.at[usize::from(src)];
+        let last = seen
+            .iter()
+            .rev()
+            .find(|s| s.src == at && s.data_len() > Some(32)); // not all pad
+        let receiver = match last.map(|s| &s.message) {
+            Some(Message::Data { receiver, .. }) => *receiver,
+            _ => bail!("end {src} sent no data"),
+        };
+        ensure!(
+            receiver == index,
+            "end {src} still sends under the old session"
         );
     }
     Ok(())

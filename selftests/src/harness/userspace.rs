@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Implementations that are programs on a TUN device, configured over a socket by `wg`.
+
+use super::cmd;
+use super::netns::Netns;
+use super::pace::slow;
+use anyhow::{bail, ensure, Context, Result};
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Where the guest has the programs that Debian has no package of (see `scripts/peers`).
+const ADDED: &str = "/add";
+
+/// One of the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// wireguard-go.
+    Go,
+    /// Cloudflare's boringtun.
+    BoringTun,
+    /// Mullvad's gotatun.
+    GotaTun,
+}
+
+impl Program {
+    /// The file's name.
+    fn file(self) -> &'static str {
+        match self {
+            Program::Go => "wireguard-go",
+            Program::BoringTun => "boringtun-cli",
+            Program::GotaTun => "gotatun",
+        }
+    }
+
+    /// Where it is, or just its name if it is a command like others.
+    fn path(self) -> PathBuf {
+        let added = Path::new(ADDED).join(self.file());
+        if added.exists() {
+            added
+        } else {
+            self.file().into()
+        }
+    }
+
+    /// What it says its version is.
+    pub fn version(self) -> Result<String> {
+        let out = Command::new(self.path())
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("start {}", self.file()))?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let number = |word: &&str| {
+            word.trim_start_matches('v')
+                .starts_with(|c: char| c.is_ascii_digit())
+        };
+        let found = text.split_whitespace().find(number);
+        Ok(found
+            .with_context(|| format!("no version in {text:?}"))?
+            .trim_start_matches('v')
+            .to_owned())
+    }
+
+    /// Starts it in `ns` on a TUN device called `name`; it ends with the test's PID namespace.
+    pub fn start(self, ns: &Netns, name: &str) -> Result<()> {
+        if !Path::new("/dev/net/tun").exists() {
+            cmd::run(&["modprobe", "tun"])?;
+        }
+        let log = File::create(log_path(name))?;
+        let mut child = ns.run(|| {
+            let mut command = Command::new(self.path());
+            match self {
+                Program::Go => command
+                    .args(["-f", name])
+                    .env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1")
+                    .env("LOG_LEVEL", "error"),
+                // Without connected sockets: they keep the address they were made with, so that
+                // boringtun's own address could not change.
+                Program::BoringTun => command
+                    .args(["--foreground", "--disable-drop-privileges"])
+                    .args(["--disable-connected-udp", name]),
+                Program::GotaTun => {
+                    command.args(["--foreground", "--disable-drop-privileges", name])
+                }
+            };
+            command
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log)
+                .spawn()
+                .with_context(|| format!("start {} (see scripts/peers)", self.file()))
+        })?;
+        let socket = format!("/run/wireguard/{name}.sock");
+        let start = Instant::now();
+        while UnixStream::connect(&socket).is_err() {
+            if let Some(status) = child.try_wait()? {
+                bail!("{} ended, {status}: {}", self.file(), log_tail(name));
+            }
+            ensure!(
+                start.elapsed() < slow(Duration::from_secs(20)),
+                "{} does not listen on {socket}: {}",
+                self.file(),
+                log_tail(name)
+            );
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+/// Where the program of device `name` says what happens to it: on the test's own tmpfs.
+fn log_path(name: &str) -> PathBuf {
+    format!("/run/wireguard/{name}.log").into()
+}
+
+/// The end of what the program of device `name` said.
+pub fn log_tail(name: &str) -> String {
+    let text = fs::read(log_path(name)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
