@@ -340,10 +340,7 @@ fn new_address(scene: &mut Scene, n: u8) -> Result<()> {
     let ((_, veth), (_, other_veth)) = (names(n), names(1 - n));
     let (new, cidr): (IpAddr, u8) = if scene.row.v6 {
         let last = 0x11 + u16::from(n);
-        (
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into(),
-            64,
-        )
+        (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into(), 64)
     } else {
         (Ipv4Addr::new(192, 0, 2, 11 + n).into(), 24)
     };
@@ -374,7 +371,12 @@ fn rekey(scene: &mut Scene) -> Result<()> {
         "the new session was begun by {}",
         second.src
     );
-    within("second initiation after", second.at - first.at, 119.9, 126.0)?;
+    within(
+        "second initiation after",
+        second.at - first.at,
+        119.9,
+        126.0,
+    )?;
     // What goes either way goes under the new session now.
     let seen = scene.underlay.seen();
     let response = seen.iter().rev().find_map(|s| match s.message {
