@@ -8,6 +8,7 @@
 use super::Test;
 use crate::harness::capture::{Capture, Seen};
 use crate::harness::modules::Modules;
+use crate::harness::pace::slow;
 use crate::harness::runner::{until, within, Boot, Ctx, Subject};
 use crate::harness::topo::{
     inner, mac, names, outer, port, userspace, Driver, Opts, Tunnel, PLAIN,
@@ -224,7 +225,11 @@ impl Scene {
     fn reached(&mut self, n: u8) -> Result<()> {
         let before = self.initiations().len();
         // The end under test gets through at once, the other may take its time.
-        let (tries, limit) = if n == 0 { (1, 10 * SEC) } else { (10, SEC) };
+        let (tries, limit) = if n == 0 {
+            (1, slow(10 * SEC))
+        } else {
+            (10, slow(SEC))
+        };
         let mut lost = 0;
         while ping(self.tunnel.ns(n), inner(false, 1 - n), 1, 56, limit)? == 0 {
             lost += 1;
@@ -336,10 +341,14 @@ fn new_port(scene: &mut Scene, n: u8) -> Result<()> {
         // stopped, may take each other's end for the TUN device's. So it gets a NAT instead.
         let rules = format!(
             "table inet nat {{
-                chain out {{ type filter hook postrouting priority -300
-                    udp sport {0} udp sport set {new} }}
-                chain in {{ type filter hook prerouting priority -300
-                    udp dport {new} udp dport set {0} }}
+                chain leave {{
+                    type filter hook postrouting priority -300;
+                    udp sport {0} udp sport set {new};
+                }}
+                chain enter {{
+                    type filter hook prerouting priority -300;
+                    udp dport {new} udp dport set {0};
+                }}
             }}",
             port(n)
         );
