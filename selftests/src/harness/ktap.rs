@@ -45,6 +45,30 @@ pub fn comment(text: &str) -> String {
     out
 }
 
+/// A table as KTAP comments that start with `# | `, by which the host finds them for its summary.
+pub fn table(title: &str, rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| {
+        rows.iter()
+            .filter_map(|r| Some(r.get(c)?.chars().count()))
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|c| width(c).unwrap_or(0)).collect();
+    let mut out = format!("# | {title}");
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells: Vec<String> = cells
+            .map(|(c, (cell, &w))| match c {
+                0 => format!("{cell:<w$}"),
+                _ => format!("{cell:>w$}"),
+            })
+            .collect();
+        out.push_str("\n# |   ");
+        out.push_str(cells.join("  ").trim_end());
+    }
+    out
+}
+
 /// A result line ends at the first line break and `#` starts its diagnostics: keep both out.
 fn one_line(text: &str) -> String {
     text.trim().replace(['\n', '\r'], " | ").replace('#', "%")
@@ -68,5 +92,10 @@ mod tests {
             "not ok 3 d # 1.23 s: one | two"
         );
         assert_eq!(comment("x\ny"), "# x\n# y");
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        assert_eq!(
+            table("t", &[row(["", "ab"]), row(["long", "1"])]),
+            "# | t\n# |         ab\n# |   long   1"
+        );
     }
 }

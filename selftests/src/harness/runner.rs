@@ -109,6 +109,11 @@ impl Ctx {
         println!("{}", ktap::comment(text.as_ref()));
     }
 
+    /// A table for the end of the report: columns wide enough, the first one to the left.
+    pub fn table(&self, title: &str, rows: &[Vec<String>]) {
+        println!("{}", ktap::table(title, rows));
+    }
+
     /// Keeps a capture's frames as NAME.pcap if the test fails. `linktype` as in pcap.
     pub fn keep(&self, name: &str, frames: Frames, linktype: u32) {
         self.kept

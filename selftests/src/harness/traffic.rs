@@ -5,7 +5,9 @@ use super::ktap::comment;
 use super::netns::Netns;
 use super::pace::slow;
 use anyhow::{bail, ensure, Context, Result};
-use nix::sys::socket::{socket, AddressFamily, SockFlag, SockProtocol, SockType};
+use nix::sys::socket::{
+    setsockopt, socket, sockopt, AddressFamily, SockFlag, SockProtocol, SockType,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -40,7 +42,7 @@ pub fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// An ICMP echo request; type by address family.
-fn echo_request(v6: bool, id: u16, seq: u16, size: usize) -> Vec<u8> {
+pub fn echo_request(v6: bool, id: u16, seq: u16, size: usize) -> Vec<u8> {
     let mut msg = vec![if v6 { 128 } else { 8 }, 0, 0, 0];
     msg.extend_from_slice(&id.to_be_bytes());
     msg.extend_from_slice(&seq.to_be_bytes());
@@ -55,6 +57,22 @@ fn echo_request(v6: bool, id: u16, seq: u16, size: usize) -> Vec<u8> {
 /// Sends `count` echo requests of `size` payload bytes one after the other and gives how many
 /// were answered, each within `limit`, with the payload intact.
 pub fn ping(ns: &Netns, dst: IpAddr, count: u16, size: usize, limit: Duration) -> Result<u16> {
+    ping_bound(ns, None, dst, count, size, limit)
+}
+
+/// The same, out of one interface.
+pub fn ping_from(ns: &Netns, dev: &str, dst: IpAddr, count: u16, limit: Duration) -> Result<u16> {
+    ping_bound(ns, Some(dev), dst, count, 56, limit)
+}
+
+fn ping_bound(
+    ns: &Netns,
+    dev: Option<&str>,
+    dst: IpAddr,
+    count: u16,
+    size: usize,
+    limit: Duration,
+) -> Result<u16> {
     ns.run(|| {
         let v6 = dst.is_ipv6();
         let (family, protocol) = if v6 {
@@ -63,6 +81,9 @@ pub fn ping(ns: &Netns, dst: IpAddr, count: u16, size: usize, limit: Duration) -
             (AddressFamily::Inet, SockProtocol::Icmp)
         };
         let fd = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        if let Some(dev) = dev {
+            setsockopt(&fd, sockopt::BindToDevice, &dev.into())?;
+        }
         let sock = UdpSocket::from(fd); // std has no raw socket; send_to and recv are the same
         let id: u16 = rand::random();
         let mut answered = 0;

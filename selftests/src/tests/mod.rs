@@ -14,6 +14,7 @@ mod messages;
 mod mtu;
 mod netns;
 mod nsdeath;
+mod scenario;
 mod session;
 mod unload;
 mod vtime;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Test> {
     session::register(&mut list);
     interop::register(&mut list);
     bulk::register(&mut list);
+    scenario::register(&mut list);
     unload::register(&mut list);
     attack::register(&mut list);
     vtime::register(&mut list);

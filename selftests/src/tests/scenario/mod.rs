@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What people do with WireGuard after a tutorial, with the tools that they use.
+
+mod autoload;
+mod everyday;
+mod mesh;
+mod nat;
+mod nested;
+mod properties;
+mod quick;
+mod reconfigure;
+
+use super::{drop_in, Test};
+use crate::harness::cmd;
+use crate::harness::modules::Modules;
+use crate::harness::netns::Netns;
+use crate::harness::runner::{Boot, Ctx, Subject};
+use anyhow::{ensure, Result};
+use std::time::Duration;
+
+pub fn register(list: &mut Vec<Test>) {
+    drop_in(list, "scenario-peer-to-peer", 60, everyday::peer_to_peer);
+    drop_in(
+        list,
+        "scenario-lan-behind-peer",
+        90,
+        everyday::lan_behind_peer,
+    );
+    drop_in(list, "scenario-http", 90, everyday::http);
+    drop_in(list, "scenario-nested", 60, nested::nested);
+    drop_in(list, "scenario-nested-loop", 60, nested::routed_into_itself);
+    drop_in(
+        list,
+        "scenario-syncconf-under-traffic",
+        90,
+        reconfigure::under_traffic,
+    );
+    drop_in(
+        list,
+        "scenario-quick-default-route",
+        120,
+        quick::default_route,
+    );
+    drop_in(
+        list,
+        "scenario-quick-hooks-saveconfig",
+        90,
+        quick::hooks_and_saveconfig,
+    );
+    drop_in(list, "scenario-quick-dns", 60, quick::dns);
+    drop_in(list, "scenario-mesh-50", 240, mesh::fifty);
+    for (name, body) in nat::TESTS {
+        timed(list, name, body);
+    }
+    autoload::register(list);
+    properties::register(list);
+}
+
+/// A test of minutes, in virtual time, on both modules in the role of `wireguard`.
+fn timed(list: &mut Vec<Test>, name: &str, body: fn(&Ctx) -> Result<()>) {
+    for (suffix, subject, modules) in [
+        ("c", Subject::C, Modules::Intree),
+        ("rs", Subject::Rs, Modules::Ours),
+    ] {
+        list.push(Test {
+            name: format!("{name}@{suffix}"),
+            boot: Boot::Vtime,
+            modules,
+            subject,
+            bound: Duration::from_secs(3600),
+            body: Box::new(body),
+        });
+    }
+}
+
+/// A key pair as `wg` makes it, in base64.
+struct Keys {
+    private: String,
+    public: String,
+}
+
+impl Keys {
+    /// `wg genkey | tee private | wg pubkey`.
+    fn new(ns: &Netns) -> Result<Self> {
+        let private = ns.sh("wg genkey")?;
+        let public = ns.sh_in("wg pubkey", &private)?;
+        Ok(Keys {
+            private: private.trim().to_owned(),
+            public: public.trim().to_owned(),
+        })
+    }
+}
+
+/// Runs a shell script in the namespace; its first failure is an error.
+fn bash(ns: &Netns, script: &str) -> Result<String> {
+    ns.run(|| cmd::run(&["bash", "-ec", script]))
+}
+
+/// A cable between two namespaces, both ends up.
+fn cable((a, end_a): (&Netns, &str), (b, end_b): (&Netns, &str)) -> Result<()> {
+    let other = b.name();
+    a.sh(&format!(
+        "ip link add {end_a} type veth peer name {end_b} netns {other}"
+    ))?;
+    a.sh(&format!("ip link set {end_a} up"))?;
+    b.sh(&format!("ip link set {end_b} up")).map(drop)
+}
+
+/// `ping`, twice; both must be answered.
+fn ping(ns: &Netns, dst: &str) -> Result<()> {
+    ns.sh(&format!("ping -n -q -c 2 -i 0.2 -W 10 {dst}"))
+        .map(drop)
+}
+
+/// An error if `dst` answers a ping within half a second.
+fn no_ping(ns: &Netns, dst: &str) -> Result<()> {
+    let done = ns.try_sh(&format!("ping -n -q -c 1 -W 0.5 {dst}"), "")?;
+    ensure!(!done.ok, "{} reaches {dst}, and should not", ns.name());
+    Ok(())
+}
