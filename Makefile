@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := module
 .DELETE_ON_ERROR:
-.PHONY: module demo test check netns sanitize shell vng bench setup update install clean distclean help
+.PHONY: module demo test check netns fuzz-netlink sanitize shell vng bench setup update install clean distclean help
 MAKEFLAGS += --no-print-directory
 # T=pattern chooses tests; DESTDIR moves the installation; KDIR chooses the kernel to build for.
 T ?=
@@ -29,6 +29,9 @@ netns:
 
 sanitize:
 	@scripts/sanitize
+
+fuzz-netlink:
+	@scripts/fuzz-netlink
 
 shell:
 	@scripts/shell
@@ -62,6 +65,7 @@ help:
 	@echo 'make check      formatting, lints, host tests, module build, rules: all that needs no guest'
 	@echo 'make sanitize   the tests on a kernel with KASAN, lockdep, kmemleak and more (its build: 15 minutes, once)'
 	@echo 'make netns      the kernel'"'"'s own netns.sh on this module. RUNS=N: N times, each in a fresh guest'
+	@echo 'make fuzz-netlink   generated netlink requests to both modules. CASES=N (a million), SEED=N'
 	@echo 'make shell      a root shell in the guest, the module at hand (^A x leaves)'
 	@echo 'make vng        the same through virtme-ng'
 	@echo 'make bench      this module beside the in-tree one'
