@@ -9,7 +9,7 @@ use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 use crate::{
     device::{peer::Peer, receive, Device},
     kapi::{
-        debug::{self, PeerEvent},
+        debug::{self, DevEvent, PeerEvent},
         net::{
             dst_cache::DstCache,
             endpoint::{Endpoint, Family},
@@ -41,7 +41,7 @@ impl Sockets {
         let mut retries = 0;
         loop {
             let v4 = UdpSocket::open(&net, Family::V4, port, device.clone()).inspect_err(|_| {
-                pr_err!("{}: Could not create IPv4 socket\n", device.netdev().name());
+                debug::dev(device.netdev(), DevEvent::NoSocketV4);
             })?;
             if !udp_tunnel::ipv6_enabled() {
                 return Ok(Self { v4, v6: None });
@@ -54,7 +54,7 @@ impl Sockets {
                 }
                 Err(error) => {
                     v4.release();
-                    pr_err!("{}: Could not create IPv6 socket\n", device.netdev().name());
+                    debug::dev(device.netdev(), DevEvent::NoSocketV6);
                     return Err(error);
                 }
             }

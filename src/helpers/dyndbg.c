@@ -22,6 +22,8 @@ enum wg_debug_dev_event {
 	WG_DEBUG_DEV_CREATED,
 	WG_DEBUG_DEV_DESTROYED,
 	WG_DEBUG_DEV_NETNS_EXIT,
+	WG_DEBUG_DEV_NO_SOCKET4,
+	WG_DEBUG_DEV_NO_SOCKET6,
 };
 
 enum wg_debug_peer_event {
@@ -116,6 +118,13 @@ void rust_helper_wg_debug_dev(enum wg_debug_dev_event event, const struct net_de
 		break;
 	case WG_DEBUG_DEV_NETNS_EXIT:
 		pr_debug("%s: Creating namespace is going away\n", dev->name);
+		break;
+	/* No debug messages, but of the same prefix: Rust's pr_err!() says "wireguard_rs: ". */
+	case WG_DEBUG_DEV_NO_SOCKET4:
+		pr_err("%s: Could not create IPv4 socket\n", dev->name);
+		break;
+	case WG_DEBUG_DEV_NO_SOCKET6:
+		pr_err("%s: Could not create IPv6 socket\n", dev->name);
 		break;
 	}
 }

@@ -21,6 +21,10 @@ pub enum DevEvent {
     Destroyed,
     /// The namespace that its sockets are in ends.
     NetnsExit,
+    /// Its IPv4 socket cannot be opened. An error: always said.
+    NoSocketV4,
+    /// The same of its IPv6 socket.
+    NoSocketV6,
 }
 
 /// What happens with a peer.
@@ -121,6 +125,8 @@ pub fn dev(dev: &NetDevice, event: DevEvent) {
         DevEvent::Created => bindings::wg_debug_dev_event_WG_DEBUG_DEV_CREATED,
         DevEvent::Destroyed => bindings::wg_debug_dev_event_WG_DEBUG_DEV_DESTROYED,
         DevEvent::NetnsExit => bindings::wg_debug_dev_event_WG_DEBUG_DEV_NETNS_EXIT,
+        DevEvent::NoSocketV4 => bindings::wg_debug_dev_event_WG_DEBUG_DEV_NO_SOCKET4,
+        DevEvent::NoSocketV6 => bindings::wg_debug_dev_event_WG_DEBUG_DEV_NO_SOCKET6,
     };
     // SAFETY: The device is valid for the call.
     unsafe { bindings::wg_debug_dev(event, dev.as_raw()) };
