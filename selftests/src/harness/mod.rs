@@ -13,6 +13,8 @@ pub mod netlink;
 pub mod netns;
 pub mod noise;
 pub mod pace;
+pub mod packet;
+pub mod probe;
 pub mod rtnl;
 pub mod runner;
 pub mod tool;

@@ -97,16 +97,27 @@ impl Env {
     }
 }
 
-/// The `depends=` list in a module's `.modinfo`.
-fn dependencies(image: &[u8]) -> Vec<String> {
-    const KEY: &[u8] = b"\0depends=";
-    let Some(at) = image.windows(KEY.len()).position(|w| w == KEY) else {
+/// What a module's `.modinfo` says under `key`, each time it is there.
+pub fn modinfo(image: &[u8], key: &str) -> Vec<String> {
+    // The section lies in one piece of a few hundred bytes, and every module has a "depends".
+    let find = |key: &[u8]| image.windows(key.len()).position(|w| w == key);
+    let Some(at) = find(b"\0depends=") else {
         return Vec::new();
     };
-    let list = image.get(at + KEY.len()..).unwrap_or(&[]);
-    let end = list.iter().position(|b| *b == 0).unwrap_or(0);
-    let list = String::from_utf8_lossy(list.get(..end).unwrap_or(&[])).into_owned();
-    list.split(',')
+    let around = at.saturating_sub(4096)..image.len().min(at + 4096);
+    let entries = image.get(around).unwrap_or(&[]).split(|b| *b == 0);
+    entries
+        .filter_map(|entry| std::str::from_utf8(entry).ok())
+        .filter_map(|entry| entry.strip_prefix(key)?.strip_prefix('='))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The modules that a module depends on.
+fn dependencies(image: &[u8]) -> Vec<String> {
+    let lists = modinfo(image, "depends");
+    let names = lists.iter().flat_map(|list| list.split(','));
+    names
         .filter(|name| !name.is_empty())
         .map(str::to_owned)
         .collect()
@@ -141,8 +152,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modinfo() {
-        let image = b"\x7fELF..\0license=GPL\0depends=udp_tunnel,libcurve25519\0name=x\0";
+    fn modinfo_keys() {
+        let image = b"\x7fELF..\0alias=a\0depends=udp_tunnel,libcurve25519\0alias=b\0";
+        assert_eq!(modinfo(image, "alias"), ["a", "b"]);
         assert_eq!(dependencies(image), ["udp_tunnel", "libcurve25519"]);
         assert!(dependencies(b"\0depends=\0").is_empty());
         assert!(dependencies(b"nothing").is_empty());

@@ -6,7 +6,10 @@
 
 use super::netlink::{attrs, Attrs, Netlink};
 use nix::errno::Errno;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 const CREATE: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
 
@@ -112,6 +115,60 @@ impl Rtnl {
             .map(|(_, data)| data))
     }
 
+    /// Link `name` as the kernel describes it.
+    pub fn link(&mut self, name: &str) -> Result<LinkInfo, Errno> {
+        let body = self.get(name)?;
+        let word = |at: usize| {
+            let bytes = body.get(at..at + 4).and_then(|b| b.try_into().ok());
+            bytes.map_or(0, u32::from_ne_bytes)
+        };
+        Ok(LinkInfo {
+            kind: (word(0) >> 16) as u16,
+            index: word(4),
+            flags: word(8),
+            attrs: attrs(body.get(16..).unwrap_or(&[])),
+        })
+    }
+
+    /// Waits until these counters of `name`, and no others, have moved by that much since
+    /// `before`; an error says what has moved instead.
+    pub fn expect_moved(
+        &mut self,
+        name: &str,
+        before: &Counters,
+        wanted: &[(&'static str, u64)],
+    ) -> Result<(), anyhow::Error> {
+        let start = Instant::now();
+        loop {
+            let moved = self.counters(name)?.since(before);
+            if moved.are(wanted) {
+                return Ok(());
+            }
+            if start.elapsed() > Duration::from_secs(3) {
+                anyhow::bail!("{name}: {moved:?}, not {wanted:?}");
+            }
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Every 64-bit counter of the link.
+    pub fn counters(&mut self, name: &str) -> Result<Counters, Errno> {
+        let data = self
+            .link_attr(name, libc::IFLA_STATS64)?
+            .ok_or(Errno::ENODATA)?;
+        let words = data.chunks_exact(8).zip(COUNTERS);
+        Ok(Counters(
+            words
+                .map(|(bytes, name)| {
+                    (
+                        *name,
+                        u64::from_ne_bytes(bytes.try_into().unwrap_or([0; 8])),
+                    )
+                })
+                .collect(),
+        ))
+    }
+
     /// The link's 64-bit counters.
     pub fn stats(&mut self, name: &str) -> Result<LinkStats, Errno> {
         let data = self
@@ -131,6 +188,30 @@ impl Rtnl {
             rx_dropped: at(6),
             tx_dropped: at(7),
         })
+    }
+
+    /// Any request of the `RTM_` kind `cmd`, the body made by the caller.
+    pub fn raw(&mut self, cmd: u16, flags: i32, body: &[u8]) -> Result<(), Errno> {
+        self.0.request(cmd, flags, body).map(drop)
+    }
+
+    /// `ip link add NAME type KIND`, with whatever `link` adds beside the kind and `info` inside
+    /// `IFLA_LINKINFO`.
+    pub fn link_add_with(
+        &mut self,
+        name: &str,
+        kind: &str,
+        link: impl FnOnce(&mut Attrs),
+        info: impl FnOnce(&mut Attrs),
+    ) -> Result<(), Errno> {
+        let mut body = Attrs::after(&ifinfo(0, 0, 0));
+        body.str(libc::IFLA_IFNAME, name)
+            .nest(libc::IFLA_LINKINFO, |nest| {
+                nest.str(libc::IFLA_INFO_KIND, kind);
+                info(nest);
+            });
+        link(&mut body);
+        self.raw(libc::RTM_NEWLINK, CREATE, body.bytes())
     }
 
     /// `ip link set NAME up|down`.
@@ -243,4 +324,81 @@ pub struct LinkStats {
     pub tx_errors: u64,
     pub rx_dropped: u64,
     pub tx_dropped: u64,
+}
+
+/// A link as the kernel describes it.
+#[derive(Clone, Debug)]
+pub struct LinkInfo {
+    /// `ARPHRD_*`.
+    pub kind: u16,
+    /// Its number.
+    pub index: u32,
+    /// `IFF_*`.
+    pub flags: u32,
+    /// `IFLA_*`, type without flags, in order.
+    pub attrs: Vec<(u16, Vec<u8>)>,
+}
+
+impl LinkInfo {
+    /// The payload of attribute `kind`.
+    pub fn attr(&self, kind: u16) -> Option<&[u8]> {
+        self.attrs
+            .iter()
+            .find(|(k, _)| *k == kind)
+            .map(|(_, data)| data.as_slice())
+    }
+}
+
+/// The members of `struct rtnl_link_stats64`, in order.
+const COUNTERS: &[&str] = &[
+    "rx_packets",
+    "tx_packets",
+    "rx_bytes",
+    "tx_bytes",
+    "rx_errors",
+    "tx_errors",
+    "rx_dropped",
+    "tx_dropped",
+    "multicast",
+    "collisions",
+    "rx_length_errors",
+    "rx_over_errors",
+    "rx_crc_errors",
+    "rx_frame_errors",
+    "rx_fifo_errors",
+    "rx_missed_errors",
+    "tx_aborted_errors",
+    "tx_carrier_errors",
+    "tx_fifo_errors",
+    "tx_heartbeat_errors",
+    "tx_window_errors",
+    "rx_compressed",
+    "tx_compressed",
+    "rx_nohandler",
+    "rx_otherhost_dropped",
+];
+
+/// All counters of a link, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters(BTreeMap<&'static str, u64>);
+
+impl Counters {
+    /// Those that moved since `before`, and by how much.
+    pub fn since(&self, before: &Counters) -> Counters {
+        let moved = self.0.iter().map(|(name, now)| {
+            let then = before.0.get(name).copied().unwrap_or(0);
+            (*name, now.wrapping_sub(then))
+        });
+        Counters(moved.filter(|(_, by)| *by != 0).collect())
+    }
+
+    /// The value of one.
+    pub fn value(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    /// True if these, and no others, are the counters that moved.
+    pub fn are(&self, wanted: &[(&'static str, u64)]) -> bool {
+        self.0 == wanted.iter().copied().collect()
+    }
 }

@@ -8,7 +8,8 @@
 
 use super::capture::Capture;
 use super::netns::Netns;
-use super::rtnl::Rtnl;
+use super::pace::slow;
+use super::rtnl::{Counters, Rtnl};
 use super::runner::Ctx;
 use super::tool;
 use super::userspace::Program;
@@ -329,6 +330,24 @@ impl Tunnel {
     /// The route netlink socket of end `n`.
     pub fn rt(&mut self, n: u8) -> &mut Rtnl {
         self.link.rt(n)
+    }
+
+    /// The counters of end `n`'s device.
+    pub fn counters(&mut self, n: u8) -> Result<Counters> {
+        Ok(self.rt(n).counters(names(n).0)?)
+    }
+
+    /// Waits until these counters of end `n`'s device, and no others, have moved by that much
+    /// since `before`; `what` made them move.
+    pub fn expect_moved(
+        &mut self,
+        n: u8,
+        before: &Counters,
+        wanted: &[(&'static str, u64)],
+        what: impl std::fmt::Display,
+    ) -> Result<()> {
+        let moved = self.rt(n).expect_moved(names(n).0, before, wanted);
+        moved.with_context(|| what.to_string())
     }
 
     /// See [`Link::mute`].
