@@ -189,7 +189,7 @@ pub fn ip(src: IpAddr, dst: IpAddr, tos: u8, protocol: u8, payload: &[u8]) -> Ve
         out.extend_from_slice(&(20 + payload.len() as u16).to_be_bytes());
         out.extend_from_slice(&[0, 1, 0, 0, 64, protocol, 0, 0]);
     } else {
-        out.extend_from_slice(&(0x6000_0000u32 | u32::from(tos) << 20).to_be_bytes());
+        out.extend_from_slice(&(0x6000_0000u32 | (u32::from(tos) << 20)).to_be_bytes());
         out.extend_from_slice(&(payload.len() as u16).to_be_bytes());
         out.extend_from_slice(&[protocol, 64]);
     }

@@ -124,7 +124,6 @@ impl Rtnl {
         };
         Ok(LinkInfo {
             kind: (word(0) >> 16) as u16,
-            index: word(4),
             flags: word(8),
             attrs: attrs(body.get(16..).unwrap_or(&[])),
         })
@@ -273,6 +272,36 @@ impl Rtnl {
         self.0.request(cmd, flags, body.bytes()).map(drop)
     }
 
+    /// `ip route add|del TO dev NAME`.
+    pub fn route(&mut self, add: bool, to: (IpAddr, u8), name: &str) -> Result<(), Errno> {
+        const PROTOCOL_STATIC: u8 = 4;
+        let index = self.index(name)?;
+        let (table, scope) = (libc::RT_TABLE_MAIN, libc::RT_SCOPE_LINK);
+        let kind = libc::RTN_UNICAST;
+        let mut body = Attrs::after(&[
+            family(to.0),
+            to.1,
+            0,
+            0,
+            table,
+            PROTOCOL_STATIC,
+            scope,
+            kind,
+            0,
+            0,
+            0,
+            0,
+        ]);
+        body.put(libc::RTA_DST, &octets(to.0))
+            .u32(libc::RTA_OIF, index);
+        let (cmd, flags) = if add {
+            (libc::RTM_NEWROUTE, CREATE)
+        } else {
+            (libc::RTM_DELROUTE, 0)
+        };
+        self.raw(cmd, flags, body.bytes())
+    }
+
     /// A permanent neighbour entry, made or replaced.
     pub fn neigh_set(&mut self, name: &str, addr: IpAddr, mac: [u8; 6]) -> Result<(), Errno> {
         const NUD_PERMANENT: u16 = 0x80;
@@ -331,8 +360,6 @@ pub struct LinkStats {
 pub struct LinkInfo {
     /// `ARPHRD_*`.
     pub kind: u16,
-    /// Its number.
-    pub index: u32,
     /// `IFF_*`.
     pub flags: u32,
     /// `IFLA_*`, type without flags, in order.

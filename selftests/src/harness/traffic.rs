@@ -5,11 +5,13 @@ use super::ktap::comment;
 use super::netns::Netns;
 use super::pace::slow;
 use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
 use nix::sys::socket::{
     setsockopt, socket, sockopt, AddressFamily, SockFlag, SockProtocol, SockType,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// A prime, so that the pattern meets every segment boundary.
@@ -151,6 +153,15 @@ pub fn ping_all(ns: &Netns, dst: IpAddr, count: u16) -> Result<()> {
 /// A UDP socket in `ns`, bound to `addr`.
 pub fn udp(ns: &Netns, addr: SocketAddr) -> Result<UdpSocket> {
     ns.run(|| UdpSocket::bind(addr).with_context(|| format!("bind {addr}")))
+}
+
+/// Sets an integer option of a socket, one that `nix` does not know.
+pub fn set_option(socket: &UdpSocket, level: i32, option: i32, value: i32) -> Result<()> {
+    let at = (&raw const value).cast();
+    // SAFETY: the value lives for the call and has the size that is told.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, at, 4) };
+    let what = || format!("socket option {level}/{option} to {value}");
+    Errno::result(set).with_context(what).map(drop)
 }
 
 /// Number of datagrams waiting on `sock`; they are consumed.

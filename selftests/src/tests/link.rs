@@ -431,7 +431,7 @@ fn creation(_: &Ctx) -> Result<()> {
 fn same(ctx: &Ctx) -> Result<()> {
     let kinds = ctx.against_intree().map(|driver| driver.kind);
     let spaces = [Netns::new("a")?, Netns::new("b")?];
-    let mut seen: Vec<Vec<Vec<(u16, Vec<u8>)>>> = Vec::new();
+    let mut seen = Vec::new();
     for (ns, kind) in spaces.iter().zip(kinds) {
         let mut rt = ns.rtnl()?;
         rt.link_add("wg0", kind)?;

@@ -5,19 +5,23 @@ use super::{drop_in, Test};
 use crate::harness::netns::Netns;
 use crate::harness::pace::slow;
 use crate::harness::runner::Ctx;
-use crate::harness::topo::{inner, outer, port, End, Link, Opts, Tunnel, PLAIN};
-use crate::harness::traffic::{ping_all, udp};
-use crate::harness::wgdev::{DeviceConf, PeerConf, Wg};
+use crate::harness::topo::{inner, names, outer, port, End, Link, Opts, Tunnel, PLAIN};
+use crate::harness::traffic::{ping_all, tcp, udp};
+use crate::harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::thread::sleep;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::{sleep, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "netns-move", 60, moved);
     drop_in(list, "netns-creator-dies", 90, creator_dies);
     drop_in(list, "netns-dies-with-device", 60, dies_with_device);
+    drop_in(list, "netns-move-under-traffic", 90, move_under_traffic);
+    drop_in(list, "netns-both-moved", 90, both_moved);
 }
 
 /// Moves end 0's device into a namespace of its own, without any other link, and readies it there.
@@ -124,4 +128,174 @@ fn dies_with_device(ctx: &Ctx) -> Result<()> {
     let root = crate::harness::rtnl::Rtnl::open();
     root.map(drop)
         .context("netlink after the namespaces' death")
+}
+
+/// Datagrams from `ns` to inside address `to` until told to stop; errors are part of it.
+fn flood(ns: &Netns, to: IpAddr, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>> {
+    let stop = stop.clone();
+    ns.spawn(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        while !stop.load(Ordering::Relaxed) {
+            let _ = socket.send_to(&[0; 700], (to, 9));
+            sleep(Duration::from_micros(300));
+        }
+        Ok(())
+    })
+}
+
+/// Moved to and fro while both ends send: afterwards it works, with sockets where it was made.
+fn move_under_traffic(ctx: &Ctx) -> Result<()> {
+    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    ping_all(tunnel.ns(0), inner(false, 1), 1)?;
+    let away = Netns::new("away")?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = [
+        flood(tunnel.ns(0), inner(false, 1), &stop)?,
+        flood(&away, inner(false, 1), &stop)?,
+        flood(tunnel.ns(1), inner(false, 0), &stop)?,
+    ];
+    let moved = (|| -> Result<()> {
+        for round in 0..6 {
+            move_away(&mut tunnel.link, &away).with_context(|| format!("round {round}, away"))?;
+            sleep(Duration::from_millis(60));
+            let back = tunnel.ns(0).fd();
+            away.rtnl()?.set_netns("wg0", back)?;
+            tunnel.rt(0).addr_add("wg0", inner(false, 0), 24)?;
+            tunnel.rt(0).addr_add("wg0", inner(true, 0), 64)?;
+            let up = tunnel.rt(0).set_up("wg0", true);
+            up.with_context(|| format!("round {round}, back"))?;
+            sleep(Duration::from_millis(60));
+        }
+        Ok(())
+    })();
+    stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        thread.join().expect("traffic thread panicked")?;
+    }
+    moved?;
+    ping_all(tunnel.ns(0), inner(true, 1), 2)?;
+    move_away(&mut tunnel.link, &away)?;
+    ping_all(&away, inner(false, 1), 2)
+}
+
+/// Both devices live away from where they were made, and talk. Then the one's creating namespace
+/// goes, amid traffic: it is cut off, but stays, configurable in part, and can be deleted. Then
+/// the other's, whose namespace goes with the device in it.
+fn both_moved(ctx: &Ctx) -> Result<()> {
+    const IFLA_CARRIER: u16 = 33;
+    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let homes = [Netns::new("x")?, Netns::new("y")?];
+    for n in 0..2u8 {
+        let home = &homes[usize::from(n)];
+        let name = names(n).0;
+        tunnel.rt(n).set_netns(name, home.fd())?;
+        let mut rt = home.rtnl()?;
+        for (v6, len) in [(false, 24), (true, 64)] {
+            rt.addr_add(name, inner(v6, n), len)?;
+        }
+        rt.set_up(name, true)?;
+    }
+    ping_all(&homes[0], inner(false, 1), 2)?;
+    let at = SocketAddr::new(inner(true, 1), 5000);
+    tcp(&homes[0], &homes[1], at, 1 << 18, Duration::from_secs(10))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = [
+        flood(&homes[0], inner(false, 1), &stop)?,
+        flood(&homes[1], inner(false, 0), &stop)?,
+    ];
+    let Tunnel { link, ends } = tunnel;
+    drop(ends);
+    let mut rt = [homes[0].rtnl()?, homes[1].rtnl()?];
+    drop(link); // both creating namespaces
+    let mut gone = || -> Result<()> {
+        let start = Instant::now();
+        for n in 0..2u8 {
+            let rt = &mut rt[usize::from(n)];
+            while rt.link_attr(names(n).0, IFLA_CARRIER)?.as_deref() != Some(&[0]) {
+                let took = start.elapsed();
+                ensure!(took < Duration::from_secs(30), "end {n} keeps its carrier");
+                sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    };
+    let went = gone();
+    stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        thread.join().expect("traffic thread panicked")?;
+    }
+    went?;
+    sleep(Duration::from_millis(100));
+    // It takes packets, but sends none; nobody is told.
+    let before = rt[0].counters("wg0")?;
+    let mut wg = Wg::open(&homes[0], PLAIN.kind)?;
+    let device = wg.get("wg0")?;
+    ensure!(device.listen_port == port(0), "port {}", device.listen_port);
+    let socket = udp(&homes[0], "0.0.0.0:0".parse()?)?;
+    for _ in 0..3 {
+        socket.send_to(&[1; 50], (inner(false, 1), 9))?;
+    }
+    sleep(Duration::from_millis(200));
+    rt[0].expect_moved("wg0", &before, &[])?;
+    let after = wg.get("wg0")?;
+    ensure!(
+        after.peers[0].tx_bytes == device.peers[0].tx_bytes,
+        "the peer counts bytes sent"
+    );
+    // What has nothing to do with sockets can be set, what has cannot.
+    let peer = PeerConf {
+        public_key: device.peers[0].public_key,
+        endpoint: Some("192.0.2.99:9".parse()?),
+        keepalive: Some(1),
+        allowed_ips: vec![("10.77.0.0".parse()?, 16)],
+        ..PeerConf::default()
+    };
+    let conf = DeviceConf {
+        private_key: Some(random_key()),
+        peers: vec![peer],
+        ..DeviceConf::default()
+    };
+    wg.set("wg0", &conf)
+        .context("key and peer, without namespace")?;
+    for (what, conf) in [
+        (
+            "port",
+            DeviceConf {
+                listen_port: Some(0),
+                ..DeviceConf::default()
+            },
+        ),
+        (
+            "the same port",
+            DeviceConf {
+                listen_port: Some(port(0)),
+                ..DeviceConf::default()
+            },
+        ),
+        (
+            "mark",
+            DeviceConf {
+                fwmark: Some(0),
+                ..DeviceConf::default()
+            },
+        ),
+    ] {
+        let set = wg.set("wg0", &conf);
+        ensure!(set == Err(Errno::EPERM), "setting the {what}: {set:?}");
+    }
+    let [rt0, rt1] = &mut rt;
+    rt0.set_up("wg0", false)?;
+    let up = rt0.set_up("wg0", true);
+    ensure!(up == Err(Errno::ENONET), "up: {up:?}");
+    // Moved on all the same, and deleted there.
+    let last = Netns::new("z")?;
+    rt0.set_netns("wg0", last.fd())?;
+    let mut there = last.rtnl()?;
+    let up = there.set_up("wg0", true);
+    ensure!(up == Err(Errno::ENONET), "up after another move: {up:?}");
+    there.link_del("wg0")?;
+    // The other one goes with its namespace, up and with a peer.
+    let flags = rt1.link("wg1")?.flags;
+    ensure!(flags & libc::IFF_UP as u32 != 0, "wg1 went down by itself");
+    Ok(())
 }

@@ -8,7 +8,7 @@ use crate::harness::packet::{address, Datagram, PacketSocket, IPV4, IPV6};
 use crate::harness::rtnl::Rtnl;
 use crate::harness::runner::Ctx;
 use crate::harness::topo::{inner, mac, Opts, Tunnel};
-use crate::harness::traffic::{ping_all, udp};
+use crate::harness::traffic::{ping_all, set_option, udp};
 use crate::harness::wgdev::{random_key, PeerConf};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
@@ -18,11 +18,11 @@ use nix::sys::socket::{
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const A_WHILE: Duration = Duration::from_millis(300);
+const UDP_SEGMENT: i32 = 103;
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "transmit-refused", 60, refused);
@@ -128,6 +128,12 @@ fn refused(ctx: &Ctx) -> Result<()> {
         let more = icmp.next(A_WHILE)?;
         ensure!(more.is_none(), "{to}: one more ICMP, {more:?}");
         // A connected socket is told of the ICMP too.
+        let (level, option) = if to.is_ipv4() {
+            (libc::SOL_IP, libc::IP_RECVERR)
+        } else {
+            (libc::SOL_IPV6, libc::IPV6_RECVERR)
+        };
+        set_option(&socket, level, option, 1)?;
         socket.connect(to)?;
         let sent = socket.send(b"x").map_err(|e| e.raw_os_error());
         ensure!(sent == Err(Some(wanted as i32)), "{to} connected: {sent:?}");
@@ -326,7 +332,7 @@ fn multicast(ctx: &Ctx) -> Result<()> {
         send(&bound(&tunnel, to)?, b"to the group", to).with_context(|| to.to_string())?;
         let len = if to.is_ipv4() { 48 + 32 } else { 64 + 32 };
         let moved = [("tx_packets", 1), ("tx_bytes", len)];
-            tunnel.expect_moved(0, &before, &moved, to)?;
+        tunnel.expect_moved(0, &before, &moved, to)?;
     }
     std::thread::sleep(A_WHILE);
     let frames = far.stop()?;
@@ -336,21 +342,6 @@ fn multicast(ctx: &Ctx) -> Result<()> {
         .collect();
     ensure!(came == group, "at the other end: {came:?}");
     ping_all(tunnel.ns(0), inner(true, 1), 1)
-}
-
-fn set_segment_size(socket: &UdpSocket, size: i32) -> Result<()> {
-    const UDP_SEGMENT: i32 = 103;
-    // SAFETY: the value lives for the call and has the size that is told.
-    let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_UDP,
-            UDP_SEGMENT,
-            (&raw const size).cast(),
-            4,
-        )
-    };
-    Ok(Errno::result(set).map(drop)?)
 }
 
 /// A datagram with a segment size passes the device as one, and the underlay as many.
@@ -365,7 +356,7 @@ fn udp_segments(ctx: &Ctx) -> Result<()> {
         let wire = tunnel.watch(ctx, 0)?;
         let before = tunnel.counters(0)?;
         let socket = socket_for(tunnel.ns(0), to.ip())?;
-        set_segment_size(&socket, 1000)?;
+        set_option(&socket, libc::SOL_UDP, UDP_SEGMENT, 1000)?;
         let data: Vec<u8> = (0..10_500u32).map(|n| (n / 1000) as u8).collect();
         ensure!(socket.send_to(&data, to)? == 10_500, "not all sent");
         let mut buf = [0; 2048];
@@ -416,6 +407,8 @@ fn staged(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
     let to = SocketAddr::new(inner(false, 1), 7);
     let sink = udp(tunnel.ns(1), to)?;
+    // Room for all of them.
+    setsockopt(&sink, sockopt::RcvBufForce, &(4 << 20))?;
     // The initiation gets lost, and the next is 5 s away.
     tunnel.mute(0, true)?;
     let socket = socket_for(tunnel.ns(0), to.ip())?;
@@ -453,7 +446,7 @@ fn staged(ctx: &Ctx) -> Result<()> {
     }
     check(&mut tunnel, "200 packets", 71)?;
     let many = socket_for(tunnel.ns(0), to.ip())?;
-    set_segment_size(&many, 1000)?;
+    set_option(&many, libc::SOL_UDP, UDP_SEGMENT, 1000)?;
     let run: Vec<u8> = (FIRST..FIRST + SEGMENTS).flat_map(numbered).collect();
     many.send_to(&run, to)?;
     check(&mut tunnel, "a packet of 40 segments", 1)?;

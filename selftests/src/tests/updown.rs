@@ -62,7 +62,7 @@ fn listen(port: u16) -> DeviceConf {
 
 /// A port in use by another: refused, for either family, with nothing left behind.
 fn port_taken(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     let mut wg = Wg::open(tunnel.ns(0), PLAIN.kind)?;
     let mut rt = tunnel.ns(0).rtnl()?;

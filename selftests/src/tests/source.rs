@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The sticky source: a peer is answered from the address that it sends to, and what ends that.
+
+use super::{drop_in, side_by_side, Test};
+use crate::harness::capture::Capture;
+use crate::harness::runner::{Boot, Ctx};
+use crate::harness::topo::{inner, mac, outer, port, Opts, Tunnel};
+use crate::harness::traffic::udp;
+use crate::harness::wgdev::{DeviceConf, PeerConf};
+use anyhow::{ensure, Context, Result};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::thread::sleep;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+pub fn register(list: &mut Vec<Test>) {
+    drop_in(list, "source-sticky", 90, sticky);
+    side_by_side(list, "vtime-source-forgotten", Boot::Vtime, 300, forgotten);
+}
+
+/// End 0 with a second address and a second way to end 1, and a datagram socket at each end.
+struct Scene {
+    tunnel: Tunnel,
+    v6: bool,
+    sockets: [UdpSocket; 2],
+    /// Both of end 0's underlay links.
+    wires: [Capture; 2],
+    count: [usize; 2],
+}
+
+impl Scene {
+    fn new(ctx: &Ctx, drivers: [crate::harness::topo::Driver; 2], v6: bool) -> Result<Self> {
+        let opts = Opts {
+            v6,
+            ..Opts::new(drivers)
+        };
+        let mut tunnel = Tunnel::new(ctx, &opts)?;
+        let fd = tunnel.ns(1).fd();
+        tunnel.rt(0).veth_add(("w0", mac(4)), ("w1", mac(5)), fd)?;
+        for n in 0..2u8 {
+            let link = if n == 0 { "w0" } else { "w1" };
+            let other = mac(5 - n);
+            let far = outer(v6, 1 - n);
+            tunnel.ns(n).run(|| {
+                std::fs::write(format!("/proc/sys/net/ipv6/conf/{link}/accept_ra"), "0").ok();
+                Ok(())
+            })?;
+            tunnel.rt(n).set_up(link, true)?;
+            tunnel.rt(n).addr_add(link, other_way(v6, n), length(v6))?;
+            tunnel.rt(n).neigh_set(link, far, other)?;
+            tunnel.rt(n).neigh_set(link, other_way(v6, 1 - n), other)?;
+        }
+        // End 1 knows where the second address is without asking.
+        tunnel.rt(1).neigh_set("v1", second(v6), mac(0))?;
+        if v6 {
+            tunnel.rt(1).route(true, (second(v6), 128), "v1")?;
+        }
+        let sockets = [
+            udp(tunnel.ns(0), SocketAddr::new(inner(false, 0), 9000))?,
+            udp(tunnel.ns(1), SocketAddr::new(inner(false, 1), 9000))?,
+        ];
+        let wires = [
+            Capture::start(tunnel.ns(0), "v0")?,
+            Capture::start(tunnel.ns(0), "w0")?,
+        ];
+        Ok(Scene {
+            tunnel,
+            v6,
+            sockets,
+            wires,
+            count: [0; 2],
+        })
+    }
+
+    /// End 0's second address.
+    fn second(&self) -> IpAddr {
+        second(self.v6)
+    }
+
+    fn add_second(&mut self) -> Result<()> {
+        let (addr, len) = (self.second(), length(self.v6));
+        self.tunnel.rt(0).addr_add("v0", addr, len)?;
+        Ok(())
+    }
+
+    /// What end 1 sends, to whatever address of end 0's, gets lost (`on`), or no longer.
+    fn mute(&mut self, on: bool) -> Result<()> {
+        self.tunnel.mute(1, on)?;
+        let to = if on { [2, 0, 0, 0, 0, 0xee] } else { mac(0) };
+        let second = self.second();
+        Ok(self.tunnel.rt(1).neigh_set("v1", second, to)?)
+    }
+
+    /// Sends from end `n`, and waits until it arrives.
+    fn pass(&self, n: u8) -> Result<()> {
+        let to = SocketAddr::new(inner(false, 1 - n), 9000);
+        self.sockets[usize::from(n)].send_to(b"tick", to)?;
+        let socket = &self.sockets[usize::from(1 - n)];
+        socket.set_nonblocking(false)?;
+        socket.set_read_timeout(Some(LIMIT))?;
+        socket
+            .recv(&mut [0; 9])
+            .with_context(|| format!("a datagram from end {n} does not arrive"))?;
+        Ok(())
+    }
+
+    /// End 1 sends to end 0's second address, which so becomes the source.
+    fn stick(&mut self) -> Result<()> {
+        let second = SocketAddr::new(self.second(), port(0));
+        let conf = PeerConf {
+            endpoint: Some(second),
+            ..PeerConf::default()
+        };
+        self.tunnel.set_peer(1, conf)?;
+        self.pass(1)?;
+        self.expect(self.second(), 0, "sent to there")
+    }
+
+    /// End 0 sends; its message must go from `from` by the `way`-th link.
+    fn expect(&mut self, from: IpAddr, way: usize, when: &str) -> Result<()> {
+        sleep(Duration::from_millis(50));
+        self.take();
+        self.pass(0)?;
+        sleep(Duration::from_millis(50));
+        let sent = self.take();
+        ensure!(
+            sent == [(from, way)],
+            "{when}: sent from and by {sent:?}, not {:?}",
+            (from, way)
+        );
+        Ok(())
+    }
+
+    /// Source and link of end 0's data messages since the last call.
+    fn take(&mut self) -> Vec<(IpAddr, usize)> {
+        let mut sent = Vec::new();
+        for (way, wire) in self.wires.iter().enumerate() {
+            let seen = wire.seen();
+            for s in &seen[self.count[way]..] {
+                if s.outgoing && s.data_len() == Some(64) {
+                    sent.push((s.src.ip(), way));
+                }
+            }
+            self.count[way] = seen.len();
+        }
+        sent
+    }
+
+    /// End 0's route to end 1 over the second link, or no longer.
+    fn detour(&mut self, on: bool) -> Result<()> {
+        let to = (outer(self.v6, 1), if self.v6 { 128 } else { 32 });
+        Ok(self.tunnel.rt(0).route(on, to, "w0")?)
+    }
+}
+
+fn second(v6: bool) -> IpAddr {
+    if v6 {
+        // In a network of its own, as otherwise it would be preferred.
+        [0x2001, 0xdb8, 9, 0, 0, 0, 0, 0x101].into()
+    } else {
+        [192, 0, 2, 101].into()
+    }
+}
+
+/// The address of end `n` on the second link.
+fn other_way(v6: bool, n: u8) -> IpAddr {
+    if v6 {
+        [0x2001, 0xdb8, 1, 0, 0, 0, 0, u16::from(n) + 1].into()
+    } else {
+        [198, 51, 100, n + 1].into()
+    }
+}
+
+fn length(v6: bool) -> u8 {
+    if v6 {
+        64
+    } else {
+        24
+    }
+}
+
+/// Kept while nothing speaks against it; dropped when the address goes, when an IPv4 route leaves
+/// by another interface, when port or fwmark are set.
+fn sticky(ctx: &Ctx) -> Result<()> {
+    for v6 in [false, true] {
+        let mut scene = Scene::new(ctx, ctx.plain(), v6)?;
+        let first = outer(v6, 0);
+        scene.pass(0)?;
+        scene.add_second()?;
+        scene.expect(first, 0, "at first")?;
+        for _ in 0..3 {
+            scene.stick()?;
+        }
+        // Setting what is set already changes nothing; another mark does.
+        let set = |scene: &mut Scene, conf: &DeviceConf| {
+            let Tunnel { ends, link } = &mut scene.tunnel;
+            ends[0].set(link, conf)
+        };
+        let with_port = DeviceConf {
+            listen_port: Some(port(0)),
+            ..DeviceConf::default()
+        };
+        set(&mut scene, &with_port)?;
+        scene.expect(second(v6), 0, "the same port set")?;
+        let with_mark = DeviceConf {
+            fwmark: Some(7),
+            ..DeviceConf::default()
+        };
+        set(&mut scene, &with_mark)?;
+        scene.expect(first, 0, "a mark set")?;
+        scene.stick()?;
+        let with_port = DeviceConf {
+            listen_port: Some(51000),
+            ..DeviceConf::default()
+        };
+        set(&mut scene, &with_port)?;
+        scene.expect(first, 0, "another port set")?;
+        let with_port = DeviceConf {
+            listen_port: Some(port(0)),
+            ..DeviceConf::default()
+        };
+        set(&mut scene, &with_port)?;
+        scene.stick()?;
+        // An endpoint set by the user, even the same.
+        let conf = PeerConf {
+            endpoint: Some(SocketAddr::new(outer(v6, 1), port(1))),
+            ..PeerConf::default()
+        };
+        scene.tunnel.set_peer(0, conf)?;
+        scene.expect(first, 0, "the endpoint set")?;
+        scene.stick()?;
+        // The route leaves by another interface: for IPv4 the source goes, for IPv6 it may stay.
+        scene.detour(true)?;
+        if v6 {
+            scene.expect(second(v6), 1, "another route")?;
+            scene.detour(false)?;
+            scene.expect(second(v6), 0, "the old route")?;
+        } else {
+            scene.expect(other_way(v6, 0), 1, "another route")?;
+            scene.detour(false)?;
+            // Not chosen again, though it would do.
+            scene.expect(first, 0, "the old route")?;
+            scene.stick()?;
+        }
+        // The address goes.
+        let addr = second(v6);
+        scene.tunnel.rt(0).addr_del("v0", addr, length(v6))?;
+        scene.expect(first, 0, "the address is gone")?;
+        scene.add_second()?;
+        scene.expect(first, 0, "the address is there again")?;
+    }
+    Ok(())
+}
+
+/// When the peer has not been heard for 15 s, and when a handshake is repeated, the source is
+/// forgotten.
+fn forgotten(ctx: &Ctx) -> Result<()> {
+    for v6 in [false, true] {
+        let mut scene = Scene::new(ctx, ctx.against_intree(), v6)?;
+        let first = outer(v6, 0);
+        scene.pass(0)?;
+        scene.add_second()?;
+        scene.stick()?;
+        sleep(Duration::from_secs(11)); // all keepalives are over
+        scene.mute(true)?;
+        let start = scene.wires[0].seen().len();
+        let to = SocketAddr::new(inner(false, 1), 9000);
+        scene.sockets[0].send_to(b"tick", to)?;
+        sleep(Duration::from_secs(25));
+        let seen = scene.wires[0].seen();
+        let ours: Vec<_> = seen[start..].iter().filter(|s| s.outgoing).collect();
+        let data: Vec<IpAddr> = ours
+            .iter()
+            .filter(|s| s.data_len() == Some(64))
+            .map(|s| s.src.ip())
+            .collect();
+        let initiations: Vec<IpAddr> = ours
+            .iter()
+            .filter(|s| s.is_initiation())
+            .map(|s| s.src.ip())
+            .collect();
+        ensure!(
+            data == [second(v6)],
+            "IPv6 {v6}: the unanswered data comes from {data:?}"
+        );
+        ensure!(
+            initiations.len() >= 2 && initiations.iter().all(|ip| *ip == first),
+            "IPv6 {v6}: initiations after 15 s of silence come from {initiations:?}"
+        );
+        scene.mute(false)?;
+        sleep(Duration::from_secs(6));
+        scene.expect(first, 0, "when it answers again")?;
+
+        // The session is too old: an initiation is sent to where end 1 was, from where that sent
+        // to; when it is repeated, no more from there.
+        scene.stick()?;
+        sleep(Duration::from_secs(200));
+        scene.mute(true)?;
+        let start = scene.wires[0].seen().len();
+        scene.sockets[0].send_to(b"tick", to)?;
+        sleep(Duration::from_secs(12));
+        let seen = scene.wires[0].seen();
+        let initiations: Vec<IpAddr> = seen[start..]
+            .iter()
+            .filter(|s| s.outgoing && s.is_initiation())
+            .map(|s| s.src.ip())
+            .collect();
+        ensure!(
+            initiations.len() >= 2
+                && initiations[0] == second(v6)
+                && initiations[1..].iter().all(|ip| *ip == first),
+            "IPv6 {v6}: the initiations after the session's end come from {initiations:?}"
+        );
+        scene.mute(false)?;
+        sleep(Duration::from_secs(6));
+        scene.pass(0)?;
+    }
+    Ok(())
+}
