@@ -123,9 +123,10 @@ void rust_helper_wg_skb_mark_received(struct sk_buff *skb, struct net_device *de
 	skb->csum_level = ~0;
 }
 
-int rust_helper_wg_skb_set_ecn_ce(struct sk_buff *skb)
+/* Marks a packet that knows of congestion notification: CE, or ECT(1). */
+int rust_helper_wg_skb_set_ecn(struct sk_buff *skb, bool congested)
 {
-	return INET_ECN_set_ce(skb);
+	return congested ? INET_ECN_set_ce(skb) : INET_ECN_set_ect1(skb);
 }
 
 void rust_helper_wg_skb_set_dev(struct sk_buff *skb, struct net_device *dev)

@@ -62,7 +62,9 @@ fn all_sizes(ctx: &Ctx) -> Result<()> {
         let wire = tunnel.watch(ctx, 0)?;
         let inside = Capture::start(tunnel.ns(1), "wg1")?;
         let mut count = 0;
-        for size in header..=1420usize {
+        // The second time about the multiples of 16 only.
+        let sizes = || (header..=1420usize).filter(move |n| header == 20 || (n + 1) % 16 < 3);
+        for size in sizes() {
             let src = inner(dst.is_ipv6(), 0);
             let payload: Vec<u8> = (header..size).map(|n| (n * 7 + size) as u8).collect();
             // 253: for experiments.
@@ -76,7 +78,7 @@ fn all_sizes(ctx: &Ctx) -> Result<()> {
         let seen = wire.wait(count, LIMIT, |s| s.outgoing)?;
         let sent = data(&seen);
         ensure!(sent.len() == count, "{} of {count} sent", sent.len());
-        for (size, (counter, len)) in (header..).zip(&sent) {
+        for (size, (counter, len)) in sizes().zip(&sent) {
             let wanted = size.next_multiple_of(16).min(1420) + 32;
             ensure!(
                 *len == wanted,
@@ -96,7 +98,7 @@ fn all_sizes(ctx: &Ctx) -> Result<()> {
             sleep(Duration::from_millis(10));
         }
         let incoming = inside.stop()?.into_iter().filter(|f| !f.outgoing);
-        for (size, frame) in (header..).zip(incoming) {
+        for (size, frame) in sizes().zip(incoming) {
             let (src, bytes) = (inner(dst.is_ipv6(), 0), &frame.bytes);
             let payload: Vec<u8> = (header..size).map(|n| (n * 7 + size) as u8).collect();
             ensure!(
@@ -490,7 +492,7 @@ fn counted(tunnel: &mut Tunnel, wire: &Capture, fresh: &[Counters; 2]) -> Result
 }
 
 /// What the underlay refuses: without a route there was no message at all, after a firewall it
-/// counts as sent for the peer and as dropped for the device. The sender is told of neither.
+/// counts as sent for the peer, and as dropped or an error for the device. The sender is told of neither.
 fn send_errors(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         let opts = Opts {
@@ -530,7 +532,12 @@ fn send_errors(ctx: &Ctx) -> Result<()> {
                 let sent = socket.send_to(&[7; 100], to);
                 sent.with_context(|| format!("{what}: packet {n}"))?;
             }
-            let wanted: &[_] = if counted { &[("tx_dropped", 5)] } else { &[] };
+            // The two families' ways through the kernel count a refusal differently.
+            let wanted: &[_] = match (counted, v6) {
+                (false, _) => &[],
+                (true, false) => &[("tx_dropped", 5)],
+                (true, true) => &[("tx_errors", 5), ("tx_aborted_errors", 5)],
+            };
             sleep(A_WHILE);
             tunnel.expect_moved(0, &before, wanted, &what)?;
             let bytes = tunnel.peer(0)?.tx_bytes - peer.tx_bytes;

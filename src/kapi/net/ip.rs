@@ -18,6 +18,8 @@ const ETH_P_IPV6: u16 = 0x86dd;
 const ECN_MASK: u8 = 3;
 /// ECN-capable transport, code point 0.
 const ECN_ECT_0: u8 = 2;
+/// ECN-capable transport, code point 1.
+const ECN_ECT_1: u8 = 1;
 /// Congestion experienced.
 const ECN_CE: u8 = 3;
 
@@ -122,9 +124,24 @@ pub fn ecn_encapsulate(inner: u8) -> u8 {
     }
 }
 
-/// Whether a packet of inner traffic class `inner` has to be marked as having met congestion,
-/// after it came in a packet of traffic class `outer` (RFC 6040).
+/// What is to be written into an inner packet's traffic class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EcnMark {
+    /// Capable of congestion notification, the second kind.
+    Ect1,
+    /// Congestion was met.
+    Ce,
+}
+
+/// How a packet of inner traffic class `inner` has to be marked after it came in a packet of
+/// traffic class `outer` (RFC 6040, section 4.2). Nothing is dropped: a congested path is no
+/// reason to lose packets of those who do not know of it.
 #[inline]
-pub fn ecn_decapsulate(outer: u8, inner: u8) -> bool {
-    outer & ECN_MASK == ECN_CE && inner & ECN_MASK != 0
+pub fn ecn_decapsulate(outer: u8, inner: u8) -> Option<EcnMark> {
+    match (outer & ECN_MASK, inner & ECN_MASK) {
+        (_, 0) => None,
+        (ECN_CE, _) => Some(EcnMark::Ce),
+        (ECN_ECT_1, ECN_ECT_0) => Some(EcnMark::Ect1),
+        _ => None,
+    }
 }

@@ -89,9 +89,10 @@ impl Skb {
         let protocol = version.protocol_be();
         // SAFETY: By the type invariant; the device outlives packets that it received.
         unsafe { bindings::wg_skb_mark_received(self.as_raw(), dev.as_raw(), protocol) };
-        if ip::ecn_decapsulate(outer_ds, ip::dsfield(self.network(), protocol)) {
+        if let Some(mark) = ip::ecn_decapsulate(outer_ds, ip::dsfield(self.network(), protocol)) {
+            let congested = mark == ip::EcnMark::Ce;
             // SAFETY: By the type invariant; the packet is private since it was decrypted.
-            unsafe { bindings::wg_skb_set_ecn_ce(self.as_raw()) };
+            unsafe { bindings::wg_skb_set_ecn(self.as_raw(), congested) };
         }
         self.trim(len).map_err(|_| RxError::Size)
     }
