@@ -5,6 +5,7 @@
 //! the guest's clock jump), and because the load/unload test does it hundreds of times.
 
 use super::netlink::{attrs, Attrs, Netlink};
+use super::pace::slow;
 use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -143,7 +144,7 @@ impl Rtnl {
             if moved.are(wanted) {
                 return Ok(());
             }
-            if start.elapsed() > Duration::from_secs(3) {
+            if start.elapsed() > slow(Duration::from_secs(3)) {
                 anyhow::bail!("{name}: {moved:?}, not {wanted:?}");
             }
             sleep(Duration::from_millis(2));
