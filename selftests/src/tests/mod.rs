@@ -18,6 +18,7 @@ mod nsdeath;
 mod scenario;
 mod outer;
 mod receive;
+mod roaming;
 mod session;
 mod source;
 mod transmit;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Test> {
     outer::register(&mut list);
     source::register(&mut list);
     receive::register(&mut list);
+    roaming::register(&mut list);
     netns::register(&mut list);
     nsdeath::register(&mut list);
     session::register(&mut list);

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Where a peer is taken to be, and what counts as heard from it; cookie replies under load.
+
+use super::receive::{datagram, Scene, FRAME};
+use super::{drop_in, Test};
+use crate::harness::capture::{Capture, Seen};
+use crate::harness::noise::{cookie, handshake, Tweak};
+use crate::harness::packet::ip;
+use crate::harness::runner::Ctx;
+use crate::harness::topo::{inner, names, outer, port};
+use crate::harness::traffic::udp;
+use crate::harness::wire::Message;
+use anyhow::{ensure, Context, Result};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(10);
+const A_WHILE: Duration = Duration::from_millis(300);
+
+pub fn register(list: &mut Vec<Test>) {
+    drop_in(list, "receive-roaming-and-counters", 60, roaming);
+    drop_in(list, "receive-cookie-load", 60, cookie_load);
+}
+
+/// Every authenticated message moves the endpoint to where it came from and counts with its whole
+/// length; cookie replies, replays and forgeries do neither.
+fn roaming(_: &Ctx) -> Result<()> {
+    let mut scene = Scene::new(false)?;
+    let mut session = scene.session()?;
+    let places = [
+        SocketAddr::new(outer(false, 1), 40001),
+        SocketAddr::new(outer(true, 1), 40002),
+        SocketAddr::new(outer(false, 1), 40003),
+    ];
+    let mut sockets = Vec::new();
+    for at in places {
+        sockets.push(udp(scene.link.end(1), at)?);
+    }
+    let to = |at: SocketAddr| SocketAddr::new(outer(at.is_ipv6(), 0), port(0));
+    let send = |n: usize, message: &[u8]| -> Result<()> {
+        sockets[n].send_to(message, to(places[n]))?;
+        Ok(())
+    };
+    let home = SocketAddr::new(outer(false, 1), port(1));
+    let check = |scene: &mut Scene, at: SocketAddr, what: &str| -> Result<()> {
+        let is = scene.peer()?.endpoint;
+        ensure!(is == Some(at), "{what}: the endpoint is {is:?}, not {at}");
+        Ok(())
+    };
+    check(&mut scene, home, "at first")?;
+
+    // Data and keepalives, from each place.
+    let _sink = udp(scene.link.end(0), SocketAddr::new(inner(false, 0), 9))?;
+    let data = datagram(false, 0, 20).packet();
+    for n in [0, 1, 2, 0] {
+        for (what, plain) in [("a keepalive", &[][..]), ("data", &data)] {
+            let before = (scene.counters()?, scene.peer()?.rx_bytes);
+            let message = session.data(plain);
+            let len = message.len() as u64;
+            scene.client.send(&session.data(&[]))?; // back home
+            send(n, &message)?;
+            let wanted = [("rx_packets", 2), ("rx_bytes", 32 + len)];
+            scene.expect(&before.0, &wanted, what)?;
+            check(&mut scene, places[n], what)?;
+            let counted = scene.peer()?.rx_bytes - before.1;
+            ensure!(counted == 32 + len, "{what}: the peer counts {counted}");
+            // The same again from elsewhere, or forged: nothing.
+            let elsewhere = (n + 1) % 3;
+            let before = scene.counters()?;
+            send(elsewhere, &message)?;
+            let mut forged = session.data(plain);
+            *forged.last_mut().context("empty")? ^= 1;
+            send(elsewhere, &forged)?;
+            std::thread::sleep(Duration::from_millis(50));
+            scene.expect(&before, &[], format!("{what}, replayed and forged"))?;
+            check(&mut scene, places[n], "replayed and forged")?;
+        }
+    }
+    // What is refused for its contents has authenticated: it moves the endpoint too.
+    let before = scene.counters()?;
+    let foreign = ip("192.0.2.2".parse()?, inner(false, 0), 0, 253, &[1; 8]);
+    send(2, &session.data(&foreign))?;
+    scene.expect(&before, FRAME, "a wrong inner source")?;
+    check(&mut scene, places[2], "a wrong inner source")?;
+
+    // An initiation; the response goes to where it came from. One with a wrong MAC does nothing.
+    std::thread::sleep(Duration::from_millis(30));
+    let before = scene.counters()?;
+    let tweak = Tweak {
+        mac1: Some([0; 16]),
+        ..Tweak::default()
+    };
+    let keys = (scene.client.keys, scene.client.peer);
+    let bad = handshake::initiate(&keys.0, &keys.1, &tweak);
+    send(0, &bad.message)?;
+    std::thread::sleep(A_WHILE);
+    scene.expect(&before, &[], "an initiation with a wrong MAC")?;
+    check(&mut scene, places[2], "an initiation with a wrong MAC")?;
+    let good = handshake::initiate(&keys.0, &keys.1, &Tweak::default());
+    send(1, &good.message)?;
+    let response = receive(&sockets[1]).context("the response")?;
+    ensure!(
+        response.len() == 92,
+        "{} bytes for a response",
+        response.len()
+    );
+    let wanted = [
+        ("rx_packets", 1),
+        ("rx_bytes", 148),
+        ("tx_packets", 1),
+        ("tx_bytes", 92),
+    ];
+    scene.expect(&before, &wanted, "an initiation")?;
+    check(&mut scene, places[1], "an initiation")?;
+    let mut session = good.finish(&response, &[0; 32])?;
+    send(0, &session.data(&[]))?;
+    std::thread::sleep(Duration::from_millis(50));
+    check(&mut scene, places[0], "the first keepalive")?;
+    response_roams(scene, &places, &sockets)
+}
+
+/// The device initiates: the response moves the endpoint and counts, a cookie reply does not.
+fn response_roams(mut scene: Scene, places: &[SocketAddr; 3], sockets: &[UdpSocket]) -> Result<()> {
+    scene.link.rt(0).set_up("wg0", false)?;
+    scene.link.rt(0).set_up("wg0", true)?;
+    let before = scene.counters()?;
+    let socket = udp(scene.link.end(0), "0.0.0.0:0".parse()?)?;
+    socket.send_to(&[5; 20], (inner(false, 1), 9))?;
+    let initiation = receive(&sockets[0]).context("the initiation")?;
+    ensure!(initiation.len() == 148, "{} bytes", initiation.len());
+    let to = SocketAddr::new(outer(false, 0), port(0));
+    let reply = cookie::reply(&scene.client.keys.public, &initiation, &[7; 16]);
+    sockets[2].send_to(&reply, to)?;
+    std::thread::sleep(A_WHILE);
+    let wanted = [("tx_packets", 1), ("tx_bytes", 148)];
+    scene.expect(&before, &wanted, "a cookie reply")?;
+    let is = scene.peer()?.endpoint;
+    ensure!(is == Some(places[0]), "a cookie reply: endpoint {is:?}");
+    let received = handshake::receive(&scene.client.keys, &initiation)?;
+    let (mut session, response) = received.respond(&[0; 32], &Tweak::default());
+    sockets[2].send_to(&response, to)?;
+    let data = receive(&sockets[2]).context("the packet that waited")?;
+    ensure!(data.len() == 48 + 32, "{} bytes", data.len());
+    let wanted = [
+        ("tx_packets", 2),
+        ("tx_bytes", 148 + 48 + 32),
+        ("rx_packets", 1),
+        ("rx_bytes", 92),
+    ];
+    scene.expect(&before, &wanted, "a response")?;
+    let is = scene.peer()?.endpoint;
+    ensure!(is == Some(places[2]), "a response: endpoint {is:?}");
+    scene
+        .client
+        .ping(&mut session, inner(false, 1), inner(false, 0))
+}
+
+fn receive(socket: &UdpSocket) -> Result<Vec<u8>> {
+    socket.set_read_timeout(Some(LIMIT))?;
+    let mut buf = vec![0; 2048];
+    let n = socket.recv(&mut buf)?;
+    buf.truncate(n);
+    Ok(buf)
+}
+
+/// Under a flood of initiations cookie replies come, with traffic class 0, counted as sent.
+fn cookie_load(_: &Ctx) -> Result<()> {
+    for v6 in [false, true] {
+        let mut scene = Scene::new(v6)?;
+        let wire = Capture::start(scene.link.end(0), names(0).1)?;
+        let before = scene.counters()?;
+        // The same one again and again: each costs the device its computations.
+        let pending = scene.client.initiate(&Tweak::default())?;
+        let mut sent = 0;
+        let is_cookie = |s: &Seen| s.outgoing && matches!(s.message, Message::Cookie { .. });
+        while !wire.seen().iter().any(is_cookie) {
+            for _ in 0..600 {
+                scene.client.send(&pending.message)?;
+            }
+            sent += 600;
+            ensure!(sent < 60_000, "no cookie reply to {sent} initiations");
+        }
+        // Until the queue is worked off.
+        let mut count = 0;
+        loop {
+            std::thread::sleep(A_WHILE);
+            let now = wire.seen().iter().filter(|s| s.outgoing).count();
+            if now == count {
+                break;
+            }
+            count = now;
+        }
+        let seen = wire.seen();
+        let (mut packets, mut bytes) = (0, 0);
+        for s in seen.iter().filter(|s| s.outgoing) {
+            let (len, tos) = match s.message {
+                Message::Cookie { .. } => (64, 0),
+                Message::Response { .. } => (92, 0x88),
+                _ => anyhow::bail!("unexpected: {s:?}"),
+            };
+            ensure!(
+                s.tos == tos,
+                "IPv6 {v6}: traffic class {:#x} of {s:?}",
+                s.tos
+            );
+            packets += 1;
+            bytes += len;
+        }
+        let moved = scene.counters()?.since(&before);
+        ensure!(
+            (moved.value("tx_packets"), moved.value("tx_bytes")) == (packets, bytes),
+            "IPv6 {v6}: {packets} messages of {bytes} bytes were sent: {moved:?}"
+        );
+        // Accepted is the initiation once at most.
+        let accepted = moved.value("rx_packets");
+        ensure!(
+            accepted <= 1 && moved.value("rx_bytes") == 148 * accepted,
+            "IPv6 {v6}: received: {moved:?}"
+        );
+        std::thread::sleep(Duration::from_millis(1300));
+        let mut session = scene.session()?;
+        scene
+            .client
+            .ping(&mut session, inner(true, 1), inner(true, 0))?;
+    }
+    Ok(())
+}
