@@ -304,6 +304,10 @@ fn ecn(_: &Ctx) -> Result<()> {
         let mut scene = Scene::new(v6_outside)?;
         let mut session = scene.session()?;
         let inside = Capture::start(scene.link.end(0), "wg0")?;
+        let _sinks = [
+            udp(scene.link.end(0), SocketAddr::new(inner(false, 0), 9))?,
+            udp(scene.link.end(0), SocketAddr::new(inner(true, 0), 9))?,
+        ];
         let mut wanted = Vec::new();
         for v6 in [false, true] {
             for dscp in [0u8, 0xb8] {
@@ -332,7 +336,11 @@ fn ecn(_: &Ctx) -> Result<()> {
         }
         let start = std::time::Instant::now();
         loop {
-            let count = inside.frames().lock().expect("poisoned").len();
+            let count = {
+                let frames = inside.frames();
+                let frames = frames.lock().expect("poisoned");
+                frames.iter().filter(|f| !f.outgoing).count()
+            };
             if count >= wanted.len() {
                 break;
             }
