@@ -88,9 +88,11 @@ fn all_sizes(ctx: &Ctx) -> Result<()> {
         let start = std::time::Instant::now();
         loop {
             // Besides: what end 1 has to say of it.
-            let frames = inside.frames();
-            let frames = frames.lock().expect("poisoned");
-            let came = frames.iter().filter(|f| !f.outgoing).count();
+            let came = {
+                let frames = inside.frames();
+                let frames = frames.lock().expect("poisoned");
+                frames.iter().filter(|f| !f.outgoing).count()
+            };
             if came == count {
                 break;
             }
