@@ -8,7 +8,6 @@
 
 use super::capture::Capture;
 use super::netns::Netns;
-use super::pace::slow;
 use super::rtnl::{Counters, Rtnl};
 use super::runner::Ctx;
 use super::tool;
