@@ -2,6 +2,7 @@
 //! The guest-side tests of wireguard_rs: named tests, run as root on the kernel under test.
 
 mod bench;
+mod fuzz;
 mod harness;
 mod tests;
 
@@ -45,6 +46,16 @@ enum Verb {
         pcap: bool,
         /// Parts of names, or globs with `*`; none means all.
         patterns: Vec<String>,
+    },
+    /// Ask generated netlink requests of both modules until they disagree. Needs root; meant for
+    /// a guest.
+    FuzzNetlink {
+        /// How many requests.
+        #[arg(long, default_value_t = 1_000_000)]
+        cases: usize,
+        /// What the requests are made from; a new one each time if not given.
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Measure this module beside the in-tree one. Needs root; meant for a guest.
     Bench(bench::Args),
@@ -104,6 +115,17 @@ fn real_main() -> Result<bool> {
                 lock_memory: boot == Boot::Vtime,
             };
             Ok(run(&tests, &options)? == 0)
+        }
+        Verb::FuzzNetlink { cases, seed } => {
+            let seed = seed.unwrap_or_else(|| rand::random::<u32>().into());
+            println!("# seed {seed}");
+            let test = tests::netlink::fuzz(fuzz::Plan { cases, seed });
+            let options = Options {
+                out: None,
+                pcap: false,
+                lock_memory: false,
+            };
+            Ok(run(&[&test], &options)? == 0)
         }
         Verb::Bench(args) => bench::run(&args).map(|()| true),
     }

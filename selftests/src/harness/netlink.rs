@@ -77,6 +77,12 @@ impl Attrs {
         self.put(kind | NLA_F_NESTED, &inner.0)
     }
 
+    /// Appends bytes as they are: what no attribute looks like.
+    pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
     /// The bytes so far.
     pub fn bytes(&self) -> &[u8] {
         &self.0

@@ -49,7 +49,12 @@ impl Rtnl {
 
     /// `ip link add NAME type KIND`.
     pub fn link_add(&mut self, name: &str, kind: &str) -> Result<(), Errno> {
-        let mut body = Attrs::after(&ifinfo(0, 0, 0));
+        self.link_add_at(0, name, kind)
+    }
+
+    /// The same with a given interface number (0 for any).
+    pub fn link_add_at(&mut self, index: u32, name: &str, kind: &str) -> Result<(), Errno> {
+        let mut body = Attrs::after(&ifinfo(index, 0, 0));
         body.str(libc::IFLA_IFNAME, name)
             .nest(libc::IFLA_LINKINFO, |info| {
                 info.str(libc::IFLA_INFO_KIND, kind);
@@ -232,6 +237,13 @@ impl Rtnl {
     pub fn set_netns(&mut self, name: &str, ns: i32) -> Result<(), Errno> {
         let mut body = Attrs::after(&ifinfo(self.index(name)?, 0, 0));
         body.u32(libc::IFLA_NET_NS_FD, ns as u32);
+        self.0.request(libc::RTM_NEWLINK, 0, body.bytes()).map(drop)
+    }
+
+    /// `ip link set NAME netns PID`.
+    pub fn set_netns_pid(&mut self, name: &str, pid: u32) -> Result<(), Errno> {
+        let mut body = Attrs::after(&ifinfo(self.index(name)?, 0, 0));
+        body.u32(libc::IFLA_NET_NS_PID, pid);
         self.0.request(libc::RTM_NEWLINK, 0, body.bytes()).map(drop)
     }
 

@@ -76,7 +76,7 @@ pub struct PeerConf {
 }
 
 /// A device as the kernel tells it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Device {
     pub public_key: Option<Key>,
@@ -89,7 +89,7 @@ pub struct Device {
 }
 
 /// A peer as the kernel tells it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Peer {
     pub public_key: Key,

@@ -13,6 +13,7 @@ mod link;
 mod load;
 mod messages;
 mod mtu;
+pub mod netlink;
 mod netns;
 mod nsdeath;
 mod outer;
@@ -52,6 +53,7 @@ pub fn all() -> Vec<Test> {
     source::register(&mut list);
     receive::register(&mut list);
     roaming::register(&mut list);
+    netlink::register(&mut list);
     netns::register(&mut list);
     nsdeath::register(&mut list);
     session::register(&mut list);

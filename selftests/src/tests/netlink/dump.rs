@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Dumps: layout, and where they are split, byte by byte and datagram by datagram.
+
+use super::both;
+use super::scene::{ip, Scene};
+use crate::harness::gnl::{Answer, Request, DO};
+use crate::harness::netlink::{attrs, Attrs};
+use crate::harness::pair::{get, Answers, NAME};
+use crate::harness::runner::{Ctx, Test};
+use crate::harness::wgdev::{parse_dump, uapi::*, Device, Key};
+use anyhow::{ensure, Context, Result};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+pub fn register(list: &mut Vec<Test>) {
+    both(list, "netlink-dump-layout", 60, layout);
+    both(list, "netlink-dump-split-peers", 90, split_peers);
+    both(list, "netlink-dump-split-allowed-ips", 90, split_allowed_ips);
+    both(list, "netlink-dump-300-peers", 90, |ctx| many(ctx, 300, 2));
+    both(list, "netlink-dump-5000-peers", 300, |ctx| many(ctx, 5000, 1));
+    both(list, "netlink-dump-130000-allowed-ips", 300, one_peer);
+}
+
+/// Receive buffers: the kernel's least message, an odd one, its greatest, and more.
+const BUFFERS: [usize; 5] = [4096, 5000, 9999, 32768, 1 << 17];
+
+/// The key of peer `n`.
+pub fn key(n: u32) -> Key {
+    let mut key = [0x80; 32];
+    key[..4].copy_from_slice(&n.to_be_bytes());
+    key
+}
+
+/// The `n`th of many prefixes, of both families.
+pub fn prefix(n: u32) -> (IpAddr, u8) {
+    if n % 2 == 0 {
+        (Ipv4Addr::from(0x0a00_0000 + n).into(), 32)
+    } else {
+        (Ipv6Addr::from(0xfd << 120 | u128::from(n)).into(), 128)
+    }
+}
+
+/// A peer with an endpoint of either family or none, and some allowed IPs.
+pub fn put_peer(list: &mut Attrs, n: u32, ips: impl Iterator<Item = u32>) {
+    list.nest(0, |p| {
+        p.put(PEER_PUBLIC_KEY, &key(n));
+        match n % 3 {
+            0 => {
+                let mut addr = vec![2, 0, 0x10, n as u8, 10];
+                addr.extend([1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0]);
+                p.put(PEER_ENDPOINT, &addr);
+            }
+            1 => {
+                let mut addr = vec![10, 0, 0x10, n as u8, 0, 0, 0, 0];
+                addr.extend([0xfd; 16]);
+                addr.extend([n as u8 % 3, 0, 0, 0]);
+                p.put(PEER_ENDPOINT, &addr);
+            }
+            _ => {}
+        }
+        let mut ips = ips.peekable();
+        if ips.peek().is_some() {
+            p.nest(PEER_ALLOWEDIPS, |list| {
+                for n in ips {
+                    let (addr, cidr) = prefix(n);
+                    ip(list, addr, cidr, None);
+                }
+            });
+        }
+    });
+}
+
+/// Requests that add peers `first..last` with `each` allowed IPs, some at a time.
+pub fn add_peers(first: u32, last: u32, each: u32) -> Vec<Request> {
+    // A list is an attribute, and so less than 64 KiB.
+    let at_once = 400 / (each + 1) + 1;
+    (first..last)
+        .step_by(at_once as usize)
+        .map(|from| {
+            let mut attrs = Attrs::new();
+            attrs.str(DEVICE_IFNAME, NAME).nest(DEVICE_PEERS, |list| {
+                for n in from..last.min(from + at_once) {
+                    put_peer(list, n, n * each..(n + 1) * each);
+                }
+            });
+            Request::new(DO, SET_DEVICE, attrs.bytes())
+        })
+        .collect()
+}
+
+/// Requests that give one peer the prefixes `first..last`.
+pub fn add_ips(peer: u32, first: u32, last: u32) -> Vec<Request> {
+    (first..last)
+        .step_by(1000)
+        .map(|from| {
+            let mut attrs = Attrs::new();
+            attrs.str(DEVICE_IFNAME, NAME).nest(DEVICE_PEERS, |list| {
+                put_peer(list, peer, from..last.min(from + 1000));
+            });
+            Request::new(DO, SET_DEVICE, attrs.bytes())
+        })
+        .collect()
+}
+
+/// Removes all peers.
+pub fn empty(scene: &mut Scene) -> Result<()> {
+    let mut attrs = Attrs::new();
+    attrs
+        .str(DEVICE_IFNAME, NAME)
+        .u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
+    let request = Request::new(DO, SET_DEVICE, attrs.bytes());
+    scene.ask("removing all peers", &request, Ok(())).map(drop)
+}
+
+/// Sends requests that must all be accepted.
+pub fn send(scene: &mut Scene, requests: &[Request]) -> Result<()> {
+    for chunk in requests.chunks(4) {
+        for answers in scene.pair.batch(chunk)? {
+            scene.judge("configuration", &answers, Ok(()));
+        }
+    }
+    Ok(())
+}
+
+/// A dump of both by a buffer of `len` bytes, on sockets that have not seen another.
+pub fn dump_by(scene: &mut Scene, len: usize) -> Result<Answers> {
+    let ask = |n: usize| -> Result<Answer> {
+        let mut socket = scene.pair.socket(n)?;
+        socket.receive_by(len);
+        Ok(socket.ask(&get())?)
+    };
+    Ok([ask(0)?, ask(1)?])
+}
+
+/// Dumps by each of `buffers` are alike, of the rules' shape, and say the same.
+fn compare(scene: &mut Scene, what: &str, buffers: &[usize]) -> Result<(Device, usize)> {
+    let mut told: Option<(Device, usize)> = None;
+    for len in buffers {
+        let what = format!("{what}, buffer {len}");
+        let answers = dump_by(scene, *len)?;
+        scene.judge(&what, &answers, Ok(()));
+        let replies = answers[1].replies();
+        if let Err(e) = shape(&replies.iter().map(|r| &r.body[..]).collect::<Vec<_>>()) {
+            scene.check(false, format!("{what}: {e:#}"));
+        }
+        let mut device = parse_dump(&replies);
+        device.messages = 0;
+        let same = told.as_ref().is_none_or(|(told, _)| *told == device);
+        scene.check(same, format!("{what}: says something else"));
+        told = Some((device, replies.len()));
+    }
+    told.context("no buffer")
+}
+
+/// The rules of the layout: which attributes, in which order, and what is continued how.
+fn shape(messages: &[&[u8]]) -> Result<()> {
+    const FULL: [u16; 4] = [
+        DEVICE_LISTEN_PORT,
+        DEVICE_FWMARK,
+        DEVICE_IFINDEX,
+        DEVICE_IFNAME,
+    ];
+    const STATE: [u16; 7] = [
+        PEER_PUBLIC_KEY,
+        PEER_PRESHARED_KEY,
+        PEER_LAST_HANDSHAKE,
+        PEER_KEEPALIVE,
+        PEER_TX_BYTES,
+        PEER_RX_BYTES,
+        PEER_PROTOCOL_VERSION,
+    ];
+    let mut complete = 0; // peers that are
+    let mut previous: Option<Vec<u8>> = None; // the key of the last peer, perhaps to be continued
+    for (n, body) in messages.iter().enumerate() {
+        ensure!(body.starts_with(&[GET_DEVICE, 1, 0, 0]), "message {n}: header");
+        let list = attrs(&body[4..]);
+        let kinds: Vec<u16> = list.iter().map(|(kind, _)| *kind).collect();
+        let mut wanted = Vec::new();
+        if complete == 0 {
+            wanted.extend(FULL);
+            if kinds.contains(&DEVICE_PRIVATE_KEY) {
+                wanted.extend([DEVICE_PRIVATE_KEY, DEVICE_PUBLIC_KEY]);
+            }
+        }
+        if n > 0 || kinds.contains(&DEVICE_PEERS) {
+            wanted.push(DEVICE_PEERS);
+        }
+        ensure!(kinds == wanted, "message {n}: attributes {kinds:?}, not {wanted:?}");
+        let Some((DEVICE_PEERS, peers)) = list.last() else {
+            continue;
+        };
+        for (at, (_, peer)) in attrs(peers).iter().enumerate() {
+            let kinds: Vec<u16> = attrs(peer).iter().map(|(kind, _)| *kind).collect();
+            let key = attrs(peer).swap_remove(0).1;
+            let mut wanted = STATE.to_vec();
+            if at == 0 && previous.as_ref() == Some(&key) {
+                wanted.truncate(1);
+            } else if previous.is_some() {
+                complete += 1;
+            }
+            for optional in [PEER_ENDPOINT, PEER_ALLOWEDIPS] {
+                if kinds.contains(&optional) {
+                    wanted.push(optional);
+                }
+            }
+            ensure!(kinds == wanted, "message {n}, peer {at}: {kinds:?}, not {wanted:?}");
+            previous = Some(key);
+        }
+    }
+    Ok(())
+}
+
+/// From nothing to keys, peers with and without everything.
+fn layout(ctx: &Ctx) -> Result<()> {
+    let mut scene = Scene::new(ctx)?;
+    compare(&mut scene, "unconfigured", &BUFFERS)?;
+    scene.set("port and mark", Ok(()), |d| {
+        d.u16(DEVICE_LISTEN_PORT, 4001).u32(DEVICE_FWMARK, 7);
+    })?;
+    compare(&mut scene, "port and mark", &BUFFERS)?;
+    scene.set("a key", Ok(()), |d| {
+        d.put(DEVICE_PRIVATE_KEY, &[0x31; 32]);
+    })?;
+    compare(&mut scene, "a key", &BUFFERS)?;
+    for n in 1..=4 {
+        send(&mut scene, &add_peers(n - 1, n, n % 3))?;
+        compare(&mut scene, &format!("{n} peers"), &BUFFERS)?;
+    }
+    scene.finish()
+}
+
+/// Every number of peers around those that fill a message.
+fn split_peers(ctx: &Ctx) -> Result<()> {
+    let mut scene = Scene::new(ctx)?;
+    for n in 4..40 {
+        send(&mut scene, &add_peers(n, n + 1, 2))?;
+        compare(&mut scene, &format!("{} peers", n - 3), &BUFFERS[..2])?;
+    }
+    scene.finish()
+}
+
+/// Every number of allowed IPs around those that fill a message, of the first peer, and of one
+/// after others.
+fn split_allowed_ips(ctx: &Ctx) -> Result<()> {
+    let mut scene = Scene::new(ctx)?;
+    for first in [true, false] {
+        empty(&mut scene)?;
+        if !first {
+            send(&mut scene, &add_peers(1000, 1003, 1))?;
+        }
+        // A message of 4 KiB holds about 90.
+        send(&mut scene, &add_ips(2, 0, 70))?;
+        for n in 70..115 {
+            send(&mut scene, &add_ips(2, n, n + 1))?;
+            compare(&mut scene, &format!("{} allowed IPs", n + 1), &BUFFERS[..1])?;
+        }
+        // Others after the one that is continued.
+        send(&mut scene, &add_peers(2000, 2040, 1))?;
+        compare(&mut scene, "followed by others", &BUFFERS[..2])?;
+        send(&mut scene, &add_ips(2, 115, 1000))?;
+        compare(&mut scene, "1,000 allowed IPs, followed by others", &BUFFERS)?;
+    }
+    scene.finish()
+}
+
+fn many(ctx: &Ctx, peers: u32, each: u32) -> Result<()> {
+    let mut scene = Scene::new(ctx)?;
+    scene.pair.unthread()?;
+    let start = Instant::now();
+    send(&mut scene, &add_peers(0, peers, each))?;
+    let added = start.elapsed();
+    let (device, messages) = compare(&mut scene, &format!("{peers} peers"), &[4096, 1 << 17])?;
+    scene.check(
+        device.peers.len() == peers as usize,
+        format!("{} of {peers} peers", device.peers.len()),
+    );
+    ctx.note(format!("{peers} peers set in {added:.1?}, {messages} messages"));
+    empty(&mut scene)?;
+    scene.finish()
+}
+
+/// 130,000 allowed IPs, half of each family, of one peer between two others.
+fn one_peer(ctx: &Ctx) -> Result<()> {
+    const IPS: u32 = 130_000;
+    let mut scene = Scene::new(ctx)?;
+    let start = Instant::now();
+    send(&mut scene, &add_peers(0, 1, 0))?;
+    send(&mut scene, &add_ips(1, 0, IPS))?;
+    send(&mut scene, &add_peers(2, 3, 0))?;
+    let added = start.elapsed();
+    let (device, messages) = compare(&mut scene, "130,000 allowed IPs", &[4096, 1 << 17])?;
+    let told: Vec<_> = (0..IPS).map(prefix).collect();
+    scene.check(
+        device.peers.get(1).is_some_and(|p| p.allowed_ips == told),
+        "not the allowed IPs that were set, in their order",
+    );
+    ctx.note(format!("{IPS} allowed IPs set in {added:.1?}, {messages} messages"));
+    empty(&mut scene)?;
+    scene.finish()
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The differential fuzzer, as part of every run.
+
+use super::both;
+use crate::fuzz::{fuzz, Modules, Plan};
+use crate::harness::pair::Pair;
+use crate::harness::runner::{Ctx, Test};
+use anyhow::{bail, ensure, Result};
+
+/// How many requests a run of all tests makes; `WGRS_CASES` sets another number.
+const CASES: usize = 100_000;
+/// The seed of a run of all tests, so that it ends alike each time; `WGRS_SEED` sets another.
+/// (`wgrs-selftests fuzz-netlink` takes a new one each time.)
+const SEED: u64 = 1;
+
+pub fn register(list: &mut Vec<Test>) {
+    both(list, "netlink-fuzz", 900, |ctx| {
+        run(
+            ctx,
+            Plan {
+                cases: number("WGRS_CASES", CASES),
+                seed: number("WGRS_SEED", SEED),
+            },
+        )
+    });
+}
+
+/// The fuzzer by itself, as long as it takes.
+pub fn alone(plan: Plan) -> Test {
+    let mut list = Vec::new();
+    both(&mut list, "fuzz-netlink", 24 * 3600, move |ctx| run(ctx, plan));
+    list.swap_remove(0)
+}
+
+fn number<T: std::str::FromStr>(name: &str, default: T) -> T {
+    let value = std::env::var(name).ok();
+    value.and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+fn run(ctx: &Ctx, plan: Plan) -> Result<()> {
+    let mut modules = Modules::new(Pair::new(ctx)?)?;
+    let report = fuzz(&mut modules, plan)?;
+    let secs = report.took.as_secs_f64();
+    ctx.note(format!(
+        "{} requests from seed {} on, {:.0} per second: {:?}",
+        report.cases,
+        plan.seed,
+        report.cases as f64 / secs,
+        report.tally
+    ));
+    if let Some(finding) = report.finding {
+        bail!("{finding}");
+    }
+    // A generator that makes only rubbish, or only what is refused early, finds nothing.
+    if report.cases >= 10_000 {
+        let share = |name: &str| report.tally.get(name).copied().unwrap_or(0) * 100 / report.cases;
+        ensure!(share("OK") >= 25, "only {} % were accepted", share("OK"));
+        for name in [
+            "EINVAL",
+            "ERANGE",
+            "EBADR",
+            "ENODEV",
+            "EOPNOTSUPP",
+            "EPFNOSUPPORT",
+        ] {
+            ensure!(report.tally.contains_key(name), "{name} never came");
+        }
+    }
+    modules.pair().tunnel()
+}
