@@ -43,7 +43,11 @@ impl Generator {
         let v6 = libc::AF_INET6 as u16;
         let mut prefixes = vec![(v4, vec![0; 4], 0), (v6, vec![0; 16], 0)];
         for n in 0..6u8 {
-            prefixes.push((v4, vec![10, 0, n & 1, n], [8, 16, 24, 30, 31, 32][usize::from(n)]));
+            prefixes.push((
+                v4,
+                vec![10, 0, n & 1, n],
+                [8, 16, 24, 30, 31, 32][usize::from(n)],
+            ));
             let mut address = vec![0xfd, 0, 0, 0, 0, 0, 0, n & 1];
             address.extend([0, 0, 0, 0, 0, 0, 0, n]);
             prefixes.push((v6, address, [8, 33, 63, 64, 127, 128][usize::from(n)]));
@@ -109,7 +113,10 @@ impl Generator {
             for _ in 0..self.rng.random_range(1..6) {
                 let kind = self.rng.random_range(0..12);
                 let data = self.noise(40);
-                nodes.push(Node::bytes(kind | self.pick(&[0, 0, NESTED, BYTEORDER]), &data));
+                nodes.push(Node::bytes(
+                    kind | self.pick(&[0, 0, NESTED, BYTEORDER]),
+                    &data,
+                ));
             }
         } else {
             edits.push(Edit::Append(self.noise(120)));

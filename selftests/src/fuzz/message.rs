@@ -164,12 +164,28 @@ impl Message {
 fn pretty(nodes: &[Node], depth: usize, text: &mut String) {
     const NAMES: [&[&str]; 3] = [
         &[
-            "", "IFINDEX", "IFNAME", "PRIVATE_KEY", "PUBLIC_KEY", "FLAGS", "LISTEN_PORT", "FWMARK",
+            "",
+            "IFINDEX",
+            "IFNAME",
+            "PRIVATE_KEY",
+            "PUBLIC_KEY",
+            "FLAGS",
+            "LISTEN_PORT",
+            "FWMARK",
             "PEERS",
         ],
         &[
-            "", "PUBLIC_KEY", "PRESHARED_KEY", "FLAGS", "ENDPOINT", "KEEPALIVE", "LAST_HANDSHAKE",
-            "RX_BYTES", "TX_BYTES", "ALLOWEDIPS", "PROTOCOL_VERSION",
+            "",
+            "PUBLIC_KEY",
+            "PRESHARED_KEY",
+            "FLAGS",
+            "ENDPOINT",
+            "KEEPALIVE",
+            "LAST_HANDSHAKE",
+            "RX_BYTES",
+            "TX_BYTES",
+            "ALLOWEDIPS",
+            "PROTOCOL_VERSION",
         ],
         &["", "FAMILY", "IPADDR", "CIDR_MASK", "FLAGS"],
     ];
@@ -189,7 +205,11 @@ fn pretty(nodes: &[Node], depth: usize, text: &mut String) {
         }
         let nest = matches!(node.value, Value::Nest(_));
         if (node.kind & NESTED != 0) != nest {
-            text.push_str(if nest { " without NESTED" } else { " with NESTED" });
+            text.push_str(if nest {
+                " without NESTED"
+            } else {
+                " with NESTED"
+            });
         }
         if node.kind & BYTEORDER != 0 {
             text.push_str(" with NET_BYTEORDER");
@@ -247,7 +267,10 @@ mod tests {
         message.nodes[0].bare = true;
         message.nodes[0].value = Value::Bytes(vec![9; 3]);
         message.edits = vec![Edit::Cut(7), Edit::Append(vec![1, 2]), Edit::Set(6, 8)];
-        assert_eq!(message.encode().body, [1, 1, 0, 0, 5, 0, 2, 0, 9, 9, 8, 1, 2]);
+        assert_eq!(
+            message.encode().body,
+            [1, 1, 0, 0, 5, 0, 2, 0, 9, 9, 8, 1, 2]
+        );
     }
 
     #[test]
@@ -259,6 +282,10 @@ mod tests {
         assert_eq!(list[at].kind, 1);
         assert!(message.list_at(&[0, 0]).is_none());
         assert!(message.list_at(&[5]).is_none());
-        assert!(message.pretty().contains("PUBLIC_KEY"), "{}", message.pretty());
+        assert!(
+            message.pretty().contains("PUBLIC_KEY"),
+            "{}",
+            message.pretty()
+        );
     }
 }

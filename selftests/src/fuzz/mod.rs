@@ -157,7 +157,11 @@ fn play(
                 seen(&pair[0]);
             }
             if !alike(pair, up) {
-                let what = if at % 2 == 0 { "answer" } else { "dump afterwards" };
+                let what = if at % 2 == 0 {
+                    "answer"
+                } else {
+                    "dump afterwards"
+                };
                 let differ = |side: usize| {
                     let Answer { parts, datagrams } = &pair[side];
                     format!("  {what}, {}: {parts:?} in {datagrams:?}", SIDES[side])
@@ -202,7 +206,9 @@ fn explain(
             reproduced: false,
         });
     };
-    least = shrink::shrink(least, BUDGET, &mut |messages| Ok(replay(messages)?.is_some()))?;
+    least = shrink::shrink(least, BUDGET, &mut |messages| {
+        Ok(replay(messages)?.is_some())
+    })?;
     if let Some((at, now)) = replay(&least)? {
         least.truncate(at + 1);
         difference = now;

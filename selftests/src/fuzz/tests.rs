@@ -128,7 +128,10 @@ impl Twins for Fakes {
 
     fn batch(&mut self, requests: &[Request]) -> Result<Vec<Answers>> {
         let [a, b] = &mut self.devices;
-        Ok(requests.iter().map(|r| [a.answer(r), b.answer(r)]).collect())
+        Ok(requests
+            .iter()
+            .map(|r| [a.answer(r), b.answer(r)])
+            .collect())
     }
 }
 
@@ -165,10 +168,16 @@ fn a_wrong_answer_is_found_and_made_small() {
     let [node] = message.nodes.as_slice() else {
         panic!("not one attribute:\n{finding}");
     };
-    assert_eq!((node.kind & 0x3fff, &node.value), (DEVICE_FWMARK, &Value::Bytes(vec![0])));
+    assert_eq!(
+        (node.kind & 0x3fff, &node.value),
+        (DEVICE_FWMARK, &Value::Bytes(vec![0]))
+    );
     assert!(message.edits.is_empty());
     let text = finding.to_string();
-    assert!(text.contains("FWMARK = 00") && text.contains("EINVAL"), "{text}");
+    assert!(
+        text.contains("FWMARK = 00") && text.contains("EINVAL"),
+        "{text}"
+    );
     assert!(text.contains(&format!("--seed {}", finding.seed)), "{text}");
 }
 
@@ -206,12 +215,13 @@ fn the_same_seed_gives_the_same_requests() {
 fn only_chance_is_masked() {
     let answer = |port: u16, tx: u64, key: u8| {
         let mut body = Attrs::after(&[0, 1, 0, 0]);
-        body.u16(DEVICE_LISTEN_PORT, port).nest(DEVICE_PEERS, |list| {
-            list.nest(0, |peer| {
-                peer.put(PEER_PUBLIC_KEY, &[key; 32])
-                    .put(PEER_TX_BYTES, &tx.to_ne_bytes());
+        body.u16(DEVICE_LISTEN_PORT, port)
+            .nest(DEVICE_PEERS, |list| {
+                list.nest(0, |peer| {
+                    peer.put(PEER_PUBLIC_KEY, &[key; 32])
+                        .put(PEER_TX_BYTES, &tx.to_ne_bytes());
+                });
             });
-        });
         Answer {
             parts: vec![Part::Message {
                 flags: 2,

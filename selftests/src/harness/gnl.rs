@@ -316,7 +316,8 @@ impl Gnl {
     /// Reads the rest of what [`Gnl::start`] began; gives the whole answer.
     pub fn finish(&mut self, begun: Answer) -> Result<Answer, Errno> {
         let mut answer = [begun];
-        let ended = |a: &Answer| matches!(a.parts.last(), Some(Part::Done { .. } | Part::Ack { .. }));
+        let ended =
+            |a: &Answer| matches!(a.parts.last(), Some(Part::Done { .. } | Part::Ack { .. }));
         while !ended(&answer[0]) {
             self.datagram(self.seq, &mut answer)?;
         }

@@ -106,21 +106,28 @@ impl Pair {
         Ok(())
     }
 
-    /// Turns the devices' threaded NAPI off: the in-tree driver starts no kernel thread for each
-    /// peer that is added from then on.
-    pub fn unthread(&self) -> Result<()> {
-        for n in 0..2 {
-            self.ns(n).run(|| {
-                // The thread's own view of /sys: that of its network namespace.
-                unshare(CloneFlags::CLONE_NEWNS)?;
-                let none = None::<&str>;
-                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-                mount(none, "/sys", Some("sysfs"), MsFlags::empty(), none).context("sysfs")?;
-                let path = format!("/sys/class/net/{NAME}/threaded");
-                fs::write(&path, "0").context(path)
-            })?;
-        }
-        Ok(())
+    /// Turns the in-tree device's threaded NAPI off: no kernel thread for each peer that is added
+    /// from now on. Both devices must be without peers.
+    pub fn unthread(&mut self) -> Result<()> {
+        // It cannot be set before there is a peer, which in turn must go again; alike on both.
+        let mut conf = DeviceConf {
+            peers: vec![PeerConf::default()],
+            ..DeviceConf::default()
+        };
+        self.wg(0)?.set(NAME, &conf)?;
+        self.wg(1)?.set(NAME, &conf)?;
+        self.ns(0).run(|| {
+            // The thread's own view of /sys: that of its network namespace.
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+            mount(none, "/sys", Some("sysfs"), MsFlags::empty(), none).context("sysfs")?;
+            let path = format!("/sys/class/net/{NAME}/threaded");
+            fs::write(&path, "0").context(path)
+        })?;
+        conf.peers[0].flags = uapi::PEER_REMOVE_ME;
+        self.wg(0)?.set(NAME, &conf)?;
+        Ok(self.wg(1)?.set(NAME, &conf)?)
     }
 
     /// Brings both devices up or down.
@@ -155,7 +162,11 @@ impl Pair {
     pub fn devices(&mut self) -> Result<[Device; 2]> {
         let answers = self.ask(&get())?;
         for (side, answer) in SIDES.iter().zip(&answers) {
-            ensure!(answer.result().is_ok(), "{side}: dump: {}", answer.summary());
+            ensure!(
+                answer.result().is_ok(),
+                "{side}: dump: {}",
+                answer.summary()
+            );
         }
         Ok(answers.map(|answer| parse_dump(&answer.replies())))
     }

@@ -119,17 +119,24 @@ fn stops(ctx: &Ctx) -> Result<()> {
         got.listen_port == 4001 && got.peers.len() == 1,
         format!("the second peer has no key: {got:?}"),
     );
-    let got = scene.set("the second allowed IP is impossible", Err(Errno::EINVAL), |d| {
-        d.nest(DEVICE_PEERS, |list| {
-            peer(list, [4; 32], |p| {
-                p.u16(PEER_KEEPALIVE, 5)
-                    .put(PEER_PRESHARED_KEY, &[0x54; 32])
-                    .put(PEER_ENDPOINT, &[2, 0, 0, 9, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
-                ips(p, &["10.1.0.0/16", "10.2.0.0/33", "10.3.0.0/16"]);
+    let got = scene.set(
+        "the second allowed IP is impossible",
+        Err(Errno::EINVAL),
+        |d| {
+            d.nest(DEVICE_PEERS, |list| {
+                peer(list, [4; 32], |p| {
+                    p.u16(PEER_KEEPALIVE, 5)
+                        .put(PEER_PRESHARED_KEY, &[0x54; 32])
+                        .put(
+                            PEER_ENDPOINT,
+                            &[2, 0, 0, 9, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+                        );
+                    ips(p, &["10.1.0.0/16", "10.2.0.0/33", "10.3.0.0/16"]);
+                });
+                peer(list, [5; 32], |_| ());
             });
-            peer(list, [5; 32], |_| ());
-        });
-    })?;
+        },
+    )?;
     // Key, endpoint, allowed IPs, and last the keepalive.
     let last = got.peers.last().cloned().unwrap_or_default();
     scene.check(
@@ -140,15 +147,19 @@ fn stops(ctx: &Ctx) -> Result<()> {
             && last.keepalive == 0,
         format!("the second allowed IP is impossible: {got:?}"),
     );
-    let got = scene.set("an unmarked peer after a removal", Err(Errno::EINVAL), |d| {
-        d.nest(DEVICE_PEERS, |list| {
-            peer(list, [1; 32], |p| {
-                p.u32(PEER_FLAGS, PEER_REMOVE_ME);
+    let got = scene.set(
+        "an unmarked peer after a removal",
+        Err(Errno::EINVAL),
+        |d| {
+            d.nest(DEVICE_PEERS, |list| {
+                peer(list, [1; 32], |p| {
+                    p.u32(PEER_FLAGS, PEER_REMOVE_ME);
+                });
+                list.put(0, &[]);
+                peer(list, [6; 32], |_| ());
             });
-            list.put(0, &[]);
-            peer(list, [6; 32], |_| ());
-        });
-    })?;
+        },
+    )?;
     // (Refused by the policy? Then nothing is removed. The two need only agree; see below.)
     scene.check(
         got.peers.iter().all(|p| p.public_key != [6; 32]),
@@ -169,15 +180,19 @@ fn stops(ctx: &Ctx) -> Result<()> {
         gone([4; 32]) && gone([7; 32]),
         format!("version 2 after a removal: {got:?}"),
     );
-    let got = scene.set("REPLACE_ALLOWEDIPS with an impossible one", Err(Errno::EINVAL), |d| {
-        d.nest(DEVICE_PEERS, |list| {
-            peer(list, [8; 32], |p| ips(p, &["10.8.0.0/16", "10.9.0.0/16"]));
-            peer(list, [8; 32], |p| {
-                p.u32(PEER_FLAGS, PEER_REPLACE_ALLOWEDIPS);
-                ips(p, &["10.10.0.0/16", "10.0.0.0/40"]);
+    let got = scene.set(
+        "REPLACE_ALLOWEDIPS with an impossible one",
+        Err(Errno::EINVAL),
+        |d| {
+            d.nest(DEVICE_PEERS, |list| {
+                peer(list, [8; 32], |p| ips(p, &["10.8.0.0/16", "10.9.0.0/16"]));
+                peer(list, [8; 32], |p| {
+                    p.u32(PEER_FLAGS, PEER_REPLACE_ALLOWEDIPS);
+                    ips(p, &["10.10.0.0/16", "10.0.0.0/40"]);
+                });
             });
-        });
-    })?;
+        },
+    )?;
     let last = got.peers.last().map(ips_of);
     scene.check(
         last.as_deref() == Some("10.10.0.0/16"),
@@ -232,14 +247,18 @@ fn duplicates(ctx: &Ctx) -> Result<()> {
         format!("a peer twice: {got:?}"),
     );
     // Types of list elements mean nothing, nor do the marks of byte order, nor missing padding.
-    let got = scene.set("elements of type 7, a port marked big-endian", Ok(()), |d| {
-        d.put(DEVICE_LISTEN_PORT | 1 << 14, &4003u16.to_ne_bytes());
-        d.nest(DEVICE_PEERS, |list| {
-            list.nest(7, |p| {
-                p.put(PEER_PUBLIC_KEY, &[4; 32]);
+    let got = scene.set(
+        "elements of type 7, a port marked big-endian",
+        Ok(()),
+        |d| {
+            d.put(DEVICE_LISTEN_PORT | 1 << 14, &4003u16.to_ne_bytes());
+            d.nest(DEVICE_PEERS, |list| {
+                list.nest(7, |p| {
+                    p.put(PEER_PUBLIC_KEY, &[4; 32]);
+                });
             });
-        });
-    })?;
+        },
+    )?;
     scene.check(
         got.listen_port == 4003 && got.peers.len() == 3,
         format!("elements of type 7: {got:?}"),
@@ -306,9 +325,10 @@ fn get_only(ctx: &Ctx) -> Result<()> {
                 });
             });
     })?;
-    let counted = got.peers.iter().any(|p| {
-        p.rx_bytes != 0 || p.tx_bytes != 0 || !p.last_handshake.is_zero()
-    });
+    let counted = got
+        .peers
+        .iter()
+        .any(|p| p.rx_bytes != 0 || p.tx_bytes != 0 || !p.last_handshake.is_zero());
     scene.check(
         got.public_key.is_none() && got.peers.len() == 1 && !counted,
         format!("GET-only attributes: {got:?}"),
@@ -359,7 +379,10 @@ fn port(ctx: &Ctx) -> Result<()> {
     let v6 = occupy(&scene.pair, (Ipv6Addr::UNSPECIFIED, 4003).into())?;
     for taken in [4002, 4003] {
         let got = scene.set(&format!("{taken} is taken, down"), Ok(()), to(taken))?;
-        scene.check(got.listen_port == taken, format!("down: {}", got.listen_port));
+        scene.check(
+            got.listen_port == taken,
+            format!("down: {}", got.listen_port),
+        );
         for (n, side) in SIDES.iter().enumerate() {
             let up = scene.pair.rt(n).set_up(NAME, true);
             scene.check(
@@ -372,7 +395,10 @@ fn port(ctx: &Ctx) -> Result<()> {
     scene.pair.set_up(true)?;
     for taken in [4002, 4003] {
         let got = scene.set("taken, up", Err(Errno::EADDRINUSE), to(taken))?;
-        scene.check(got.listen_port == 4001, format!("taken, up: {}", got.listen_port));
+        scene.check(
+            got.listen_port == 4001,
+            format!("taken, up: {}", got.listen_port),
+        );
         // The old sockets stay.
         scene.check(
             occupy(&scene.pair, any4(4001)).is_err(),
@@ -387,7 +413,10 @@ fn port(ctx: &Ctx) -> Result<()> {
     scene.check(got.fwmark == 5, format!("the same port: {got:?}"));
     drop((v4, v6));
     let got = scene.set("a port that was taken", Ok(()), to(4002))?;
-    scene.check(got.listen_port == 4002, format!("moved to {}", got.listen_port));
+    scene.check(
+        got.listen_port == 4002,
+        format!("moved to {}", got.listen_port),
+    );
     scene.check(
         occupy(&scene.pair, any4(4001)).is_ok(),
         "the old socket is still there",
@@ -399,7 +428,10 @@ fn port(ctx: &Ctx) -> Result<()> {
         for n in 0..2 {
             scene.check(
                 now[n] != 0 && now[n] != before[n],
-                format!("{}: 0 while up, {round}: {} after {}", SIDES[n], now[n], before[n]),
+                format!(
+                    "{}: 0 while up, {round}: {} after {}",
+                    SIDES[n], now[n], before[n]
+                ),
             );
         }
         before = now;
@@ -430,7 +462,10 @@ fn fwmark(ctx: &Ctx) -> Result<()> {
             let got = scene.set(&format!("mark {mark:#x}"), Ok(()), |d| {
                 d.u32(DEVICE_FWMARK, mark);
             })?;
-            scene.check(got.fwmark == mark, format!("mark {mark:#x}: {:#x}", got.fwmark));
+            scene.check(
+                got.fwmark == mark,
+                format!("mark {mark:#x}: {:#x}", got.fwmark),
+            );
         }
     }
     scene.finish()

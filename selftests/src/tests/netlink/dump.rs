@@ -15,9 +15,16 @@ use std::time::Instant;
 pub fn register(list: &mut Vec<Test>) {
     both(list, "netlink-dump-layout", 60, layout);
     both(list, "netlink-dump-split-peers", 90, split_peers);
-    both(list, "netlink-dump-split-allowed-ips", 90, split_allowed_ips);
+    both(
+        list,
+        "netlink-dump-split-allowed-ips",
+        90,
+        split_allowed_ips,
+    );
     both(list, "netlink-dump-300-peers", 90, |ctx| many(ctx, 300, 2));
-    both(list, "netlink-dump-5000-peers", 300, |ctx| many(ctx, 5000, 1));
+    both(list, "netlink-dump-5000-peers", 300, |ctx| {
+        many(ctx, 5000, 1)
+    });
     both(list, "netlink-dump-130000-allowed-ips", 300, one_peer);
 }
 
@@ -172,7 +179,10 @@ fn shape(messages: &[&[u8]]) -> Result<()> {
     let mut complete = 0; // peers that are
     let mut previous: Option<Vec<u8>> = None; // the key of the last peer, perhaps to be continued
     for (n, body) in messages.iter().enumerate() {
-        ensure!(body.starts_with(&[GET_DEVICE, 1, 0, 0]), "message {n}: header");
+        ensure!(
+            body.starts_with(&[GET_DEVICE, 1, 0, 0]),
+            "message {n}: header"
+        );
         let list = attrs(&body[4..]);
         let kinds: Vec<u16> = list.iter().map(|(kind, _)| *kind).collect();
         let mut wanted = Vec::new();
@@ -185,7 +195,10 @@ fn shape(messages: &[&[u8]]) -> Result<()> {
         if n > 0 || kinds.contains(&DEVICE_PEERS) {
             wanted.push(DEVICE_PEERS);
         }
-        ensure!(kinds == wanted, "message {n}: attributes {kinds:?}, not {wanted:?}");
+        ensure!(
+            kinds == wanted,
+            "message {n}: attributes {kinds:?}, not {wanted:?}"
+        );
         let Some((DEVICE_PEERS, peers)) = list.last() else {
             continue;
         };
@@ -203,7 +216,10 @@ fn shape(messages: &[&[u8]]) -> Result<()> {
                     wanted.push(optional);
                 }
             }
-            ensure!(kinds == wanted, "message {n}, peer {at}: {kinds:?}, not {wanted:?}");
+            ensure!(
+                kinds == wanted,
+                "message {n}, peer {at}: {kinds:?}, not {wanted:?}"
+            );
             previous = Some(key);
         }
     }
@@ -232,6 +248,7 @@ fn layout(ctx: &Ctx) -> Result<()> {
 /// Every number of peers around those that fill a message.
 fn split_peers(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
+    scene.pair.unthread()?;
     for n in 4..40 {
         send(&mut scene, &add_peers(n, n + 1, 2))?;
         compare(&mut scene, &format!("{} peers", n - 3), &BUFFERS[..2])?;
@@ -258,7 +275,11 @@ fn split_allowed_ips(ctx: &Ctx) -> Result<()> {
         send(&mut scene, &add_peers(2000, 2040, 1))?;
         compare(&mut scene, "followed by others", &BUFFERS[..2])?;
         send(&mut scene, &add_ips(2, 115, 1000))?;
-        compare(&mut scene, "1,000 allowed IPs, followed by others", &BUFFERS)?;
+        compare(
+            &mut scene,
+            "1,000 allowed IPs, followed by others",
+            &BUFFERS,
+        )?;
     }
     scene.finish()
 }
@@ -274,7 +295,9 @@ fn many(ctx: &Ctx, peers: u32, each: u32) -> Result<()> {
         device.peers.len() == peers as usize,
         format!("{} of {peers} peers", device.peers.len()),
     );
-    ctx.note(format!("{peers} peers set in {added:.1?}, {messages} messages"));
+    ctx.note(format!(
+        "{peers} peers set in {added:.1?}, {messages} messages"
+    ));
     empty(&mut scene)?;
     scene.finish()
 }
@@ -294,7 +317,9 @@ fn one_peer(ctx: &Ctx) -> Result<()> {
         device.peers.get(1).is_some_and(|p| p.allowed_ips == told),
         "not the allowed IPs that were set, in their order",
     );
-    ctx.note(format!("{IPS} allowed IPs set in {added:.1?}, {messages} messages"));
+    ctx.note(format!(
+        "{IPS} allowed IPs set in {added:.1?}, {messages} messages"
+    ));
     empty(&mut scene)?;
     scene.finish()
 }

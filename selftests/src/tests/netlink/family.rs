@@ -70,10 +70,21 @@ fn family(ctx: &Ctx) -> Result<()> {
         let found = list.iter().find(|(k, _)| *k == kind);
         found.and_then(|(_, d)| d.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b)))
     };
-    ensure!(number(CTRL_VERSION) == Some(1), "version {:?}", number(CTRL_VERSION));
-    ensure!(number(CTRL_HDRSIZE) == Some(0), "header {:?}", number(CTRL_HDRSIZE));
+    ensure!(
+        number(CTRL_VERSION) == Some(1),
+        "version {:?}",
+        number(CTRL_VERSION)
+    );
+    ensure!(
+        number(CTRL_HDRSIZE) == Some(0),
+        "header {:?}",
+        number(CTRL_HDRSIZE)
+    );
     let ops = list.iter().find(|(k, _)| *k == CTRL_OPS);
-    ensure!(ops.is_some_and(|(_, d)| attrs(d).len() == 2), "not two commands");
+    ensure!(
+        ops.is_some_and(|(_, d)| attrs(d).len() == 2),
+        "not two commands"
+    );
     let groups = list.iter().any(|(k, _)| *k == CTRL_MCAST_GROUPS);
     ensure!(!groups, "multicast groups");
     Ok(())

@@ -28,7 +28,9 @@ pub fn register(list: &mut Vec<Test>) {
 /// The fuzzer by itself, as long as it takes.
 pub fn alone(plan: Plan) -> Test {
     let mut list = Vec::new();
-    both(&mut list, "fuzz-netlink", 24 * 3600, move |ctx| run(ctx, plan));
+    both(&mut list, "fuzz-netlink", 24 * 3600, move |ctx| {
+        run(ctx, plan)
+    });
     list.swap_remove(0)
 }
 

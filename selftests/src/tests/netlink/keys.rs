@@ -3,7 +3,7 @@
 
 use super::both;
 use super::config::public;
-use super::scene::{ips, peer, peers, set, device, Scene};
+use super::scene::{device, ips, peer, peers, set, Scene};
 use crate::harness::gnl::Request;
 use crate::harness::netlink::Attrs;
 use crate::harness::pair::{NAME, SIDES};
@@ -81,13 +81,15 @@ fn own_key(ctx: &Ctx) -> Result<()> {
     })?;
     let keys = |got: &Device| got.peers.iter().map(|p| p.public_key).collect::<Vec<_>>();
     let got = scene.set("the key of one", Ok(()), with_key(private))?;
-    scene.check(keys(&got) == [[1; 32], [2; 32]], format!("{:x?}", keys(&got)));
+    scene.check(
+        keys(&got) == [[1; 32], [2; 32]],
+        format!("{:x?}", keys(&got)),
+    );
     for flags in [0, PEER_REPLACE_ALLOWEDIPS, PEER_UPDATE_ONLY, PEER_REMOVE_ME] {
         let got = scene.set(&format!("adding it, flags {flags}"), Ok(()), |d| {
             d.nest(DEVICE_PEERS, |list| {
                 peer(list, public(private), |p| {
-                    p.u32(PEER_FLAGS, flags)
-                        .put(PEER_PRESHARED_KEY, &[5; 32]);
+                    p.u32(PEER_FLAGS, flags).put(PEER_PRESHARED_KEY, &[5; 32]);
                     ips(p, &["10.1.0.0/16"]);
                 });
             });
@@ -142,7 +144,10 @@ fn same_key(ctx: &Ctx) -> Result<()> {
             let got = one_way(&scene, n as u8, 3, LONG)?;
             scene.check(got == 3, format!("{side}: {what}: sent {got} of 3"));
             let kept = handshake(&mut scene, n)? == before;
-            scene.check(kept == same, format!("{side}: {what}: session kept: {kept}"));
+            scene.check(
+                kept == same,
+                format!("{side}: {what}: session kept: {kept}"),
+            );
         }
         let now = scene.pair.devices()?[n].private_key;
         scene.check(now == Some(key), format!("{side}: stored {now:x?}"));
@@ -158,7 +163,10 @@ const SHORT: Duration = Duration::from_millis(700);
 fn one_way(scene: &Scene, n: u8, count: usize, limit: Duration) -> Result<usize> {
     let to = SocketAddr::new(inner(false, 1 - n), 9000);
     let sink = udp(scene.pair.ns(usize::from(1 - n)), to)?;
-    let source = udp(scene.pair.ns(usize::from(n)), SocketAddr::new(inner(false, n), 0))?;
+    let source = udp(
+        scene.pair.ns(usize::from(n)),
+        SocketAddr::new(inner(false, n), 0),
+    )?;
     for _ in 0..count {
         source.send_to(b"one way", to)?;
     }
@@ -188,7 +196,10 @@ fn new_key(ctx: &Ctx) -> Result<()> {
         }
         scene.pair.wg(n)?.set_raw(&device(with_key([0x77; 32])))?;
         let got = one_way(&scene, other, 3, LONG)?;
-        scene.check(got == 3, format!("{side}: received {got} of 3 after the new key"));
+        scene.check(
+            got == 3,
+            format!("{side}: received {got} of 3 after the new key"),
+        );
         let got = one_way(&scene, own, 3, SHORT)?;
         scene.check(got == 0, format!("{side}: sent {got} after the new key"));
         scene.pair.set_up(false)?;
@@ -231,7 +242,10 @@ fn first_key(ctx: &Ctx) -> Result<()> {
         scene.check(early == 0, format!("{side}: {early} arrived without a key"));
         wg.set_raw(&device(with_key(key)))?;
         let got = arrived(&sink, 3, LONG);
-        scene.check(got == 3, format!("{side}: {got} of 3 came with the first key"));
+        scene.check(
+            got == 3,
+            format!("{side}: {got} of 3 came with the first key"),
+        );
     }
     scene.finish()
 }
@@ -282,9 +296,8 @@ fn keepalive(ctx: &Ctx) -> Result<()> {
     scene.pair.tunnel()?;
     for (n, side) in SIDES.iter().enumerate() {
         let key = scene.pair.devices()?[1 - n].public_key.context("no key")?;
-        let sent = |scene: &mut Scene| -> Result<u64> {
-            Ok(scene.pair.devices()?[n].peers[0].tx_bytes)
-        };
+        let sent =
+            |scene: &mut Scene| -> Result<u64> { Ok(scene.pair.devices()?[n].peers[0].tx_bytes) };
         let mut wg = scene.pair.wg(n)?;
         let mut put = |seconds: u16| {
             wg.set_raw(&device(|d| {
@@ -304,7 +317,11 @@ fn keepalive(ctx: &Ctx) -> Result<()> {
             }
             let more = sent(&mut scene)? - before;
             scene.check(more == 32, format!("{side}: {round}: {more} bytes at once"));
-            for seconds in if round == 0 { &[2000, 4000, 4000][..] } else { &[] } {
+            for seconds in if round == 0 {
+                &[2000, 4000, 4000][..]
+            } else {
+                &[]
+            } {
                 let before = sent(&mut scene)?;
                 put(*seconds)?;
                 sleep(Duration::from_millis(150));
@@ -318,15 +335,22 @@ fn keepalive(ctx: &Ctx) -> Result<()> {
         scene.pair.set_up(up)?;
         for seconds in [0, 1, u16::MAX, 0] {
             // Of a peer that nothing can be sent to.
-            scene.ask(what, &set(&device(|d| {
-                d.nest(DEVICE_PEERS, |list| {
-                    peer(list, [3; 32], |p| {
-                        p.u16(PEER_KEEPALIVE, seconds);
+            scene.ask(
+                what,
+                &set(&device(|d| {
+                    d.nest(DEVICE_PEERS, |list| {
+                        peer(list, [3; 32], |p| {
+                            p.u16(PEER_KEEPALIVE, seconds);
+                        });
                     });
-                });
-            })), Ok(()))?;
+                })),
+                Ok(()),
+            )?;
             let told = scene.pair.devices()?.map(|d| d.peers[1].keepalive);
-            scene.check(told == [seconds; 2], format!("{what}: told {told:?}, set {seconds}"));
+            scene.check(
+                told == [seconds; 2],
+                format!("{what}: told {told:?}, set {seconds}"),
+            );
         }
     }
     scene.finish()
@@ -401,7 +425,8 @@ fn echo(ctx: &Ctx) -> Result<()> {
     both.put(DEVICE_PRIVATE_KEY, &PRIVATE);
     ask("index and name", both, Errno::EBADR, (0, 0))?;
     let mut lo = Attrs::new();
-    lo.str(DEVICE_IFNAME, "lo").put(DEVICE_PRIVATE_KEY, &PRIVATE);
+    lo.str(DEVICE_IFNAME, "lo")
+        .put(DEVICE_PRIVATE_KEY, &PRIVATE);
     ask("the loopback", lo, Errno::EOPNOTSUPP, (0, 0))?;
     ask(
         "refused by the policy",

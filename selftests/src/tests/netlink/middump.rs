@@ -15,7 +15,12 @@ use std::time::{Duration, Instant};
 
 pub fn register(list: &mut Vec<Test>) {
     both(list, "netlink-dump-changed-peers", 90, peers_change);
-    both(list, "netlink-dump-changed-allowed-ips", 90, split_peer_changes);
+    both(
+        list,
+        "netlink-dump-changed-allowed-ips",
+        90,
+        split_peer_changes,
+    );
     both(list, "netlink-dump-two-at-once", 60, two_at_once);
     both(list, "netlink-dump-device-goes", 60, device_goes);
 }
@@ -68,6 +73,7 @@ fn changing(fill: impl FnOnce(&mut Attrs)) -> Request {
 fn peers_change(ctx: &Ctx) -> Result<()> {
     const PEERS: u32 = 40;
     let mut scene = Scene::new(ctx)?;
+    scene.pair.unthread()?;
     let again = {
         let mut attrs = device(|d| {
             d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
@@ -81,12 +87,18 @@ fn peers_change(ctx: &Ctx) -> Result<()> {
     };
     let changes = [
         ("nothing set", changing(|_| ())),
-        ("a mark", changing(|d| {
-            d.u32(DEVICE_FWMARK, 9);
-        })),
-        ("all removed", changing(|d| {
-            d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
-        })),
+        (
+            "a mark",
+            changing(|d| {
+                d.u32(DEVICE_FWMARK, 9);
+            }),
+        ),
+        (
+            "all removed",
+            changing(|d| {
+                d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
+            }),
+        ),
         ("all removed and added", again.clone()),
         ("the first removed", removal(0..1)),
         ("2 to 9 removed", removal(2..9)),
@@ -94,7 +106,10 @@ fn peers_change(ctx: &Ctx) -> Result<()> {
         ("all but the last removed", removal(0..PEERS - 1)),
         ("the last removed", removal(PEERS - 1..PEERS)),
         ("one added", add_peers(100, 101, 1).swap_remove(0)),
-        ("another gets an allowed IP", add_ips(39, 500, 501).swap_remove(0)),
+        (
+            "another gets an allowed IP",
+            add_ips(39, 500, 501).swap_remove(0),
+        ),
         ("an allowed IP moves", add_ips(39, 4, 5).swap_remove(0)),
     ];
     let mut noticed = 0;
@@ -116,8 +131,8 @@ fn peers_change(ctx: &Ctx) -> Result<()> {
         noticed >= changes.len(),
         format!("only {noticed} dumps were marked as interrupted"),
     );
-    // Removing each peer in turn hits the cursor, whichever it is.
-    for n in 0..PEERS {
+    // Removing each of the first peers in turn hits the cursor, whichever it is.
+    for n in 0..20 {
         send(&mut scene, std::slice::from_ref(&again))?;
         let answers = change_after(&mut scene, 1, &removal(n..n + 1))?;
         scene.judge(&format!("peer {n} removed after 1"), &answers, Ok(()));
@@ -128,6 +143,7 @@ fn peers_change(ctx: &Ctx) -> Result<()> {
 /// The allowed IPs change while a peer is split: the rest of that peer is skipped.
 fn split_peer_changes(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
+    scene.pair.unthread()?;
     let give = |n: u32, list: &[&str]| {
         let list: Vec<String> = list.iter().map(|s| (*s).to_owned()).collect();
         changing(|d| {
@@ -147,16 +163,22 @@ fn split_peer_changes(ctx: &Ctx) -> Result<()> {
         ("it is removed", removal(1..2)),
         ("the one before it is removed", removal(0..1)),
         ("the one after it is removed", removal(2..3)),
-        ("all are removed", changing(|d| {
-            d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
-        })),
-        ("REPLACE_ALLOWEDIPS of another", changing(|d| {
-            d.nest(DEVICE_PEERS, |nest| {
-                peer(nest, key(2), |p| {
-                    p.u32(PEER_FLAGS, PEER_REPLACE_ALLOWEDIPS);
+        (
+            "all are removed",
+            changing(|d| {
+                d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
+            }),
+        ),
+        (
+            "REPLACE_ALLOWEDIPS of another",
+            changing(|d| {
+                d.nest(DEVICE_PEERS, |nest| {
+                    peer(nest, key(2), |p| {
+                        p.u32(PEER_FLAGS, PEER_REPLACE_ALLOWEDIPS);
+                    });
                 });
-            });
-        })),
+            }),
+        ),
     ];
     for before in [false, true] {
         for (what, change) in &changes {
@@ -182,7 +204,8 @@ fn split_peer_changes(ctx: &Ctx) -> Result<()> {
 /// One dump at a time on a socket; a socket closed amid one holds nothing up.
 fn two_at_once(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
-    send(&mut scene, &add_peers(0, 100, 2))?;
+    scene.pair.unthread()?;
+    send(&mut scene, &add_peers(0, 400, 2))?;
     let answers = scene.pair.batch(&[get(), get()])?;
     scene.judge("the first", &answers[0], Ok(()));
     scene.judge("the second", &answers[1], Err(Errno::EBUSY));

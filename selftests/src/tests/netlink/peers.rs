@@ -82,13 +82,14 @@ fn flags(ctx: &Ctx) -> Result<()> {
     })?;
     // Zero, and points of low order, are keys as others are.
     let got = scene.set("zero and low-order keys", Ok(()), |d| {
-        d.put(DEVICE_PRIVATE_KEY, &[0x31; 32]).nest(DEVICE_PEERS, |list| {
-            peer(list, [0; 32], |_| ());
-            peer(list, [0xff; 32], |_| ());
-            let mut one = [0; 32];
-            one[0] = 1;
-            peer(list, one, |_| ());
-        });
+        d.put(DEVICE_PRIVATE_KEY, &[0x31; 32])
+            .nest(DEVICE_PEERS, |list| {
+                peer(list, [0; 32], |_| ());
+                peer(list, [0xff; 32], |_| ());
+                let mut one = [0; 32];
+                one[0] = 1;
+                peer(list, one, |_| ());
+            });
     })?;
     scene.check(got.peers.len() == 3, format!("low-order keys: {got:?}"));
     scene.finish()
@@ -154,8 +155,16 @@ fn endpoint(ctx: &Ctx) -> Result<()> {
         ("the same with a scope", v6(2, 5, 3), true),
         ("the same with another flow label", v6(2, 6, 3), false),
         ("the same with another scope", v6(2, 6, 4), true),
-        ("an IPv4 family of 28 bytes", [v4(7, pad), vec![0; 12]].concat(), false),
-        ("an IPv6 family of 16 bytes", v6(7, 0, 0)[..16].to_vec(), false),
+        (
+            "an IPv4 family of 28 bytes",
+            [v4(7, pad), vec![0; 12]].concat(),
+            false,
+        ),
+        (
+            "an IPv6 family of 16 bytes",
+            v6(7, 0, 0)[..16].to_vec(),
+            false,
+        ),
         ("17 bytes", [v4(7, pad), vec![0]].concat(), false),
         ("27 bytes", v6(7, 0, 0)[..27].to_vec(), false),
         ("29 bytes", [v6(7, 0, 0), vec![0]].concat(), false),
@@ -163,8 +172,16 @@ fn endpoint(ctx: &Ctx) -> Result<()> {
         ("AF_UNSPEC", vec![0; 16], false),
         ("AF_UNSPEC of 28", vec![0; 28], false),
         ("200 bytes", vec![2; 200], false),
-        ("port 0, address 0", [vec![2, 0], vec![0; 14]].concat(), true),
-        ("broadcast", vec![2, 0, 0, 1, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0], true),
+        (
+            "port 0, address 0",
+            [vec![2, 0], vec![0; 14]].concat(),
+            true,
+        ),
+        (
+            "broadcast",
+            vec![2, 0, 0, 1, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0],
+            true,
+        ),
     ] {
         if stored {
             last = Some(bytes.clone());
@@ -231,12 +248,23 @@ fn give<'a>(key: Key, list: &'a [&'a str]) -> impl FnOnce(&mut Attrs) + 'a {
 /// A prefix has one owner: the last who was given it, at the end of his list.
 fn moves(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
-    scene.set("A", Ok(()), give(A, &["10.1.0.0/16", "10.2.0.0/16", "fd01::/32", "10.3.0.0/16"]))?;
+    scene.set(
+        "A",
+        Ok(()),
+        give(
+            A,
+            &["10.1.0.0/16", "10.2.0.0/16", "fd01::/32", "10.3.0.0/16"],
+        ),
+    )?;
     scene.set("B", Ok(()), give(B, &["10.4.0.0/16"]))?;
     let got = scene.set("B takes", Ok(()), give(B, &["10.2.0.0/16", "fd01::/32"]))?;
     let lists: Vec<String> = got.peers.iter().map(ips_of).collect();
     scene.check(
-        lists == ["10.1.0.0/16 10.3.0.0/16", "10.4.0.0/16 10.2.0.0/16 fd01::/32"],
+        lists
+            == [
+                "10.1.0.0/16 10.3.0.0/16",
+                "10.4.0.0/16 10.2.0.0/16 fd01::/32",
+            ],
         format!("B takes: {lists:?}"),
     );
     let got = scene.set("B again", Ok(()), give(B, &["10.4.0.0/16"]))?;
@@ -245,20 +273,26 @@ fn moves(ctx: &Ctx) -> Result<()> {
         format!("B again: {}", ips_of(&got.peers[1])),
     );
     // Longer and shorter ones are others.
-    let got = scene.set("nested", Ok(()), give(A, &["10.2.0.0/15", "10.2.0.0/17", "0.0.0.0/0", "::/0"]))?;
+    let got = scene.set(
+        "nested",
+        Ok(()),
+        give(A, &["10.2.0.0/15", "10.2.0.0/17", "0.0.0.0/0", "::/0"]),
+    )?;
     scene.check(
-        ips_of(&got.peers[0])
-            == "10.1.0.0/16 10.3.0.0/16 10.2.0.0/15 10.2.0.0/17 0.0.0.0/0 ::/0",
+        ips_of(&got.peers[0]) == "10.1.0.0/16 10.3.0.0/16 10.2.0.0/15 10.2.0.0/17 0.0.0.0/0 ::/0",
         format!("nested: {}", ips_of(&got.peers[0])),
     );
     let got = scene.set("twice in a request", Ok(()), |d| {
         d.nest(DEVICE_PEERS, |list| {
-            peer(list, A, |p| ips(p, &["10.7.0.0/16", "10.8.0.0/16", "10.7.0.0/16"]));
+            peer(list, A, |p| {
+                ips(p, &["10.7.0.0/16", "10.8.0.0/16", "10.7.0.0/16"])
+            });
             peer(list, C, |p| ips(p, &["10.8.0.0/16"]));
         });
     })?;
     scene.check(
-        ips_of(&got.peers[2]) == "10.8.0.0/16" && ips_of(&got.peers[0]).ends_with("::/0 10.7.0.0/16"),
+        ips_of(&got.peers[2]) == "10.8.0.0/16"
+            && ips_of(&got.peers[0]).ends_with("::/0 10.7.0.0/16"),
         format!("twice in a request: {got:?}"),
     );
     // With their owner they go.
@@ -295,12 +329,23 @@ fn removes(ctx: &Ctx) -> Result<()> {
             format!("{what}: {lists:?}"),
         );
     }
-    let got = scene.set("one's own, with host bits", Ok(()), give(A, &["-10.2.3.4/16", "-fd01::7/32"]))?;
+    let got = scene.set(
+        "one's own, with host bits",
+        Ok(()),
+        give(A, &["-10.2.3.4/16", "-fd01::7/32"]),
+    )?;
     scene.check(
         ips_of(&got.peers[0]) == "10.1.0.0/16 10.3.0.0/16",
         format!("one's own: {}", ips_of(&got.peers[0])),
     );
-    let got = scene.set("removed and given", Ok(()), give(A, &["-10.1.0.0/16", "10.1.0.0/16", "10.5.0.0/16", "-10.5.0.0/16"]))?;
+    let got = scene.set(
+        "removed and given",
+        Ok(()),
+        give(
+            A,
+            &["-10.1.0.0/16", "10.1.0.0/16", "10.5.0.0/16", "-10.5.0.0/16"],
+        ),
+    )?;
     scene.check(
         ips_of(&got.peers[0]) == "10.3.0.0/16 10.1.0.0/16",
         format!("removed and given: {}", ips_of(&got.peers[0])),
@@ -341,7 +386,11 @@ fn replaces(ctx: &Ctx) -> Result<()> {
     scene.set("A", Ok(()), give(A, &["10.1.0.0/16", "10.2.0.0/16"]))?;
     scene.set("B", Ok(()), give(B, &["10.4.0.0/16"]))?;
     for (what, list, wanted) in [
-        ("the same backwards", &["10.2.0.0/16", "10.1.0.0/16"][..], "10.2.0.0/16 10.1.0.0/16"),
+        (
+            "the same backwards",
+            &["10.2.0.0/16", "10.1.0.0/16"][..],
+            "10.2.0.0/16 10.1.0.0/16",
+        ),
         ("another's", &["10.4.0.0/16"], "10.4.0.0/16"),
         ("a removal", &["-10.4.0.0/16"], ""),
         ("nothing", &[], ""),
@@ -358,6 +407,9 @@ fn replaces(ctx: &Ctx) -> Result<()> {
         scene.check(told == wanted, format!("{what}: {told:?}, not {wanted:?}"));
     }
     let got = scene.state("at last")?;
-    scene.check(got.peers[1].allowed_ips.is_empty(), "B has kept what A took");
+    scene.check(
+        got.peers[1].allowed_ips.is_empty(),
+        "B has kept what A took",
+    );
     scene.finish()
 }

@@ -13,16 +13,34 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 
 pub fn register(list: &mut Vec<Test>) {
-    both(list, "netlink-refused-device", 60, |ctx| refuse(ctx, of_device()));
-    both(list, "netlink-refused-length", 60, |ctx| refuse(ctx, of_length()));
-    both(list, "netlink-refused-flag", 60, |ctx| refuse(ctx, of_flag()));
-    both(list, "netlink-refused-attribute", 60, |ctx| refuse(ctx, of_attribute()));
-    both(list, "netlink-refused-nesting", 60, |ctx| refuse(ctx, of_nesting()));
-    both(list, "netlink-refused-peer", 60, |ctx| refuse(ctx, of_peer()));
-    both(list, "netlink-refused-allowed-ip", 60, |ctx| refuse(ctx, of_allowed_ip()));
-    both(list, "netlink-refused-header", 60, |ctx| refuse(ctx, of_header()));
+    both(list, "netlink-refused-device", 60, |ctx| {
+        refuse(ctx, of_device())
+    });
+    both(list, "netlink-refused-length", 60, |ctx| {
+        refuse(ctx, of_length())
+    });
+    both(list, "netlink-refused-flag", 60, |ctx| {
+        refuse(ctx, of_flag())
+    });
+    both(list, "netlink-refused-attribute", 60, |ctx| {
+        refuse(ctx, of_attribute())
+    });
+    both(list, "netlink-refused-nesting", 60, |ctx| {
+        refuse(ctx, of_nesting())
+    });
+    both(list, "netlink-refused-peer", 60, |ctx| {
+        refuse(ctx, of_peer())
+    });
+    both(list, "netlink-refused-allowed-ip", 60, |ctx| {
+        refuse(ctx, of_allowed_ip())
+    });
+    both(list, "netlink-refused-header", 60, |ctx| {
+        refuse(ctx, of_header())
+    });
     both(list, "netlink-refused-get", 60, |ctx| refuse(ctx, of_get()));
-    both(list, "netlink-refused-cut-short", 60, |ctx| refuse(ctx, of_cut()));
+    both(list, "netlink-refused-cut-short", 60, |ctx| {
+        refuse(ctx, of_cut())
+    });
 }
 
 /// A peer that both devices have besides each other, so that a refused change of it shows.
@@ -148,16 +166,27 @@ fn of_device() -> Cases {
     }
     cases.raw(Errno::EOPNOTSUPP, "the loopback's index", &numbered(1));
     for name in ["wg9\0", "\0", "aaaaaaaaaaaaaaa\0"] {
-        cases.raw(Errno::ENODEV, format!("name {name:?}"), &named(name.as_bytes()));
+        cases.raw(
+            Errno::ENODEV,
+            format!("name {name:?}"),
+            &named(name.as_bytes()),
+        );
     }
     cases.raw(Errno::EOPNOTSUPP, "the loopback", &named(b"lo\0"));
-    cases.raw(Errno::EOPNOTSUPP, "bytes after the name", &named(b"lo\0more"));
+    cases.raw(
+        Errno::EOPNOTSUPP,
+        "bytes after the name",
+        &named(b"lo\0more"),
+    );
     for (what, name) in [
         ("no bytes of name", &b""[..]),
         ("a name without end", b"wg0"),
         ("a name of 16", b"aaaaaaaaaaaaaaaa\0"),
         ("a name of 16 without end", b"aaaaaaaaaaaaaaaa"),
-        ("a name and much more", b"lo\0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+        (
+            "a name and much more",
+            b"lo\0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        ),
     ] {
         // The last is told by its first zero.
         let wanted = match what {
@@ -294,12 +323,16 @@ fn of_attribute() -> Cases {
         });
     }
     for kind in [0, 5, 6, 100, 0x3fff] {
-        cases.ip(Errno::EINVAL, format!("allowed IP attribute {kind}"), |ip| {
-            ip.u16(ALLOWEDIP_FAMILY, libc::AF_INET as u16)
-                .put(ALLOWEDIP_IPADDR, &[0; 4])
-                .u8(ALLOWEDIP_CIDR, 0)
-                .u32(kind, 0);
-        });
+        cases.ip(
+            Errno::EINVAL,
+            format!("allowed IP attribute {kind}"),
+            |ip| {
+                ip.u16(ALLOWEDIP_FAMILY, libc::AF_INET as u16)
+                    .put(ALLOWEDIP_IPADDR, &[0; 4])
+                    .u8(ALLOWEDIP_CIDR, 0)
+                    .u32(kind, 0);
+            },
+        );
     }
     cases
 }
@@ -313,7 +346,9 @@ fn of_nesting() -> Cases {
         p.put(PEER_PRESHARED_KEY, &KEY);
     });
     let mut inner = Attrs::new();
-    inner.put(PEER_PUBLIC_KEY, &BYSTANDER).put(PEER_PRESHARED_KEY, &KEY);
+    inner
+        .put(PEER_PUBLIC_KEY, &BYSTANDER)
+        .put(PEER_PRESHARED_KEY, &KEY);
     cases.set(Errno::EINVAL, "PEERS without the mark", |d| {
         d.put(DEVICE_PEERS, one.bytes());
     });
@@ -357,16 +392,24 @@ fn of_nesting() -> Cases {
                 list.put(NESTED, garbage);
             });
         });
-        cases.set(Errno::EINVAL, format!("{garbage:?} after a peer's key"), |d| {
-            let mut bytes = inner.bytes().to_vec();
-            bytes.extend_from_slice(garbage);
-            d.nest(DEVICE_PEERS, |list| {
-                list.put(NESTED, &bytes);
-            });
-        });
-        cases.set(Errno::EINVAL, format!("{garbage:?} after all attributes"), |d| {
-            d.u16(DEVICE_LISTEN_PORT, 1).raw(garbage);
-        });
+        cases.set(
+            Errno::EINVAL,
+            format!("{garbage:?} after a peer's key"),
+            |d| {
+                let mut bytes = inner.bytes().to_vec();
+                bytes.extend_from_slice(garbage);
+                d.nest(DEVICE_PEERS, |list| {
+                    list.put(NESTED, &bytes);
+                });
+            },
+        );
+        cases.set(
+            Errno::EINVAL,
+            format!("{garbage:?} after all attributes"),
+            |d| {
+                d.u16(DEVICE_LISTEN_PORT, 1).raw(garbage);
+            },
+        );
     }
     cases
 }
@@ -463,8 +506,16 @@ fn of_header() -> Cases {
     let name = device(|_| ());
     let request = Request::new;
     let mut add = |wanted, what: String, request| cases.request(wanted, what, request);
-    add(Errno::EOPNOTSUPP, "GET without DUMP".into(), request(DO, GET_DEVICE, name.bytes()));
-    add(Errno::EOPNOTSUPP, "SET with DUMP".into(), request(DUMP, SET_DEVICE, attrs.bytes()));
+    add(
+        Errno::EOPNOTSUPP,
+        "GET without DUMP".into(),
+        request(DO, GET_DEVICE, name.bytes()),
+    );
+    add(
+        Errno::EOPNOTSUPP,
+        "SET with DUMP".into(),
+        request(DUMP, SET_DEVICE, attrs.bytes()),
+    );
     for cmd in [2, 3, 255] {
         for flags in [DO, DUMP] {
             let what = format!("command {cmd}, flags {flags:#x}");
@@ -479,13 +530,23 @@ fn of_header() -> Cases {
         wrong.body[2..4].copy_from_slice(&reserved.to_ne_bytes());
         add(Errno::EINVAL, format!("GET, reserved {reserved:#x}"), wrong);
     }
-    for flag in [0x10, 0x20, 0x40, 0x80, 0x100, 0x200, 0x400, 0x800, 0x1000, 0x8000] {
+    for flag in [
+        0x10, 0x20, 0x40, 0x80, 0x100, 0x200, 0x400, 0x800, 0x1000, 0x8000,
+    ] {
         let what = format!("header flag {flag:#x}");
-        add(Errno::EINVAL, what, request(DO | flag, SET_DEVICE, attrs.bytes()));
+        add(
+            Errno::EINVAL,
+            what,
+            request(DO | flag, SET_DEVICE, attrs.bytes()),
+        );
     }
     for flag in [0x10, 0x20, 0x400, 0x800, 0x1000, 0x8000] {
         let what = format!("GET, header flag {flag:#x}");
-        add(Errno::EINVAL, what, request(DUMP | flag, GET_DEVICE, name.bytes()));
+        add(
+            Errno::EINVAL,
+            what,
+            request(DUMP | flag, GET_DEVICE, name.bytes()),
+        );
     }
     cases
 }

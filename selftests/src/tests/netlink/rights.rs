@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 use nix::sys::wait::waitpid;
-use nix::unistd::{chdir, chroot, fork, pipe2, read, write, ForkResult};
-use std::fs::File;
+use nix::unistd::{chdir, chroot, fchdir, fork, pipe2, read, write, ForkResult};
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::thread::sleep;
@@ -36,7 +36,7 @@ fn drop_admin() -> Result<()> {
     const CAP_NET_ADMIN: u32 = 12;
     let mut header = [VERSION_3, 0];
     let mut sets = [0u32; 6]; // effective, permitted, inheritable; twice
-    // SAFETY: capget and capset with version 3's header and two sets.
+                              // SAFETY: capget and capset with version 3's header and two sets.
     let done = unsafe {
         let got = libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr());
         sets[0] &= !(1 << CAP_NET_ADMIN);
@@ -56,12 +56,18 @@ fn needs_admin(ctx: &Ctx) -> Result<()> {
     let requests = [
         ("GET", get()),
         ("GET of nothing", Request::new(DUMP, GET_DEVICE, &[])),
-        ("GET of no device", Request::new(DUMP, GET_DEVICE, other.bytes())),
+        (
+            "GET of no device",
+            Request::new(DUMP, GET_DEVICE, other.bytes()),
+        ),
         ("an empty SET", set(&device(|_| ()))),
         ("SET of no device", set(&other)),
-        ("SET", set(&device(|d| {
-            d.put(DEVICE_PRIVATE_KEY, &KEY).u32(DEVICE_FWMARK, 1);
-        }))),
+        (
+            "SET",
+            set(&device(|d| {
+                d.put(DEVICE_PRIVATE_KEY, &KEY).u32(DEVICE_FWMARK, 1);
+            })),
+        ),
     ];
     for (opened, used) in [(false, false), (false, true), (true, false)] {
         let mut sides = Vec::new();
@@ -93,10 +99,7 @@ fn needs_admin(ctx: &Ctx) -> Result<()> {
         }
     }
     let after = scene.state("after")?;
-    scene.check(
-        before == after,
-        "something was set",
-    );
+    scene.check(before == after, "something was set");
     scene.finish()
 }
 
@@ -162,31 +165,59 @@ fn sockets_and_others() -> Vec<(&'static str, Request, i32)> {
         });
     };
     vec![
-        ("port", request(&|d| {
-            d.u16(DEVICE_LISTEN_PORT, 4001);
-        }), eperm),
-        ("the port that it has", request(&|d| {
-            d.u16(DEVICE_LISTEN_PORT, 0);
-        }), eperm),
-        ("mark", request(&|d| {
-            d.u32(DEVICE_FWMARK, 1);
-        }), eperm),
-        ("mark and key", request(&|d| {
-            d.u32(DEVICE_FWMARK, 1).put(DEVICE_PRIVATE_KEY, &KEY);
-        }), eperm),
-        ("port and peer", request(&|d| {
-            d.u16(DEVICE_LISTEN_PORT, 4001);
-            new_peer(d, 1);
-        }), eperm),
+        (
+            "port",
+            request(&|d| {
+                d.u16(DEVICE_LISTEN_PORT, 4001);
+            }),
+            eperm,
+        ),
+        (
+            "the port that it has",
+            request(&|d| {
+                d.u16(DEVICE_LISTEN_PORT, 0);
+            }),
+            eperm,
+        ),
+        (
+            "mark",
+            request(&|d| {
+                d.u32(DEVICE_FWMARK, 1);
+            }),
+            eperm,
+        ),
+        (
+            "mark and key",
+            request(&|d| {
+                d.u32(DEVICE_FWMARK, 1).put(DEVICE_PRIVATE_KEY, &KEY);
+            }),
+            eperm,
+        ),
+        (
+            "port and peer",
+            request(&|d| {
+                d.u16(DEVICE_LISTEN_PORT, 4001);
+                new_peer(d, 1);
+            }),
+            eperm,
+        ),
         ("nothing was set", get(), 0),
-        ("key", request(&|d| {
-            d.put(DEVICE_PRIVATE_KEY, &KEY);
-        }), 0),
+        (
+            "key",
+            request(&|d| {
+                d.put(DEVICE_PRIVATE_KEY, &KEY);
+            }),
+            0,
+        ),
         ("peers", request(&|d| new_peer(d, 2)), 0),
         ("key and peer were set", get(), 0),
-        ("REPLACE_PEERS", request(&|d| {
-            d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
-        }), 0),
+        (
+            "REPLACE_PEERS",
+            request(&|d| {
+                d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
+            }),
+            0,
+        ),
         ("no peer", get(), 0),
     ]
 }
@@ -294,22 +325,30 @@ fn moved(
     Ok(())
 }
 
-/// Makes the user and network namespaces. A process in a chroot may not: the present root becomes
-/// the root of a mount namespace first.
+/// Makes the user and network namespaces. A process in a chroot may not: its root becomes the root
+/// of a mount namespace first.
 fn enter_user_namespace() -> Result<()> {
     let new = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
     if unshare(new).is_ok() {
         return Ok(());
     }
     unshare(CloneFlags::CLONE_NEWNS)?;
+    let root = File::open("/")?;
+    // Out of the chroot: one whose root is below the working directory can go up from there.
+    let below = "/run/wgrs-below";
+    fs::create_dir_all(below)?;
     chdir("/")?;
-    chroot("/proc/1/root").context("leave the chroot")?;
+    chroot(below)?;
+    for _ in 0..64 {
+        chdir("..")?;
+    }
+    chroot(".").context("leave the chroot")?;
     let none = None::<&str>;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(none, "/", none, private, none).context("make / private")?;
+    fchdir(&root)?;
     mount(Some("."), "/", none, MsFlags::MS_MOVE, none).context("move the root")?;
     chroot(".")?;
-    chdir("/")?;
     unshare(new).context("unshare(CLONE_NEWUSER)")
 }
 
