@@ -2,7 +2,6 @@
 //! The tests, one file per area.
 
 mod attack;
-mod badinput;
 mod basic;
 mod bulk;
 mod checkers;
@@ -45,7 +44,6 @@ pub fn all() -> Vec<Test> {
     basic::register(&mut list);
     wgtool::register(&mut list);
     updown::register(&mut list);
-    badinput::register(&mut list);
     messages::register(&mut list);
     mtu::register(&mut list);
     transmit::register(&mut list);
