@@ -25,6 +25,7 @@ char LICENSE[] SEC("license") = "GPL";
 /* Marks of the frames that user space injects. */
 #define MARK_OUT 0x57475253 /* leave it alone */
 #define MARK_IN 0x57475254  /* it is to come in here */
+#define MARK_LOST 0x57475255 /* drop it */
 
 enum { OUT, IN };
 
@@ -382,6 +383,15 @@ lost:;
 	return 0;
 }
 
+/* Drops a frame on the way, not at its start: whoever sent it is not told. */
+static __always_inline int lose(struct __sk_buff *skb, __u32 direction)
+{
+	if (direction == IN)
+		return TC_ACT_SHOT;
+	skb->mark = MARK_LOST;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 static __always_inline int handle(struct __sk_buff *skb, __u32 direction)
 {
 	struct frame f = { .skb = skb, .direction = direction };
@@ -401,7 +411,7 @@ static __always_inline int handle(struct __sk_buff *skb, __u32 direction)
 		show(&f, 0);
 	switch (f.action) {
 	case DROP:
-		return TC_ACT_SHOT;
+		return lose(skb, direction);
 	case DUPLICATE:
 		skb->mark = MARK_OUT;
 		bpf_clone_redirect(skb, skb->ifindex, direction == IN ? BPF_F_INGRESS : 0);
@@ -409,7 +419,7 @@ static __always_inline int handle(struct __sk_buff *skb, __u32 direction)
 		return TC_ACT_OK;
 	case HOLD:
 		/* A frame that cannot be kept is not lost: it goes on, and user space is told. */
-		return show(&f, 1) ? TC_ACT_SHOT : TC_ACT_OK;
+		return show(&f, 1) ? lose(skb, direction) : TC_ACT_OK;
 	}
 	return TC_ACT_OK;
 }
@@ -421,6 +431,8 @@ int leaving(struct __sk_buff *skb)
 		skb->mark = 0;
 		return TC_ACT_OK;
 	}
+	if (skb->mark == MARK_LOST)
+		return TC_ACT_SHOT;
 	if (skb->mark == MARK_IN)
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	return handle(skb, OUT);

@@ -9,7 +9,7 @@ use super::ktap::{self, Outcome};
 use super::modules::{self, Env, Modules};
 use super::netns;
 use super::pace::slow;
-use super::topo::{Driver, Link, BY_TOOL, COEXIST, PLAIN};
+use super::topo::{self, Driver, Link, BY_TOOL, COEXIST, PLAIN};
 use anyhow::{bail, ensure, Context, Result};
 use nix::mount::{mount, MsFlags};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -243,6 +243,7 @@ fn inside(test: &Test, env: &Env, options: &Options, dir: Option<&Path>) -> Resu
     if let (Err(_), Some(dir)) = (&result, dir) {
         fs::create_dir_all(dir)?;
         ctx.save(dir)?;
+        fs::write(dir.join("counters.txt"), topo::last_counters())?;
     }
     result
 }

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-//! How often functions of the kernel and its modules are entered (kprobes).
+//! How often functions of the kernel and its modules are entered.
+//!
+//! C functions are counted by a BPF program on kprobes. Debian's kernel allows no probe of a
+//! function that ftrace does not know, and it knows none of Rust: those are counted by execution
+//! breakpoints of the processor, of which there are four.
 //!
 //! Rust functions are named by the readable path's last parts, as in `device::receive::receive`
 //! or `Peer::start`; the mangled symbol is looked up in `/proc/kallsyms`. A function that the
@@ -8,8 +12,10 @@
 use super::{get, load, map, number, program};
 use anyhow::{ensure, Context, Result};
 use libbpf_rs::{KprobeOpts, Link, MapHandle, Object};
+use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::{FromRawFd, OwnedFd};
 
 const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/calls.bpf.o"));
 
@@ -20,65 +26,110 @@ const MAX: usize = 64;
 pub struct Calls {
     counts: MapHandle,
     index: BTreeMap<String, u32>,
+    breakpoints: BTreeMap<String, Vec<OwnedFd>>,
     /// Detached on drop.
     _links: Vec<Link>,
     _object: Object,
 }
 
 impl Calls {
-    /// Watches `functions`; the modules they belong to are loaded.
-    ///
-    /// A name without `::` is a C function's (or symbol's) whole name.
+    /// Watches `functions`; the modules they belong to are loaded. A name with `::` is a Rust
+    /// function's (at most four at once), others are whole symbols.
     pub fn attach(functions: &[&str]) -> Result<Self> {
         ensure!(functions.len() <= MAX, "too many functions to watch");
         let object = load("calls", IMAGE)?;
-        let counts = map(&object, "calls")?;
         let symbols = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
-        let (mut links, mut index) = (Vec::new(), BTreeMap::new());
+        let mut calls = Calls {
+            counts: map(&object, "calls")?,
+            index: BTreeMap::new(),
+            breakpoints: BTreeMap::new(),
+            _links: Vec::new(),
+            _object: object,
+        };
         for (n, function) in functions.iter().enumerate() {
             let found = find(&symbols, function);
             ensure!(
                 !found.is_empty(),
                 "no function {function} in the running kernel (inlined, or renamed?)"
             );
-            for symbol in found {
+            for (symbol, address) in found {
+                if function.contains("::") {
+                    let fds = breakpoints(address)
+                        .with_context(|| format!("breakpoint on {function} at {address:#x}"))?;
+                    let all = calls.breakpoints.entry((*function).to_owned());
+                    all.or_default().extend(fds);
+                    continue;
+                }
                 let opts = KprobeOpts {
                     cookie: n as u64,
                     ..KprobeOpts::default()
                 };
-                let link = program(&object, "entered")?
+                let link = program(&calls._object, "entered")?
                     .attach_kprobe_with_opts(false, &symbol, opts)
                     .with_context(|| format!("kprobe on {symbol}"))?;
-                links.push(link);
+                calls._links.push(link);
             }
-            index.insert((*function).to_owned(), n as u32);
+            calls.index.insert((*function).to_owned(), n as u32);
         }
-        Ok(Calls {
-            counts,
-            index,
-            _links: links,
-            _object: object,
-        })
+        Ok(calls)
     }
 
     /// How often `function`, one of those given to [`Calls::attach`], has been entered.
     pub fn of(&self, function: &str) -> Result<u64> {
+        if let Some(fds) = self.breakpoints.get(function) {
+            let mut sum = 0;
+            for fd in fds {
+                let mut count = [0; 8];
+                nix::unistd::read(fd, &mut count).context("read a breakpoint's count")?;
+                sum += u64::from_ne_bytes(count);
+            }
+            return Ok(sum);
+        }
         let n = self.index.get(function);
         let n = n.with_context(|| format!("{function} is not watched"))?;
         Ok(number(&get(&self.counts, *n)?, 0))
     }
 }
 
-/// The symbols in the text of `/proc/kallsyms` that `function` means.
-fn find(kallsyms: &str, function: &str) -> Vec<String> {
+/// A counting perf event of an execution breakpoint at a kernel address, for each processor.
+fn breakpoints(address: u64) -> Result<Vec<OwnedFd>> {
+    // `struct perf_event_attr`, version 5 (112 bytes).
+    let mut attr = [0u8; 112];
+    attr[0..4].copy_from_slice(&5u32.to_ne_bytes()); // PERF_TYPE_BREAKPOINT
+    attr[4..8].copy_from_slice(&112u32.to_ne_bytes());
+    attr[52..56].copy_from_slice(&4u32.to_ne_bytes()); // HW_BREAKPOINT_X
+    attr[56..64].copy_from_slice(&address.to_ne_bytes());
+    attr[64..72].copy_from_slice(&8u64.to_ne_bytes()); // must be the size of a long
+    const CLOEXEC: libc::c_ulong = 8;
+    // SAFETY: a plain system call.
+    let cpus = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    let mut fds = Vec::new();
+    for cpu in 0..cpus {
+        // SAFETY: the attributes are a live buffer of the length told in them; a descriptor that
+        // the call gives is ours.
+        unsafe {
+            let nr = libc::SYS_perf_event_open;
+            let fd = libc::syscall(nr, attr.as_ptr(), -1, cpu as i32, -1, CLOEXEC);
+            let fd = Errno::result(fd).context("perf_event_open")?;
+            fds.push(OwnedFd::from_raw_fd(fd as i32));
+        }
+    }
+    Ok(fds)
+}
+
+/// The symbols in the text of `/proc/kallsyms` that `function` means, and their addresses.
+fn find(kallsyms: &str, function: &str) -> Vec<(String, u64)> {
     let mut found = Vec::new();
     for line in kallsyms.lines() {
         let mut fields = line.split_ascii_whitespace();
-        let (Some(kind), Some(symbol)) = (fields.nth(1), fields.next()) else {
+        let (Some(address), Some(kind), Some(symbol)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
             continue;
         };
         if matches!(kind, "t" | "T" | "w" | "W") && means(symbol, function) {
-            found.push(symbol.to_owned());
+            let address = u64::from_str_radix(address, 16).unwrap_or(0);
+            found.push((symbol.to_owned(), address));
         }
     }
     found
@@ -130,11 +181,15 @@ mod tests {
             "0000 t {function}\t[wireguard_rs]\n0000 t {method}\t[wireguard_rs]\n\
              0000 d wg_packet_receive\t[wireguard]\n0000 T synchronize_rcu\n"
         );
-        assert_eq!(find(&text, "receive::receive"), [function]);
-        assert_eq!(find(&text, "Peer::start"), [method]);
-        assert!(find(&text, "eceive::receive").is_empty());
-        assert_eq!(find(&text, "synchronize_rcu"), ["synchronize_rcu"]);
-        assert!(find(&text, "synchronize").is_empty());
-        assert!(find(&text, "wg_packet_receive").is_empty(), "that is data");
+        let find = |function| -> Vec<String> {
+            let found = super::find(&text, function);
+            found.into_iter().map(|(symbol, _)| symbol).collect()
+        };
+        assert_eq!(find("receive::receive"), [function]);
+        assert_eq!(find("Peer::start"), [method]);
+        assert!(find("eceive::receive").is_empty());
+        assert_eq!(find("synchronize_rcu"), ["synchronize_rcu"]);
+        assert!(find("synchronize").is_empty());
+        assert!(find("wg_packet_receive").is_empty(), "that is data");
     }
 }

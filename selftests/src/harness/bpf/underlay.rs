@@ -411,15 +411,15 @@ fn octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// Makes `keys` the keys of a map.
+/// Makes `keys` the keys of a map. A key that was there and stays is there all the time.
 fn fill<const N: usize>(map: &MapHandle, keys: &[[u8; N]]) -> Result<()> {
     let old: Vec<Vec<u8>> = map.keys().collect();
-    for key in old {
-        map.delete(&key)?;
-    }
     for key in keys {
         map.update(key, &[1], MapFlags::ANY)
             .context("fill a BPF map")?;
+    }
+    for key in old.iter().filter(|old| !keys.iter().any(|k| k == &old[..])) {
+        map.delete(key).context("clear a BPF map")?;
     }
     Ok(())
 }
