@@ -5,7 +5,9 @@ mod attack;
 mod basic;
 mod bulk;
 mod checkers;
+mod disturb;
 mod disturb_self;
+mod disturb_vtime;
 mod faults;
 mod interop;
 mod link;
@@ -60,6 +62,8 @@ pub fn all() -> Vec<Test> {
     scenario::register(&mut list);
     unload::register(&mut list);
     attack::register(&mut list);
+    disturb::register(&mut list);
+    disturb_vtime::register(&mut list);
     vtime::register(&mut list);
     faults::register(&mut list);
     // The last: it judges what the others left.

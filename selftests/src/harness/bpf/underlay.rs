@@ -39,6 +39,7 @@ pub enum Direction {
 
 /// What a frame (or one message of an aggregate) is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code)] // what the program counts, asked for or not
 pub enum Class {
     /// Handshake initiation, 148 bytes.
     Initiation,
@@ -97,8 +98,6 @@ pub enum Reason {
 /// What happens to the messages that a rule hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing; they are counted.
-    Count,
     /// They are lost.
     Drop,
     /// They arrive twice.
@@ -165,7 +164,6 @@ impl Rule {
 
     fn bytes(&self) -> Vec<u8> {
         let (action, offset, mask) = match self.action {
-            Action::Count => (0, 0, 0),
             Action::Drop => (1, 0, 0),
             Action::Duplicate => (2, 0, 0),
             Action::Hold => (3, 0, 0),
@@ -388,11 +386,6 @@ impl Underlay {
         let mut bytes = held.bytes.clone();
         spoil_checksum(&mut bytes).context("no UDP frame")?;
         self.injector.send(held.direction, &bytes)
-    }
-
-    /// Sends any Ethernet frame past the programs.
-    pub fn inject(&self, direction: Direction, frame: &[u8]) -> Result<()> {
-        self.injector.send(direction, frame)
     }
 
     fn events(&self) -> Result<std::sync::MutexGuard<'_, Events>> {
