@@ -7,6 +7,7 @@ use nix::sys::socket::{
     bind, recv, send, setsockopt, socket, sockopt, AddressFamily, MsgFlags, NetlinkAddr, SockFlag,
     SockProtocol, SockType,
 };
+use std::fmt::Write as _;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 const HDRLEN: usize = 16;
@@ -99,7 +100,10 @@ pub fn name(code: i32) -> String {
 
 /// Bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// What an extended acknowledgement says.
@@ -357,6 +361,7 @@ impl Gnl {
 }
 
 /// Splits the first message off: sequence number, type, flags, body, and what follows.
+#[allow(clippy::type_complexity)] // said above
 fn split(bytes: &[u8]) -> Option<(u32, u16, u16, &[u8], &[u8])> {
     let word = |at: usize| {
         let bytes = bytes.get(at..at + 4)?;

@@ -9,6 +9,7 @@ pub mod fault;
 pub mod gnl;
 pub mod kmsg;
 pub mod ktap;
+pub mod memory;
 pub mod modules;
 pub mod netlink;
 pub mod netns;

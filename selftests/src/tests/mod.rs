@@ -20,6 +20,7 @@ mod nsdeath;
 mod outer;
 mod receive;
 mod roaming;
+mod scale;
 mod scenario;
 mod session;
 mod source;
@@ -60,6 +61,7 @@ pub fn all() -> Vec<Test> {
     interop::register(&mut list);
     bulk::register(&mut list);
     scenario::register(&mut list);
+    scale::register(&mut list);
     unload::register(&mut list);
     attack::register(&mut list);
     disturb::register(&mut list);

@@ -114,9 +114,8 @@ fn peers(ctx: &Ctx) -> Result<()> {
     // Responses to the device's initiations, exchanged.
     let initiations = [scene.initiation(0)?, scene.initiation(1)?];
     let mut answers = Vec::new();
-    for k in 0..2 {
-        let client = &scene.clients[k];
-        let received = handshake::receive(&client.keys, &initiations[k])?;
+    for (client, initiation) in scene.clients.iter().zip(&initiations) {
+        let received = handshake::receive(&client.keys, initiation)?;
         answers.push(received.respond(&client.psk, &Tweak::default()));
     }
     let own = scene.clients[0].peer;

@@ -251,7 +251,7 @@ fn duplicates(ctx: &Ctx) -> Result<()> {
         "elements of type 7, a port marked big-endian",
         Ok(()),
         |d| {
-            d.put(DEVICE_LISTEN_PORT | 1 << 14, &4003u16.to_ne_bytes());
+            d.put(DEVICE_LISTEN_PORT | (1 << 14), &4003u16.to_ne_bytes());
             d.nest(DEVICE_PEERS, |list| {
                 list.nest(7, |p| {
                     p.put(PEER_PUBLIC_KEY, &[4; 32]);

@@ -43,7 +43,7 @@ pub fn prefix(n: u32) -> (IpAddr, u8) {
     if n % 2 == 0 {
         (Ipv4Addr::from(0x0a00_0000 + n).into(), 32)
     } else {
-        (Ipv6Addr::from(0xfd << 120 | u128::from(n)).into(), 128)
+        (Ipv6Addr::from((0xfd << 120) | u128::from(n)).into(), 128)
     }
 }
 

@@ -135,8 +135,8 @@ fn other_namespace(ctx: &Ctx) -> Result<()> {
         Ok(())
     };
     from_there(&mut scene, "before the move", Err(Errno::ENODEV))?;
-    for n in 0..2 {
-        scene.pair.rt(n).set_netns(NAME, away[n].fd())?;
+    for (n, away) in away.iter().enumerate() {
+        scene.pair.rt(n).set_netns(NAME, away.fd())?;
     }
     // Port and mark, too: we have the capability over the creating namespace.
     from_there(&mut scene, "after the move", Ok(()))?;
@@ -237,7 +237,7 @@ fn user_namespace(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let requests = sockets_and_others();
     let mut sides = Vec::new();
-    for n in 0..2 {
+    for (n, side) in SIDES.into_iter().enumerate() {
         let family = scene.pair.family(n);
         let text = in_user_namespace(
             |pid| Ok(scene.pair.rt(n).set_netns_pid(NAME, pid)?),
@@ -251,7 +251,7 @@ fn user_namespace(ctx: &Ctx) -> Result<()> {
                 Ok(lines.join("\n"))
             },
         )
-        .context(SIDES[n])?;
+        .context(side)?;
         sides.push(text);
         // It goes with its namespace.
     }

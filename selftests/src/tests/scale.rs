@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Thousands of peers: time and memory of both modules side by side, and what must not grow with
+//! the number of peers.
+
+use super::{Check, Test};
+use crate::harness::bpf::Calls;
+use crate::harness::memory::Memory;
+use crate::harness::modules::Modules;
+use crate::harness::netns::{self, Netns};
+use crate::harness::rtnl::Rtnl;
+use crate::harness::runner::{Boot, Ctx, Subject};
+use crate::harness::wgdev::{parse_dump, uapi, DeviceConf, PeerConf, Prefix, Wg};
+use anyhow::{ensure, Context, Result};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+mod traffic;
+
+pub fn register(list: &mut Vec<Test>) {
+    let tests: [(&str, Check, u64); 3] = [
+        ("scale-curve", curve, 600),
+        ("scale-24000-peers", twenty_four_thousand, 300),
+        ("scale-traffic-10000-peers", traffic::ten_thousand, 400),
+    ];
+    for (name, body, secs) in tests {
+        list.push(Test {
+            name: name.to_owned(),
+            boot: Boot::Smp,
+            modules: Modules::Both,
+            subject: Subject::Rs,
+            bound: Duration::from_secs(secs),
+            body: Box::new(body),
+        });
+    }
+}
+
+/// The link kinds side by side: the in-tree driver's, and ours.
+const KINDS: [&str; 2] = ["wireguard", "wireguard_rs"];
+
+/// All that waits for RCU's readers or callbacks; `synchronize_net` is one of the first two.
+const WAITS: [&str; 3] = [
+    "synchronize_rcu",
+    "synchronize_rcu_expedited",
+    "rcu_barrier",
+];
+
+/// Allowed IPs of each peer: seven of IPv4 and three of IPv6.
+const IPS_PER_PEER: usize = 10;
+
+/// Peer number `n`: any 32 bytes are a public key.
+fn peer(n: usize, allowed_ips: usize) -> PeerConf {
+    let word = (n as u64 + 1)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .to_le_bytes();
+    let mut public_key = [0x40; 32];
+    public_key[..8].copy_from_slice(&word);
+    PeerConf {
+        public_key,
+        endpoint: Some(SocketAddr::from((
+            Ipv4Addr::from_bits(0xc612_0000 + n as u32),
+            51820,
+        ))),
+        allowed_ips: (0..allowed_ips).map(|k| allowed_ip(n, k)).collect(),
+        ..PeerConf::default()
+    }
+}
+
+/// Allowed IP number `k` of peer `n`: none is another's, of several lengths.
+fn allowed_ip(n: usize, k: usize) -> Prefix {
+    let place = (n * IPS_PER_PEER + k) as u32;
+    if k < 7 {
+        let cidr = if k % 2 == 0 { 32 } else { 30 };
+        (Ipv4Addr::from_bits(0x0a00_0000 + place * 4).into(), cidr)
+    } else {
+        let bits = (0xfd09_u128 << 112) | (u128::from(place) << 64);
+        (
+            Ipv6Addr::from_bits(bits).into(),
+            if k == 7 { 128 } else { 64 },
+        )
+    }
+}
+
+/// One device in a namespace of its own.
+struct Scene {
+    _ns: Netns,
+    rt: Rtnl,
+    wg: Wg,
+}
+
+impl Scene {
+    fn new(kind: &str) -> Result<Self> {
+        let ns = Netns::new("scale")?;
+        let (rt, wg) = (ns.rtnl()?, Wg::open(&ns, kind)?);
+        let mut scene = Scene { _ns: ns, rt, wg };
+        scene.add_link(kind)?;
+        Ok(scene)
+    }
+
+    fn add_link(&mut self, kind: &str) -> Result<()> {
+        self.rt.link_add("wg0", kind)?;
+        Ok(self.rt.set_up("wg0", true)?)
+    }
+
+    fn set(&mut self, flags: u32, peers: &[PeerConf]) -> Result<()> {
+        let conf = DeviceConf {
+            flags,
+            peers: peers.to_vec(),
+            ..DeviceConf::default()
+        };
+        Ok(self.wg.set("wg0", &conf)?)
+    }
+
+    /// An error unless the device has just these peers, in order, with all their allowed IPs.
+    fn check(&mut self, peers: &[PeerConf]) -> Result<()> {
+        let got = parse_dump(&self.wg.get_raw("wg0")?).peers;
+        ensure!(
+            got.len() == peers.len(),
+            "{} peers, not {}",
+            got.len(),
+            peers.len()
+        );
+        for (n, (got, set)) in got.iter().zip(peers).enumerate() {
+            ensure!(
+                got.public_key == set.public_key,
+                "another peer at place {n}"
+            );
+            ensure!(
+                got.allowed_ips == set.allowed_ips,
+                "allowed IPs of peer {n}: {:?}, not {:?}",
+                got.allowed_ips,
+                set.allowed_ips
+            );
+            ensure!(got.endpoint == set.endpoint, "endpoint of peer {n}");
+        }
+        Ok(())
+    }
+}
+
+/// The ways to be rid of all peers.
+#[derive(Clone, Copy, Debug)]
+enum Removal {
+    Each,
+    Replace,
+    LinkDel,
+    NetnsDel,
+}
+
+const REMOVALS: [(Removal, &str); 4] = [
+    (Removal::Each, "REMOVE_ME each"),
+    (Removal::Replace, "REPLACE_PEERS"),
+    (Removal::LinkDel, "link deletion"),
+    (Removal::NetnsDel, "netns deletion"),
+];
+
+/// What was measured with so many peers of one driver.
+struct Figures {
+    peers: usize,
+    set: Duration,
+    dump: Duration,
+    messages: usize,
+    memory: Memory,
+    /// In the order of [`REMOVALS`]: the time, and the grace periods waited for.
+    removals: Vec<Option<(Duration, u64)>>,
+}
+
+/// Configures, dumps and removes `count` peers of a driver, in each way.
+fn measure(ctx: &Ctx, kind: &str, count: usize) -> Result<Figures> {
+    let peers: Vec<PeerConf> = (0..count).map(|n| peer(n, IPS_PER_PEER)).collect();
+    let mut scene = Scene::new(kind)?;
+    let before = Memory::settled()?;
+    let start = Instant::now();
+    scene.set(0, &peers)?;
+    let set = start.elapsed();
+    let memory = Memory::settled()?.since(&before);
+    let start = Instant::now();
+    let messages = scene.wg.get_raw("wg0")?.len();
+    let dump = start.elapsed();
+    scene.check(&peers)?;
+    ctx.note(format!(
+        "{kind}, {count} peers: set {}, dump {}",
+        millis(set),
+        millis(dump)
+    ));
+
+    let mut scene = Some(scene);
+    let mut removals = Vec::new();
+    for (removal, name) in REMOVALS {
+        if takes_too_long(kind, count, removal) {
+            removals.push(None);
+            continue;
+        }
+        let mut here = match scene.take() {
+            Some(scene) => scene,
+            None => Scene::new(kind)?,
+        };
+        if here.wg.get_raw("wg0").is_err() {
+            here.add_link(kind)?;
+        }
+        here.set(0, &peers)?;
+        let calls = Calls::attach(&WAITS)?;
+        let start = Instant::now();
+        scene = remove(here, removal, &peers)?;
+        let took = start.elapsed();
+        let waits: Result<Vec<u64>> = WAITS.iter().map(|f| calls.of(f)).collect();
+        removals.push(Some((took, waits?.iter().sum())));
+        drop(calls);
+        ctx.note(format!("{kind}, {count} peers: {name} {}", millis(took)));
+        if let (Some(scene), Removal::Each | Removal::Replace) = (&mut scene, removal) {
+            scene.check(&[]).with_context(|| format!("after {name}"))?;
+        }
+        if matches!(removal, Removal::Each) {
+            let left = Memory::settled()?.since(&before);
+            let (left, used) = (left.slab + left.percpu, memory.slab + memory.percpu);
+            ensure!(
+                left < used / 8,
+                "{kind}: {left} bytes of {used} are still in use when {count} peers are gone"
+            );
+        }
+    }
+    let caches = memory.top_caches(8);
+    let caches: Vec<String> = caches
+        .iter()
+        .map(|(name, bytes)| format!("{name} {}", bytes / count as i64))
+        .collect();
+    ctx.note(format!(
+        "{kind}, {count} peers: slab bytes per peer: {}",
+        caches.join(", ")
+    ));
+    Ok(Figures {
+        peers: count,
+        set,
+        dump,
+        messages,
+        memory,
+        removals,
+    })
+}
+
+/// The in-tree driver waits for two grace periods per peer. All its ways are measured where that
+/// is bearable or `WGRS_SCALE` asks for it; beyond, only the one by which the device goes anyway.
+fn takes_too_long(kind: &str, count: usize, removal: Removal) -> bool {
+    kind == KINDS[0]
+        && count > 1_000
+        && !matches!(removal, Removal::LinkDel)
+        && std::env::var_os("WGRS_SCALE").is_none()
+}
+
+/// Removes all peers; gives the scene back if it is still there.
+fn remove(mut scene: Scene, removal: Removal, peers: &[PeerConf]) -> Result<Option<Scene>> {
+    match removal {
+        Removal::Each => {
+            let gone = |p: &PeerConf| PeerConf {
+                public_key: p.public_key,
+                flags: uapi::PEER_REMOVE_ME,
+                ..PeerConf::default()
+            };
+            scene.set(0, &peers.iter().map(gone).collect::<Vec<_>>())?;
+        }
+        Removal::Replace => scene.set(uapi::DEVICE_REPLACE_PEERS, &[])?,
+        Removal::LinkDel => scene.rt.link_del("wg0")?,
+        Removal::NetnsDel => {
+            drop(scene);
+            // Namespaces go in order: when this one has gone, so has the one before.
+            netns::canary()?;
+            return Ok(None);
+        }
+    }
+    Ok(Some(scene))
+}
+
+/// The numbers of peers; `WGRS_SCALE` gives others.
+fn counts() -> Result<Vec<usize>> {
+    match std::env::var("WGRS_SCALE") {
+        Ok(list) => list.split(',').map(|n| Ok(n.parse()?)).collect(),
+        Err(_) => Ok(vec![100, 1_000, 10_000]),
+    }
+}
+
+fn millis(d: Duration) -> String {
+    format!("{:.0} ms", d.as_secs_f64() * 1e3)
+}
+
+/// Both drivers at 100, 1,000 and 10,000 peers of ten allowed IPs. However many peers go, the
+/// number of grace periods waited for stays the same.
+fn curve(ctx: &Ctx) -> Result<()> {
+    let counts = counts()?;
+    let mut all = Vec::new();
+    for kind in KINDS {
+        let mut of_kind = Vec::new();
+        for &count in &counts {
+            let figures = measure(ctx, kind, count);
+            of_kind.push(figures.with_context(|| format!("{kind} with {count} peers"))?);
+        }
+        all.push(of_kind);
+    }
+    report(ctx, &all);
+    let ours = &all[1];
+    let (few, many) = (&ours[0], &ours[ours.len() - 1]);
+    for (n, (_, name)) in REMOVALS.iter().enumerate() {
+        let waits = |figures: &Figures| figures.removals[n].map(|(_, waits)| waits);
+        let few = waits(few).context("not measured")?;
+        let many = waits(many).context("not measured")?;
+        // Others in the kernel wait too while it lasts: leave them some.
+        ensure!(
+            many < few + 100,
+            "{name} waits for {many} grace periods, with the fewest peers for {few}"
+        );
+    }
+    Ok(())
+}
+
+/// The table of [`curve`]: for each number of peers a column of each driver.
+fn report(ctx: &Ctx, all: &[Vec<Figures>]) {
+    let columns: Vec<&Figures> = (0..all[0].len())
+        .flat_map(|n| all.iter().map(move |kind| &kind[n]))
+        .collect();
+    let row = |name: &str, cell: &dyn Fn(&Figures) -> String| {
+        let mut row = vec![name.to_owned()];
+        row.extend(columns.iter().map(|f| cell(f)));
+        row
+    };
+    let each = |f: &Figures, bytes: i64| format!("{}", bytes / f.peers as i64);
+    let mut head = vec![String::new()];
+    head.extend(columns.iter().enumerate().map(|(n, f)| {
+        let who = if n % 2 == 0 { "in-tree" } else { "ours" };
+        format!("{who} {}", f.peers)
+    }));
+    let mut rows = vec![
+        head,
+        row("set", &|f| millis(f.set)),
+        row("dump", &|f| millis(f.dump)),
+        row("dump messages", &|f| f.messages.to_string()),
+        row("bytes per peer", &|f| each(f, f.memory.all)),
+        row("  of it slab", &|f| each(f, f.memory.slab)),
+        row("  of it per-CPU", &|f| each(f, f.memory.percpu)),
+        row("  of it stacks", &|f| each(f, f.memory.stacks)),
+    ];
+    for (n, (_, name)) in REMOVALS.iter().enumerate() {
+        rows.push(row(name, &|f| {
+            f.removals[n].map_or("-".to_owned(), |(time, _)| millis(time))
+        }));
+        rows.push(row("  grace periods", &|f| {
+            f.removals[n].map_or("-".to_owned(), |(_, waits)| waits.to_string())
+        }));
+    }
+    ctx.table(
+        "peers with ten allowed IPs each, in-tree and ours: time, memory, grace periods waited for",
+        &rows,
+    );
+}
+
+/// As many peers as have overflowed the stack of another implementation.
+fn twenty_four_thousand(_: &Ctx) -> Result<()> {
+    let peers: Vec<PeerConf> = (0..24_000).map(|n| peer(n, 1)).collect();
+    let mut scene = Scene::new(KINDS[1])?;
+    scene.set(0, &peers)?;
+    scene.check(&peers)?;
+    scene.set(uapi::DEVICE_REPLACE_PEERS, &peers[..1])?;
+    scene.check(&peers[..1])?;
+    Ok(scene.rt.link_del("wg0")?)
+}

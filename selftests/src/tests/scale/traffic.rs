@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Traffic of some among very many peers.
+
+use super::{allowed_ip, millis, peer, IPS_PER_PEER, KINDS};
+use crate::harness::runner::Ctx;
+use crate::harness::topo::{outer, Link};
+use crate::harness::traffic::ping_from;
+use crate::harness::wgdev::{random_key, uapi, DeviceConf, Key, PeerConf, Wg};
+use anyhow::{ensure, Context, Result};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+use x25519_dalek::{PublicKey, StaticSecret};
+
+/// All peers of the receiving device, and those among them that are there.
+const PEERS: usize = 10_000;
+const ALIVE: usize = 32;
+/// Pings of each of these, all at the same time.
+const PINGS: u16 = 20;
+
+fn public(private: &Key) -> Key {
+    PublicKey::from(&StaticSecret::from(*private)).to_bytes()
+}
+
+/// Both drivers: one device with 10,000 peers and 100,000 allowed IPs, 32 peers spread over them
+/// ping it at the same time; then everything goes while they go on.
+pub(super) fn ten_thousand(ctx: &Ctx) -> Result<()> {
+    let mut rows = vec![
+        vec![String::new()],
+        vec!["set, with a private key".to_owned()],
+        vec![format!("{ALIVE} first pings in turn")],
+        vec![format!("{ALIVE} times {PINGS} pings at once")],
+        vec!["REMOVE_ME of all but one".to_owned()],
+    ];
+    for (kind, who) in KINDS.into_iter().zip(["in-tree", "ours"]) {
+        let times = exchange(kind).with_context(|| kind.to_owned())?;
+        rows[0].push(who.to_owned());
+        for (row, time) in rows[1..].iter_mut().zip(times) {
+            row.push(millis(time));
+        }
+    }
+    ctx.table(
+        "one device with 10,000 peers and 100,000 allowed IPs",
+        &rows,
+    );
+    Ok(())
+}
+
+/// The inside address of the many-peer device.
+const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 1));
+
+fn exchange(kind: &str) -> Result<[Duration; 4]> {
+    let mut link = Link::new()?;
+    let hub_key = random_key();
+    let alive: Vec<(usize, Key)> = (0..ALIVE)
+        .map(|n| (n * (PEERS / ALIVE) + n, random_key()))
+        .collect();
+    let mut peers: Vec<PeerConf> = (0..PEERS).map(|n| peer(n, IPS_PER_PEER)).collect();
+    for (n, key) in &alive {
+        let peer = peers.get_mut(*n).context("a peer beyond the last")?;
+        peer.public_key = public(key);
+        peer.endpoint = None;
+    }
+
+    link.rt(0).link_add("wg0", kind)?;
+    link.rt(0).addr_add("wg0", HUB, 32)?;
+    link.rt(0).set_up("wg0", true)?;
+    link.ns[0].sh("ip route add 10.0.0.0/8 dev wg0")?;
+    let mut hub = Wg::open(link.end(0), kind)?;
+    let conf = DeviceConf {
+        private_key: Some(hub_key),
+        listen_port: Some(51820),
+        peers,
+        ..DeviceConf::default()
+    };
+    let start = Instant::now();
+    hub.set("wg0", &conf)?;
+    let set = start.elapsed();
+
+    let mut batch = String::new();
+    for (n, key) in &alive {
+        let name = format!("wg{n}");
+        link.rt(1).link_add(&name, kind)?;
+        Wg::open(link.end(1), kind)?.set(
+            &name,
+            &DeviceConf {
+                private_key: Some(*key),
+                peers: vec![PeerConf {
+                    public_key: public(&hub_key),
+                    endpoint: Some(SocketAddr::new(outer(false, 0), 51820)),
+                    allowed_ips: vec![(HUB, 32)],
+                    ..PeerConf::default()
+                }],
+                ..DeviceConf::default()
+            },
+        )?;
+        let (own, _) = allowed_ip(*n, 0);
+        batch += &format!("address add {own} peer {HUB} dev {name}\nlink set {name} up\n");
+    }
+    link.ns[1].sh_in("ip -batch -", &batch)?;
+
+    let start = Instant::now();
+    for (n, _) in &alive {
+        let got = ping_from(
+            link.end(1),
+            &format!("wg{n}"),
+            HUB,
+            1,
+            Duration::from_secs(10),
+        )?;
+        ensure!(got == 1, "peer {n} gets no answer");
+    }
+    let first = start.elapsed();
+    let start = Instant::now();
+    let ns = link.end(1);
+    thread::scope(|scope| {
+        let all: Vec<_> = alive
+            .iter()
+            .map(|(n, _)| {
+                let pings =
+                    move || ping_from(ns, &format!("wg{n}"), HUB, PINGS, Duration::from_secs(10));
+                (n, scope.spawn(pings))
+            })
+            .collect();
+        for (n, thread) in all {
+            let got = thread.join().expect("ping thread panicked")?;
+            ensure!(got == PINGS, "peer {n} got {got} of {PINGS} answers");
+        }
+        anyhow::Ok(())
+    })?;
+    let together = start.elapsed();
+
+    let device = hub.get("wg0")?;
+    ensure!(device.peers.len() == PEERS, "{} peers", device.peers.len());
+    for (n, peer) in device.peers.iter().enumerate() {
+        let is_alive = alive.iter().any(|(a, _)| *a == n);
+        let met = peer.rx_bytes > 0 && peer.tx_bytes > 0 && !peer.last_handshake.is_zero();
+        ensure!(
+            met == is_alive && (is_alive || peer.rx_bytes == 0),
+            "peer {n}: {} bytes came",
+            peer.rx_bytes
+        );
+    }
+    // All but one of the living go, with one request; that one stays connected.
+    let (last, key) = alive.last().context("nobody")?;
+    let others = conf.peers.iter().filter(|p| p.public_key != public(key));
+    let gone = DeviceConf {
+        peers: others
+            .map(|p| PeerConf {
+                public_key: p.public_key,
+                flags: uapi::PEER_REMOVE_ME,
+                ..PeerConf::default()
+            })
+            .collect(),
+        ..DeviceConf::default()
+    };
+    let start = Instant::now();
+    hub.set("wg0", &gone)?;
+    let removal = start.elapsed();
+    let got = ping_from(
+        link.end(1),
+        &format!("wg{last}"),
+        HUB,
+        3,
+        Duration::from_secs(10),
+    )?;
+    ensure!(got == 3, "the peer that stayed got {got} of 3 answers");
+    let (removed, _) = alive.first().context("nobody")?;
+    let got = ping_from(
+        link.end(1),
+        &format!("wg{removed}"),
+        HUB,
+        1,
+        Duration::from_millis(300),
+    )?;
+    ensure!(got == 0, "a removed peer is answered");
+    Ok([set, first, together, removal])
+}
