@@ -6,7 +6,7 @@ use super::{drop_in, Test};
 use crate::harness::capture::{Capture, Seen};
 use crate::harness::noise::{cookie, handshake, Tweak};
 use crate::harness::packet::ip;
-use crate::harness::runner::Ctx;
+use crate::harness::runner::{Ctx, Subject};
 use crate::harness::topo::{inner, names, outer, port};
 use crate::harness::traffic::udp;
 use crate::harness::wire::Message;
@@ -164,7 +164,7 @@ fn receive(socket: &UdpSocket) -> Result<Vec<u8>> {
 }
 
 /// Under a flood of initiations cookie replies come, with traffic class 0, counted as sent.
-fn cookie_load(_: &Ctx) -> Result<()> {
+fn cookie_load(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         let mut scene = Scene::new(v6)?;
         let wire = Capture::start(scene.link.end(0), names(0).1)?;
@@ -211,10 +211,15 @@ fn cookie_load(_: &Ctx) -> Result<()> {
             (moved.value("tx_packets"), moved.value("tx_bytes")) == (packets, bytes),
             "IPv6 {v6}: {packets} messages of {bytes} bytes were sent: {moved:?}"
         );
-        // Accepted is the initiation once at most.
+        // Accepted is the initiation once at most. The in-tree driver checks a timestamp and keeps it
+        // in two steps, so each processor can accept the same one once.
         let accepted = moved.value("rx_packets");
+        let most = match ctx.subject {
+            Subject::C => 2,
+            Subject::Rs => 1,
+        };
         ensure!(
-            accepted <= 1 && moved.value("rx_bytes") == 148 * accepted,
+            accepted <= most && moved.value("rx_bytes") == 148 * accepted,
             "IPv6 {v6}: received: {moved:?}"
         );
         std::thread::sleep(Duration::from_millis(1300));
