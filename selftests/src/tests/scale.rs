@@ -208,7 +208,7 @@ fn measure(ctx: &Ctx, kind: &str, count: usize) -> Result<Figures> {
         if let (Some(scene), Removal::Each | Removal::Replace) = (&mut scene, removal) {
             scene.check(&[]).with_context(|| format!("after {name}"))?;
         }
-        if matches!(removal, Removal::Each) {
+        if matches!(removal, Removal::Each) && count >= 10_000 {
             let left = Memory::settled()?.since(&before);
             let (left, used) = (left.slab + left.percpu, memory.slab + memory.percpu);
             ensure!(

@@ -36,7 +36,7 @@ const SCRIPT: &str = r#"
         grep -r . /proc/sys/net/ipv[46]/*/wg0/ 2>/dev/null | grep -v -e stable_secret -e base_reachable | sort
     }
     mkdir /run/wireguard/sys
-    mount -t sysfs sysfs /run/wireguard/sys
+    busybox mount -t sysfs sysfs /run/wireguard/sys
     ip link add wg0 type wireguard
     echo "-- fresh"; look
     try ip -s -s -j link show wg0
@@ -90,7 +90,7 @@ fn compared(ctx: &Ctx) -> Result<()> {
         ctx.env.load(modules)?;
         let ns = Netns::new("a")?;
         seen.push(bash(&ns, SCRIPT)?);
-        bash(&ns, "umount /run/wireguard/sys; rmdir /run/wireguard/sys")?;
+        bash(&ns, "busybox umount /run/wireguard/sys; rmdir /run/wireguard/sys")?;
         drop(ns);
         unload_all()?;
     }
