@@ -213,10 +213,16 @@ impl Scene {
         })
     }
 
-    /// The initiations so far.
+    /// The initiations so far. wireguard-go arms the timer of its retry after it has sent the
+    /// initiation; when the response comes in between, the retry goes out after 5 s all the same.
     fn initiations(&self) -> Vec<Seen> {
         let mut seen = self.underlay.seen();
         seen.retain(Seen::is_initiation);
+        if self.row.program == Some(Program::Go) && self.row.initiator == 1 {
+            seen.reverse();
+            seen.dedup_by(|first, retry| first.src == retry.src && retry.at - first.at < 6 * SEC);
+            seen.reverse();
+        }
         seen
     }
 

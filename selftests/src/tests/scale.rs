@@ -12,6 +12,7 @@ use crate::harness::runner::{Boot, Ctx, Subject};
 use crate::harness::wgdev::{parse_dump, uapi, DeviceConf, PeerConf, Prefix, Wg};
 use anyhow::{ensure, Context, Result};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 mod traffic;
@@ -259,9 +260,12 @@ fn remove(mut scene: Scene, removal: Removal, peers: &[PeerConf]) -> Result<Opti
         Removal::Replace => scene.set(uapi::DEVICE_REPLACE_PEERS, &[])?,
         Removal::LinkDel => scene.rt.link_del("wg0")?,
         Removal::NetnsDel => {
+            let others = netns::leaked()?.saturating_sub(1);
             drop(scene);
-            // Namespaces go in order: when this one has gone, so has the one before.
             netns::canary()?;
+            while netns::leaked()? > others {
+                sleep(Duration::from_millis(2));
+            }
             return Ok(None);
         }
     }

@@ -90,7 +90,10 @@ fn compared(ctx: &Ctx) -> Result<()> {
         ctx.env.load(modules)?;
         let ns = Netns::new("a")?;
         seen.push(bash(&ns, SCRIPT)?);
-        bash(&ns, "busybox umount /run/wireguard/sys; rmdir /run/wireguard/sys")?;
+        bash(
+            &ns,
+            "busybox umount /run/wireguard/sys; rmdir /run/wireguard/sys",
+        )?;
         drop(ns);
         unload_all()?;
     }
