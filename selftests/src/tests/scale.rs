@@ -6,13 +6,12 @@ use super::{Check, Test};
 use crate::harness::bpf::Calls;
 use crate::harness::memory::Memory;
 use crate::harness::modules::Modules;
-use crate::harness::netns::{self, Netns};
+use crate::harness::netns::Netns;
 use crate::harness::rtnl::Rtnl;
 use crate::harness::runner::{Boot, Ctx, Subject};
 use crate::harness::wgdev::{parse_dump, uapi, DeviceConf, PeerConf, Prefix, Wg};
 use anyhow::{ensure, Context, Result};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 mod traffic;
@@ -143,14 +142,12 @@ enum Removal {
     Each,
     Replace,
     LinkDel,
-    NetnsDel,
 }
 
-const REMOVALS: [(Removal, &str); 4] = [
+const REMOVALS: [(Removal, &str); 3] = [
     (Removal::Each, "REMOVE_ME each"),
     (Removal::Replace, "REPLACE_PEERS"),
     (Removal::LinkDel, "link deletion"),
-    (Removal::NetnsDel, "netns deletion"),
 ];
 
 /// What was measured with so many peers of one driver.
@@ -165,7 +162,7 @@ struct Figures {
 }
 
 /// Configures, dumps and removes `count` peers of a driver, in each way.
-fn measure(ctx: &Ctx, kind: &str, count: usize) -> Result<Figures> {
+fn measure(ctx: &Ctx, calls: &Calls, kind: &str, count: usize) -> Result<Figures> {
     let peers: Vec<PeerConf> = (0..count).map(|n| peer(n, IPS_PER_PEER)).collect();
     let mut scene = Scene::new(kind)?;
     let before = Memory::settled()?;
@@ -183,30 +180,20 @@ fn measure(ctx: &Ctx, kind: &str, count: usize) -> Result<Figures> {
         millis(dump)
     ));
 
-    let mut scene = Some(scene);
     let mut removals = Vec::new();
     for (removal, name) in REMOVALS {
         if takes_too_long(kind, count, removal) {
             removals.push(None);
             continue;
         }
-        let mut here = match scene.take() {
-            Some(scene) => scene,
-            None => Scene::new(kind)?,
-        };
-        if here.wg.get_raw("wg0").is_err() {
-            here.add_link(kind)?;
-        }
-        here.set(0, &peers)?;
-        let calls = Calls::attach(&WAITS)?;
+        scene.set(0, &peers)?;
+        let waits = waited(calls)?;
         let start = Instant::now();
-        scene = remove(here, removal, &peers)?;
+        remove(&mut scene, removal, &peers)?;
         let took = start.elapsed();
-        let waits: Result<Vec<u64>> = WAITS.iter().map(|f| calls.of(f)).collect();
-        removals.push(Some((took, waits?.iter().sum())));
-        drop(calls);
+        removals.push(Some((took, waited(calls)? - waits)));
         ctx.note(format!("{kind}, {count} peers: {name} {}", millis(took)));
-        if let (Some(scene), Removal::Each | Removal::Replace) = (&mut scene, removal) {
+        if matches!(removal, Removal::Each | Removal::Replace) {
             scene.check(&[]).with_context(|| format!("after {name}"))?;
         }
         if matches!(removal, Removal::Each) && count >= 10_000 {
@@ -237,6 +224,11 @@ fn measure(ctx: &Ctx, kind: &str, count: usize) -> Result<Figures> {
     })
 }
 
+/// How many waits there were so far.
+fn waited(calls: &Calls) -> Result<u64> {
+    WAITS.iter().map(|function| calls.of(function)).sum()
+}
+
 /// The in-tree driver waits for two grace periods per peer. All its ways are measured where that
 /// is bearable or `WGRS_SCALE` asks for it; beyond, only the one by which the device goes anyway.
 fn takes_too_long(kind: &str, count: usize, removal: Removal) -> bool {
@@ -246,8 +238,8 @@ fn takes_too_long(kind: &str, count: usize, removal: Removal) -> bool {
         && std::env::var_os("WGRS_SCALE").is_none()
 }
 
-/// Removes all peers; gives the scene back if it is still there.
-fn remove(mut scene: Scene, removal: Removal, peers: &[PeerConf]) -> Result<Option<Scene>> {
+/// Removes all peers.
+fn remove(scene: &mut Scene, removal: Removal, peers: &[PeerConf]) -> Result<()> {
     match removal {
         Removal::Each => {
             let gone = |p: &PeerConf| PeerConf {
@@ -259,17 +251,8 @@ fn remove(mut scene: Scene, removal: Removal, peers: &[PeerConf]) -> Result<Opti
         }
         Removal::Replace => scene.set(uapi::DEVICE_REPLACE_PEERS, &[])?,
         Removal::LinkDel => scene.rt.link_del("wg0")?,
-        Removal::NetnsDel => {
-            let others = netns::leaked()?.saturating_sub(1);
-            drop(scene);
-            netns::canary()?;
-            while netns::leaked()? > others {
-                sleep(Duration::from_millis(2));
-            }
-            return Ok(None);
-        }
     }
-    Ok(Some(scene))
+    Ok(())
 }
 
 /// The numbers of peers; `WGRS_SCALE` gives others.
@@ -288,11 +271,12 @@ fn millis(d: Duration) -> String {
 /// number of grace periods waited for stays the same.
 fn curve(ctx: &Ctx) -> Result<()> {
     let counts = counts()?;
+    let calls = Calls::attach(&WAITS)?;
     let mut all = Vec::new();
     for kind in KINDS {
         let mut of_kind = Vec::new();
         for &count in &counts {
-            let figures = measure(ctx, kind, count);
+            let figures = measure(ctx, &calls, kind, count);
             of_kind.push(figures.with_context(|| format!("{kind} with {count} peers"))?);
         }
         all.push(of_kind);
