@@ -18,6 +18,7 @@ pub mod pace;
 pub mod packet;
 pub mod pair;
 pub mod probe;
+pub mod ram;
 pub mod rtnl;
 pub mod runner;
 pub mod tool;

@@ -284,6 +284,11 @@ pub fn receive(own: &Keys, initiation: &[u8]) -> Result<Received> {
 }
 
 impl Received {
+    /// The chaining key at this point, which the initiator holds too until the response comes.
+    pub fn chain(&self) -> Key {
+        self.state.chain
+    }
+
     /// The session and the response to this initiation, with `psk` (zeros: none).
     pub fn respond(&self, psk: &Key, tweak: &Tweak) -> (Session, Vec<u8>) {
         let own = tweak.sender.unwrap_or_else(rand::random);

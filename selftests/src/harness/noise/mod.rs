@@ -31,8 +31,6 @@
 //! client.silence(SECOND)?;
 //! ```
 
-#![allow(dead_code)] // the whole protocol, used or not
-
 pub mod client;
 pub mod cookie;
 pub mod crypto;
@@ -41,6 +39,5 @@ pub mod packet;
 pub mod session;
 
 pub use client::Client;
-#[allow(unused_imports)]
 pub use handshake::{Keys, Pending, Received, Tweak};
 pub use session::Session;

@@ -15,6 +15,7 @@ mod roles;
 mod scene;
 mod silence;
 mod source;
+mod zeroization;
 
 use super::{drop_in, Test};
 use crate::harness::runner::{Boot, Ctx};
@@ -34,6 +35,7 @@ pub fn register(list: &mut Vec<Test>) {
     hiding::register(list);
     isolation::register(list);
     cookies::register(list);
+    zeroization::register(list);
 }
 
 /// As [`drop_in`], in virtual time.

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Looking for secrets in the machine's memory, by `/proc/kcore`.
+//!
+//! Pages of the searching process itself are left out (it knows the secrets), by
+//! `/proc/self/pagemap`: call [`keep_pages`] before it first learns one, and keep secrets out of
+//! other processes.
+
+use anyhow::{ensure, Context, Result};
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{read_to_string, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+
+const PAGE: usize = 4096;
+const CHUNK: usize = 1 << 20;
+
+/// A part of physical memory as `/proc/kcore` has it.
+struct Segment {
+    /// Where in the file.
+    offset: u64,
+    /// The physical address.
+    address: u64,
+    len: u64,
+}
+
+/// From now on, memory that this process frees stays its own, so that what is in it can be told
+/// from what is in the kernel's.
+pub fn keep_pages() -> Result<()> {
+    // SAFETY: sets two parameters of the allocator.
+    let done = unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX)
+            & libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 25)
+    };
+    ensure!(done == 1, "mallopt");
+    Ok(())
+}
+
+/// The 8 bytes at `at` as a number.
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The segments of an ELF core header that are plain memory.
+fn segments(header: &[u8]) -> Option<Vec<Segment>> {
+    const PT_LOAD: u64 = 1;
+    const KERNEL_IMAGE: u64 = 0xffff_ffff_8000_0000;
+    let start = usize::try_from(long(header, 0x20)?).ok()?;
+    let count = long(header, 0x38)? as u16;
+    let mut list = Vec::new();
+    for n in 0..usize::from(count) {
+        let at = start + n * 56;
+        let kind = long(header, at)? & 0xffff_ffff;
+        let [offset, vaddr, address, len] = [
+            long(header, at + 8)?,
+            long(header, at + 16)?,
+            long(header, at + 24)?,
+            long(header, at + 32)?,
+        ];
+        // Other areas have no physical address; the kernel's image is there a second time.
+        if kind == PT_LOAD && address != u64::MAX && vaddr < KERNEL_IMAGE {
+            list.push(Segment {
+                offset,
+                address,
+                len,
+            });
+        }
+    }
+    Some(list)
+}
+
+/// The numbers of the page frames that are mapped by this process.
+fn own_frames() -> Result<HashSet<u64>> {
+    let map = File::open("/proc/self/pagemap").context("pagemap")?;
+    let mut frames = HashSet::new();
+    for line in read_to_string("/proc/self/maps")?.lines() {
+        let range = line.split(' ').next().and_then(|r| r.split_once('-'));
+        let Some((from, to)) = range else { continue };
+        let [from, to] = [from, to].map(|n| u64::from_str_radix(n, 16).unwrap_or(0) / PAGE as u64);
+        if from >= 1 << 36 {
+            continue; // vsyscall
+        }
+        let mut entries = vec![0; (to - from) as usize * 8];
+        map.read_exact_at(&mut entries, from * 8)
+            .with_context(|| format!("pagemap of {line}"))?;
+        for entry in entries.chunks_exact(8) {
+            let entry = long(entry, 0).unwrap_or(0);
+            if entry >> 63 == 1 {
+                frames.insert(entry & ((1 << 55) - 1));
+            }
+        }
+    }
+    ensure!(!frames.contains(&0), "pagemap does not tell frame numbers");
+    Ok(frames)
+}
+
+/// Where the secrets are outside this process: their physical addresses, by name. Each half of a
+/// secret of 32 bytes is looked for by itself, at every address that is a multiple of 4.
+pub fn find(secrets: &[(String, [u8; 32])]) -> Result<BTreeMap<String, Vec<u64>>> {
+    let mut core = File::open("/proc/kcore").context("kcore")?;
+    let mut header = vec![0; 1 << 16];
+    let n = core.read(&mut header)?;
+    let segments = segments(&header[..n]).context("kcore's header")?;
+    ensure!(!segments.is_empty(), "kcore shows no memory");
+
+    let mut halves: Vec<(&str, &[u8])> = Vec::new();
+    for (name, secret) in secrets {
+        secret.chunks(16).for_each(|half| halves.push((name, half)));
+    }
+    // Which first words are worth a closer look.
+    let mut first = vec![false; 1 << 16];
+    for (_, half) in &halves {
+        first[usize::from(half[0]) | usize::from(half[1]) << 8] = true;
+    }
+    let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    let mut chunk = vec![1u8; CHUNK];
+    let own = own_frames()?;
+    for segment in &segments {
+        let mut done = 0;
+        while done < segment.len {
+            let len = CHUNK.min(usize::try_from(segment.len - done)?);
+            let chunk = &mut chunk[..len];
+            core.read_exact_at(chunk, segment.offset + done)
+                .with_context(|| format!("kcore at {:x}", segment.address + done))?;
+            for at in (0..len).step_by(PAGE) {
+                let address = segment.address + done + at as u64;
+                if own.contains(&(address / PAGE as u64)) || is_zero(&chunk[at..len.min(at + PAGE)])
+                {
+                    continue;
+                }
+                for place in candidates(chunk, at, &first) {
+                    for (name, half) in &halves {
+                        if chunk[place..].starts_with(half) {
+                            let address = address + (place - at) as u64;
+                            found.entry((*name).to_owned()).or_default().push(address);
+                        }
+                    }
+                }
+            }
+            done += len as u64;
+        }
+    }
+    Ok(found)
+}
+
+fn is_zero(page: &[u8]) -> bool {
+    static ZEROS: [u8; PAGE] = [0; PAGE];
+    page == &ZEROS[..page.len()]
+}
+
+/// Places in the page at `at` of `chunk` whose first two bytes are marked in `first`.
+fn candidates(chunk: &[u8], at: usize, first: &[bool]) -> Vec<usize> {
+    let page = &chunk[at..chunk.len().min(at + PAGE)];
+    let mut places = Vec::new();
+    for (n, word) in page.chunks_exact(4).enumerate() {
+        if first[usize::from(word[0]) | usize::from(word[1]) << 8] {
+            places.push(at + n * 4);
+        }
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn core_headers() {
+        let mut header = vec![0; 64 + 3 * 56];
+        header[0x20] = 64;
+        header[0x38] = 3;
+        let parts = [
+            (1u64, 0x1000u64, 0xffff_8880_0000_0000u64, 0u64, 4096u64),
+            (1, 0x3000, 0xffff_c900_0000_0000, u64::MAX, 4096),
+            (1, 0x4000, 0xffff_ffff_8100_0000, 0x100_0000, 4096),
+        ];
+        for (n, part) in parts.iter().enumerate() {
+            for (m, value) in [part.0, part.1, part.2, part.3, part.4]
+                .into_iter()
+                .enumerate()
+            {
+                let at = 64 + n * 56 + m * 8;
+                header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        let list = segments(&header).unwrap();
+        assert_eq!(list.len(), 1);
+        assert_eq!(
+            (list[0].offset, list[0].address, list[0].len),
+            (0x1000, 0, 4096)
+        );
+        assert!(segments(&header[..80]).is_none());
+    }
+
+    #[test]
+    fn words_are_found_at_multiples_of_four() {
+        let mut chunk = vec![0u8; 2 * PAGE];
+        chunk[PAGE + 8] = 7;
+        chunk[PAGE + 13] = 7;
+        let mut first = vec![false; 1 << 16];
+        first[7] = true;
+        assert_eq!(candidates(&chunk, PAGE, &first), [PAGE + 8]);
+        assert!(candidates(&chunk, 0, &first).is_empty());
+        assert!(is_zero(&chunk[..PAGE]) && !is_zero(&chunk[PAGE..]));
+    }
+}
