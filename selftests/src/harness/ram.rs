@@ -35,6 +35,22 @@ pub fn keep_pages() -> Result<()> {
     Ok(())
 }
 
+/// Clears this thread's vector registers, and lets the kernel save them: their last content lies
+/// in the kernel's memory too, and the last that used them may have been our own cipher.
+fn forget_registers() {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx") {
+        #[target_feature(enable = "avx")]
+        unsafe fn clear() {
+            // SAFETY: the processor has AVX; the compiler knows that the registers change.
+            unsafe { std::arch::x86_64::_mm256_zeroall() }
+        }
+        // SAFETY: just asked for.
+        unsafe { clear() }
+    }
+    std::thread::sleep(std::time::Duration::from_millis(20));
+}
+
 /// The 8 bytes at `at` as a number.
 fn long(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
@@ -96,6 +112,7 @@ fn own_frames() -> Result<HashSet<u64>> {
 /// Where the secrets are outside this process: their physical addresses, by name. Each half of a
 /// secret of 32 bytes is looked for by itself, at every address that is a multiple of 4.
 pub fn find(secrets: &[(String, [u8; 32])]) -> Result<BTreeMap<String, Vec<u64>>> {
+    forget_registers();
     let mut core = File::open("/proc/kcore").context("kcore")?;
     let mut header = vec![0; 1 << 16];
     let n = core.read(&mut header)?;

@@ -2,7 +2,7 @@
 //! Secrets leave the machine's memory when they are done with. Each is first seen in it, so that
 //! the search is known to work, and must then be gone.
 
-use super::scene::{conf, inside, Scene};
+use super::scene::{conf, inside, Scene, WAIT};
 use super::{in_vtime, Test};
 use crate::harness::modules::unload_all;
 use crate::harness::noise::crypto::dh;
@@ -11,6 +11,7 @@ use crate::harness::ram;
 use crate::harness::runner::Ctx;
 use crate::harness::topo::inner;
 use crate::harness::wgdev::{random_key, uapi, DeviceConf, Key};
+use crate::harness::wire::Message;
 use anyhow::{ensure, Result};
 use std::thread::sleep;
 use std::time::Duration;
@@ -113,6 +114,12 @@ fn zeroization(ctx: &Ctx) -> Result<()> {
     let (mut answered, response) = received.respond(&[0; 32], &Tweak::default());
     let client = &scene.clients[4];
     client.send(&response)?;
+    // The device has nothing left to send, so it confirms the session by a keepalive.
+    client.wait(
+        WAIT,
+        "a keepalive",
+        |message, _| matches!(message, Message::Data { receiver, .. } if *receiver == answered.own),
+    )?;
     client.ping(&mut answered, inside(false, 4), inner(false, 0))?;
     let mut gone = conf(1, &scene.clients[1]);
     gone.flags = uapi::PEER_REMOVE_ME;
