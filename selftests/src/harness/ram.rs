@@ -126,7 +126,7 @@ pub fn find(secrets: &[(String, [u8; 32])]) -> Result<BTreeMap<String, Vec<u64>>
     // Which first words are worth a closer look.
     let mut first = vec![false; 1 << 16];
     for (_, half) in &halves {
-        first[usize::from(half[0]) | usize::from(half[1]) << 8] = true;
+        first[usize::from(u16::from_le_bytes([half[0], half[1]]))] = true;
     }
     let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     let mut chunk = vec![1u8; CHUNK];
@@ -169,7 +169,7 @@ fn candidates(chunk: &[u8], at: usize, first: &[bool]) -> Vec<usize> {
     let page = &chunk[at..chunk.len().min(at + PAGE)];
     let mut places = Vec::new();
     for (n, word) in page.chunks_exact(4).enumerate() {
-        if first[usize::from(word[0]) | usize::from(word[1]) << 8] {
+        if first[usize::from(u16::from_le_bytes([word[0], word[1]]))] {
             places.push(at + n * 4);
         }
     }
