@@ -63,7 +63,7 @@ help:
 	@echo 'make demo       a tunnel on the stock kernel in QEMU, from nothing (root; first run 4-6 minutes)'
 	@echo 'make test       check, then the guest tests. T=pattern: only the tests whose name contains it'
 	@echo 'make check      formatting, lints, host tests, module build, rules: all that needs no guest'
-	@echo 'make sanitize   the tests on a kernel with KASAN, lockdep, kmemleak and more (its build: 15 minutes, once)'
+	@echo 'make sanitize   the tests on a kernel with KASAN, lockdep, kmemleak and more (its build: about 17 minutes, once)'
 	@echo 'make netns      the kernel'"'"'s own netns.sh on this module. RUNS=N: N times, each in a fresh guest'
 	@echo 'make fuzz-netlink   generated netlink requests to both modules. CASES=N (a million), SEED=N'
 	@echo 'make shell      a root shell in the guest, the module at hand (^A x leaves)'
