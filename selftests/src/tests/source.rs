@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The sticky source: a peer is answered from the address that it sends to, and what ends that.
 
-use super::{drop_in, Test};
+use super::{drop_in, side_by_side, Test};
 use crate::harness::capture::Capture;
-use crate::harness::runner::Ctx;
+use crate::harness::runner::{Boot, Ctx};
 use crate::harness::topo::{inner, mac, outer, port, Opts, Tunnel};
 use crate::harness::traffic::udp;
 use crate::harness::wgdev::{DeviceConf, PeerConf};
@@ -16,6 +16,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "source-sticky", 90, sticky);
+    side_by_side(list, "vtime-source-forgotten", Boot::Vtime, 900, forgotten);
 }
 
 /// End 0 with a second address and a second way to end 1, and a datagram socket at each end.
@@ -80,7 +81,17 @@ impl Scene {
     fn add_second(&mut self) -> Result<()> {
         let (addr, len) = (self.second(), length(self.v6));
         self.tunnel.rt(0).addr_add("v0", addr, len)?;
+        // An IPv6 address serves only once one of the kernel's workers has seen to it.
+        sleep(Duration::from_millis(50));
         Ok(())
+    }
+
+    /// What end 1 sends, to whatever address of end 0's, gets lost (`on`), or no longer.
+    fn mute(&mut self, on: bool) -> Result<()> {
+        self.tunnel.mute(1, on)?;
+        let to = if on { [2, 0, 0, 0, 0, 0xee] } else { mac(0) };
+        let second = self.second();
+        Ok(self.tunnel.rt(1).neigh_set("v1", second, to)?)
     }
 
     /// Sends from end `n`, and waits until it arrives.
@@ -240,6 +251,72 @@ fn sticky(ctx: &Ctx) -> Result<()> {
         scene.expect(first, 0, "the address is gone")?;
         scene.add_second()?;
         scene.expect(first, 0, "the address is there again")?;
+    }
+    Ok(())
+}
+
+/// When the peer has not been heard for 15 s, and when a handshake is repeated, the source is
+/// forgotten.
+fn forgotten(ctx: &Ctx) -> Result<()> {
+    for v6 in [false, true] {
+        let mut scene = Scene::new(ctx, ctx.against_intree(), v6)?;
+        let first = outer(v6, 0);
+        scene.pass(0)?;
+        scene.add_second()?;
+        scene.stick()?;
+        sleep(Duration::from_secs(11)); // all keepalives are over
+        scene.mute(true)?;
+        let start = scene.wires[0].seen().len();
+        let to = SocketAddr::new(inner(false, 1), 9000);
+        scene.sockets[0].send_to(b"tick", to)?;
+        sleep(Duration::from_secs(25));
+        let seen = scene.wires[0].seen();
+        let ours: Vec<_> = seen[start..].iter().filter(|s| s.outgoing).collect();
+        let data: Vec<IpAddr> = ours
+            .iter()
+            .filter(|s| s.data_len() == Some(64))
+            .map(|s| s.src.ip())
+            .collect();
+        let initiations: Vec<IpAddr> = ours
+            .iter()
+            .filter(|s| s.is_initiation())
+            .map(|s| s.src.ip())
+            .collect();
+        ensure!(
+            data == [second(v6)],
+            "IPv6 {v6}: the unanswered data comes from {data:?}"
+        );
+        ensure!(
+            initiations.len() >= 2 && initiations.iter().all(|ip| *ip == first),
+            "IPv6 {v6}: initiations after 15 s of silence come from {initiations:?}"
+        );
+        scene.mute(false)?;
+        sleep(Duration::from_secs(6));
+        scene.expect(first, 0, "when it answers again")?;
+
+        // The session is too old: an initiation is sent to where end 1 was, from where that sent
+        // to; when it is repeated, no more from there.
+        scene.stick()?;
+        sleep(Duration::from_secs(200));
+        scene.mute(true)?;
+        let start = scene.wires[0].seen().len();
+        scene.sockets[0].send_to(b"tick", to)?;
+        sleep(Duration::from_secs(12));
+        let seen = scene.wires[0].seen();
+        let initiations: Vec<IpAddr> = seen[start..]
+            .iter()
+            .filter(|s| s.outgoing && s.is_initiation())
+            .map(|s| s.src.ip())
+            .collect();
+        ensure!(
+            initiations.len() >= 2
+                && initiations[0] == second(v6)
+                && initiations[1..].iter().all(|ip| *ip == first),
+            "IPv6 {v6}: the initiations after the session's end come from {initiations:?}"
+        );
+        scene.mute(false)?;
+        sleep(Duration::from_secs(6));
+        scene.pass(0)?;
     }
     Ok(())
 }
