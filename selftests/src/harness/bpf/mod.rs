@@ -5,13 +5,16 @@
 
 mod calls;
 mod inject;
+mod stain;
 mod underlay;
 
 pub use calls::Calls;
+pub use stain::Stain;
 pub use underlay::{Action, Class, Direction, Reason, Rule, Underlay};
 
 use anyhow::{Context, Result};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramMut};
+use libbpf_rs::{libbpf_sys, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramMut};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Loads a compiled object into the kernel.
 fn load(name: &str, image: &[u8]) -> Result<Object> {
@@ -50,4 +53,16 @@ fn set(map: &MapHandle, n: u32, value: &[u8]) -> Result<()> {
 fn number(value: &[u8], n: usize) -> u64 {
     let bytes = value.get(n * 8..n * 8 + 8).and_then(|b| b.try_into().ok());
     bytes.map_or(0, u64::from_ne_bytes)
+}
+
+/// Attaches a program to an interface of the calling thread's namespace, for as long as the
+/// descriptor is open.
+fn attach(object: &Object, name: &str, index: u32, hook: u32) -> Result<OwnedFd> {
+    let program = program(object, name)?;
+    let program = program.as_fd().as_raw_fd();
+    // SAFETY: a plain system call, without options; a descriptor that it gives is ours.
+    let fd = unsafe { libbpf_sys::bpf_link_create(program, index as i32, hook, std::ptr::null()) };
+    nix::errno::Errno::result(fd).with_context(|| format!("attach the BPF program {name}"))?;
+    // SAFETY: just made, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

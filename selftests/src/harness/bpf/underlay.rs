@@ -14,13 +14,13 @@
 //! What is injected or sent twice here is not counted and meets no rule.
 
 use super::inject::{complete_checksum, spoil_checksum, Injector};
-use super::{get, load, map, number, program, set};
+use super::{attach, get, load, map, number, set};
 use crate::harness::netns::Netns;
 use crate::harness::topo;
 use anyhow::{ensure, Context, Result};
 use libbpf_rs::{libbpf_sys, MapCore, MapFlags, MapHandle, Object, RingBuffer, RingBufferBuilder};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/underlay.bpf.o"));
@@ -419,18 +419,6 @@ fn fill<const N: usize>(map: &MapHandle, keys: &[[u8; N]]) -> Result<()> {
 
 fn hex(byte: &u8) -> String {
     format!("{byte:02x}")
-}
-
-/// Attaches a program to an interface of the calling thread's namespace, for as long as the
-/// descriptor is open.
-fn attach(object: &Object, name: &str, index: u32, hook: u32) -> Result<OwnedFd> {
-    let program = program(object, name)?;
-    let program = program.as_fd().as_raw_fd();
-    // SAFETY: a plain system call, without options; a descriptor that it gives is ours.
-    let fd = unsafe { libbpf_sys::bpf_link_create(program, index as i32, hook, std::ptr::null()) };
-    nix::errno::Errno::result(fd).with_context(|| format!("attach the BPF program {name}"))?;
-    // SAFETY: just made, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Takes one `struct event`.
