@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A netlink message under construction, in a buffer that never moves and is zeroed in the end.
+
+use super::Link;
+use netlink_packet_core::{nla_align, NetlinkBuffer, NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE};
+use nix::errno::Errno;
+use std::io;
+use zeroize::Zeroizing;
+
+/// Bytes in a netlink header, and in the header of generic netlink after it.
+pub const HEADER: usize = 16;
+pub const GENL_HEADER: usize = 4;
+/// Longest message: half of what a nested attribute can hold, and less than the default send buffer.
+const LIMIT: usize = 32 * 1024;
+/// Longest name of an interface.
+const NAME_MAX: usize = 15;
+
+/// WGDEVICE_A_…
+pub mod device {
+    pub const IFINDEX: u16 = 1;
+    pub const IFNAME: u16 = 2;
+    pub const PRIVATE_KEY: u16 = 3;
+    pub const PUBLIC_KEY: u16 = 4;
+    pub const FLAGS: u16 = 5;
+    pub const LISTEN_PORT: u16 = 6;
+    pub const FWMARK: u16 = 7;
+    pub const PEERS: u16 = 8;
+    pub const F_REPLACE_PEERS: u32 = 1;
+}
+
+/// WGPEER_A_…
+pub mod peer {
+    pub const PUBLIC_KEY: u16 = 1;
+    pub const PRESHARED_KEY: u16 = 2;
+    pub const FLAGS: u16 = 3;
+    pub const ENDPOINT: u16 = 4;
+    pub const PERSISTENT_KEEPALIVE: u16 = 5;
+    pub const LAST_HANDSHAKE: u16 = 6;
+    pub const RX_BYTES: u16 = 7;
+    pub const TX_BYTES: u16 = 8;
+    pub const ALLOWED_IPS: u16 = 9;
+    pub const F_REMOVE_ME: u32 = 1;
+    pub const F_REPLACE_ALLOWED_IPS: u32 = 2;
+    pub const F_UPDATE_ONLY: u32 = 4;
+}
+
+/// WGALLOWEDIP_A_…
+pub mod allowed_ip {
+    pub const FAMILY: u16 = 1;
+    pub const IPADDR: u16 = 2;
+    pub const CIDR_MASK: u16 = 3;
+    pub const FLAGS: u16 = 4;
+    pub const F_REMOVE_ME: u32 = 1;
+}
+
+/// A message under construction.
+pub struct Message(Zeroizing<Vec<u8>>);
+
+/// The message is full.
+#[derive(Debug)]
+pub struct Full;
+
+/// Where a nested attribute started.
+#[must_use]
+pub struct Nest(usize);
+
+impl Message {
+    /// A message with a header; the fixed part of its body follows.
+    pub fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT));
+        bytes.resize(HEADER, 0);
+        let mut header = NetlinkBuffer::new(&mut bytes[..]);
+        header.set_message_type(kind);
+        header.set_flags(flags);
+        bytes.extend_from_slice(body);
+        Self(bytes)
+    }
+
+    /// A message of generic netlink, version 1.
+    pub fn generic(family: u16, flags: u16, command: u8) -> Self {
+        Self::new(family, flags, &[command, 1, 0, 0])
+    }
+
+    /// Fills in length and sequence number; the message is ready to be sent.
+    pub fn finish(&mut self, sequence: u32) -> &[u8] {
+        // At most LIMIT.
+        let length = self.0.len() as u32;
+        let mut header = NetlinkBuffer::new(&mut self.0[..]);
+        header.set_length(length);
+        header.set_sequence_number(sequence);
+        &self.0
+    }
+
+    /// Adds an attribute if there is room.
+    pub fn put(&mut self, kind: u16, value: &[u8]) -> Result<(), Full> {
+        let length = NLA_HEADER_SIZE + value.len();
+        let padded = nla_align!(length);
+        if self.0.len() + padded > LIMIT {
+            return Err(Full);
+        }
+        let end = self.0.len() + padded;
+        self.0.extend_from_slice(&(length as u16).to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(end, 0);
+        Ok(())
+    }
+
+    /// Opens a nested attribute.
+    pub fn nest(&mut self, kind: u16) -> Result<Nest, Full> {
+        let nest = Nest(self.0.len());
+        self.put(kind | NLA_F_NESTED, &[])?;
+        Ok(nest)
+    }
+
+    /// Closes a nested attribute.
+    pub fn end(&mut self, nest: Nest) {
+        // At most LIMIT, which a length holds.
+        let length = (self.0.len() - nest.0) as u16;
+        self.0[nest.0..nest.0 + 2].copy_from_slice(&length.to_ne_bytes());
+    }
+
+    /// Takes back a nested attribute, and all that came after it.
+    pub fn cancel(&mut self, nest: Nest) {
+        self.0[nest.0..].fill(0);
+        self.0.truncate(nest.0);
+    }
+
+    /// Says which device is meant.
+    pub fn link(&mut self, link: Link<'_>) -> io::Result<()> {
+        let full = |Full| Errno::EMSGSIZE.into();
+        match link {
+            Link::Index(index) => self
+                .put(device::IFINDEX, &index.to_ne_bytes())
+                .map_err(full),
+            Link::Name(name) if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG.into()),
+            Link::Name(name) => self
+                .put(device::IFNAME, &[name.as_bytes(), b"\0"].concat())
+                .map_err(full),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The kernel's side: reads and changes devices over the generic netlink family of the driver.
+//!
+//! [`Wireguard`] is a connection to one family. [`get_device`] and [`set_device`] find the family themselves: `wireguard`, or
+//! `wireguard_rs` for the devices of a module loaded with `coexist=1`. Errors are the kernel's, as [`io::Error`] with an errno;
+//! [`explain`] says what they mean to a user.
+
+mod hint;
+mod links;
+mod message;
+mod reply;
+mod request;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use hint::explain;
+pub use links::{wireguard_links, WireguardLink};
+pub use reply::{read_reply, Malformed};
+pub use request::write_requests;
+
+use crate::model::{Device, SetDevice};
+use nix::errno::Errno;
+use socket::Socket;
+use std::io;
+
+/// The families there are: that of the in-tree driver and of our module in its place, and ours beside it.
+pub const FAMILIES: [&str; 2] = ["wireguard", "wireguard_rs"];
+
+/// Which interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link<'a> {
+    /// By name.
+    Name(&'a str),
+    /// By index.
+    Index(u32),
+}
+
+/// A connection to a driver.
+pub struct Wireguard {
+    socket: Socket,
+    family: u16,
+}
+
+impl Wireguard {
+    /// Connects to a family; `EPROTONOSUPPORT` if no loaded driver has it.
+    pub fn open(family: &str) -> io::Result<Self> {
+        let mut socket = Socket::open(socket::GENERIC)?;
+        let family = socket.family_id(family)?;
+        Ok(Self { socket, family })
+    }
+
+    /// Reads a device. Starts again if it changed meanwhile.
+    pub fn get(&mut self, link: Link<'_>) -> io::Result<Device> {
+        loop {
+            let mut device = Device::default();
+            let request = request::get(self.family, link)?;
+            let result = self.socket.dump(request, &mut |payload| {
+                Ok(read_reply(payload, &mut device)?)
+            });
+            match result {
+                Ok(()) => return Ok(device),
+                Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Changes a device. Stops at the kernel's first error; what came before stays, as the kernel has no transactions.
+    pub fn set(&mut self, link: Link<'_>, change: &SetDevice) -> io::Result<()> {
+        write_requests(self.family, link, change, &mut |request| {
+            self.socket.acknowledged(request)
+        })
+    }
+}
+
+/// Tries the families in turn until one knows the device.
+fn with_family<T>(
+    family: Option<&str>,
+    run: &mut dyn FnMut(&mut Wireguard) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut families = FAMILIES.into_iter();
+    let first = family.or_else(|| families.next()).unwrap_or(FAMILIES[0]);
+    let result = Wireguard::open(first).and_then(|mut wireguard| run(&mut wireguard));
+    let elsewhere = [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP].map(|errno| Some(errno as i32));
+    match (result, families.next()) {
+        (Err(error), Some(second))
+            if family.is_none() && elsewhere.contains(&error.raw_os_error()) =>
+        {
+            match Wireguard::open(second).and_then(|mut wireguard| run(&mut wireguard)) {
+                // The device belongs to neither: what the first one said is the better answer.
+                Err(other) if elsewhere.contains(&other.raw_os_error()) => Err(error),
+                result => result,
+            }
+        }
+        (result, _) => result,
+    }
+}
+
+/// Reads a device of the given family, or of the one that has it.
+pub fn get_device(link: Link<'_>, family: Option<&str>) -> io::Result<Device> {
+    with_family(family, &mut |wireguard| wireguard.get(link))
+}
+
+/// Changes a device of the given family, or of the one that has it.
+pub fn set_device(link: Link<'_>, change: &SetDevice, family: Option<&str>) -> io::Result<()> {
+    with_family(family, &mut |wireguard| wireguard.set(link, change))
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Everything that `wg` and `wg-quick` do, and some more, as a library for the one binary `wg-rs`.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod config;
+pub mod genl;
+pub mod key;
+pub mod model;
