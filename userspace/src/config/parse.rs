@@ -135,7 +135,7 @@ fn trim(text: &[u8]) -> &[u8] {
 struct Line {
     number: usize,
     text: Zeroizing<Vec<u8>>,
-    origin: Vec<usize>,
+    origin: Vec<u32>,
 }
 
 impl Line {
@@ -154,22 +154,22 @@ impl Line {
             .filter(|(_, &c)| !is_space(c))
         {
             self.text.push(c);
-            self.origin.push(offset);
+            // No line of 4 GiB fits in memory beside its copies.
+            self.origin.push(offset as u32);
         }
     }
 
     /// Where bytes of `text` stand in the file.
     fn place(&self, raw: &[u8], at: Range<usize>) -> Place {
-        let start = self
-            .origin
-            .get(at.start)
-            .copied()
-            .unwrap_or_else(|| self.origin.last().map_or(0, |last| last + 1));
-        let end = if at.is_empty() {
-            start
+        let origin = |at: usize| self.origin.get(at).map(|&offset| offset as usize);
+        let past_last = || self.origin.last().map_or(0, |&last| last as usize + 1);
+        let start = origin(at.start).unwrap_or_else(past_last);
+        let last = if at.is_empty() {
+            None
         } else {
-            self.origin.get(at.end - 1).map_or(start, |last| last + 1)
+            origin(at.end - 1)
         };
+        let end = last.map_or(start, |last| last + 1);
         let characters = |bytes: &[u8]| bytes.iter().filter(|&&c| c & 0xc0 != 0x80).count();
         Place {
             line: self.number,

@@ -265,7 +265,7 @@ fn change() -> impl Strategy<Value = SetDevice> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn split_messages_reassemble(change in change()) {

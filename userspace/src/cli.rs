@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The command line of `wg-rs`, from which help, man pages and completions are made.
+
+use crate::genl;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+
+/// Sets up WireGuard tunnels.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wg-rs",
+    version,
+    about,
+    long_about = "Sets up WireGuard tunnels: everything that wg and wg-quick do, and some more. \
+    Without a command, shows all interfaces. Called by the name wg or wg-quick, it behaves as those programs do."
+)]
+pub struct Cli {
+    /// Driver to speak to, instead of the one that has the interface
+    #[arg(long, global = true, value_parser = PossibleValuesParser::new(genl::FAMILIES))]
+    pub family: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show configuration and state of interfaces
+    Show(Show),
+    /// Show the configuration of an interface as a file for `setconf'
+    Showconf {
+        /// Name of the interface
+        interface: OsString,
+    },
+    /// Change the configuration of an interface; add, change or remove peers
+    Set(Set),
+    /// Apply a configuration file to an interface; what the file does not mention is removed
+    Setconf(Conf),
+    /// Add the contents of a configuration file to an interface
+    Addconf(Conf),
+    /// Apply a configuration file to an interface without disturbing sessions of peers that stay
+    Syncconf(Conf),
+    /// Write a new private key to standard output
+    Genkey,
+    /// Write a new preshared key to standard output
+    Genpsk,
+    /// Read a private key from standard input and write its public key to standard output
+    Pubkey,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Name of an interface, `all', or `interfaces' for the names only
+    #[arg(default_value = "all")]
+    pub interface: OsString,
+    /// Only this, one line each, for scripts
+    #[arg(value_parser = PossibleValuesParser::new(crate::wg::FIELDS))]
+    pub field: Option<String>,
+}
+
+/// Arguments of `set`.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// Name of the interface
+    pub interface: OsString,
+    /// listen-port PORT, fwmark MARK, private-key FILE; and for each peer KEY: remove, preshared-key FILE, endpoint HOST:PORT,
+    /// persistent-keepalive SECONDS, allowed-ips [+|-]ADDRESS/LENGTH,…
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "SETTING"
+    )]
+    pub settings: Vec<OsString>,
+}
+
+/// Arguments of `setconf`, `addconf`, `syncconf`.
+#[derive(Debug, Args)]
+pub struct Conf {
+    /// Name of the interface
+    pub interface: OsString,
+    /// Configuration file
+    pub file: OsString,
+}
+
+impl Command {
+    /// The words of `wg` that mean the same, if `wg` has this command.
+    pub fn as_wg(&self) -> Option<Vec<OsString>> {
+        let words = |command: &str, arguments: &[&OsString]| {
+            Some(
+                std::iter::once(command.into())
+                    .chain(arguments.iter().map(|word| (*word).clone()))
+                    .collect(),
+            )
+        };
+        match self {
+            Self::Show(show) => {
+                let field = show.field.as_ref().map(OsString::from);
+                let arguments: Vec<_> = std::iter::once(&show.interface).chain(&field).collect();
+                words("show", &arguments)
+            }
+            Self::Showconf { interface } => words("showconf", &[interface]),
+            Self::Set(set) => {
+                let arguments: Vec<_> = std::iter::once(&set.interface)
+                    .chain(&set.settings)
+                    .collect();
+                words("set", &arguments)
+            }
+            Self::Setconf(conf) => words("setconf", &[&conf.interface, &conf.file]),
+            Self::Addconf(conf) => words("addconf", &[&conf.interface, &conf.file]),
+            Self::Syncconf(conf) => words("syncconf", &[&conf.interface, &conf.file]),
+            Self::Genkey => words("genkey", &[]),
+            Self::Genpsk => words("genpsk", &[]),
+            Self::Pubkey => words("pubkey", &[]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn becomes_words_of_wg() {
+        for line in [
+            "show all",
+            "show wg0 dump",
+            "showconf wg0",
+            "set wg0 peer KEY allowed-ips -10.0.0.0/8",
+            "set wg0 --listen-port 5",
+            "setconf wg0 -",
+            "addconf wg0 a",
+            "syncconf wg0 a",
+            "genkey",
+            "genpsk",
+            "pubkey",
+        ] {
+            let cli = Cli::try_parse_from(std::iter::once("wg-rs").chain(line.split(' '))).unwrap();
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(cli.command.unwrap().as_wg(), Some(words));
+        }
+    }
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `setconf`, `addconf`, `syncconf`.
+
+use super::lookup::System;
+use super::report::{fault, kernel, perror};
+use super::{Context, Done, Failed, Voice};
+use crate::config::{self, CompileError, Dialect};
+use crate::genl::{self, Link};
+use crate::key::SecretKey;
+use crate::model::{Device, Peer, SetDevice, SetPeer};
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// How a configuration changes the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// `setconf`: the device becomes what the file says.
+    Set,
+    /// `addconf`: what the file does not mention stays.
+    Add,
+    /// `syncconf`: as `setconf`, but sessions of peers that stay are not disturbed.
+    Sync,
+}
+
+/// The command line of the three.
+pub fn main(context: &Context, command: &OsStr, arguments: &[OsString]) -> Done {
+    let [interface, path] = arguments else {
+        context.usage(command, "<interface> <configuration filename>");
+        return Err(Failed);
+    };
+    let how = match command.as_encoded_bytes() {
+        b"addconf" => How::Add,
+        b"syncconf" => How::Sync,
+        _ => How::Set,
+    };
+    let path = Path::new(path);
+    let input = read_file(path).map_err(|(what, error)| perror(what, &error))?;
+    apply(context, how, &interface.to_string_lossy(), path, &input)
+}
+
+/// Reads a file that holds keys, without leaving copies behind. Says on an error what failed.
+pub fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, (&'static str, io::Error)> {
+    const LEAST: usize = 16 * 1024;
+    let mut file = File::open(path).map_err(|error| ("fopen", error))?;
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    let mut bytes = Zeroizing::new(vec![
+        0;
+        LEAST.max(
+            usize::try_from(size).unwrap_or(0).saturating_add(1)
+        )
+    ]);
+    let mut length = 0;
+    loop {
+        if length == bytes.len() {
+            let mut larger = Zeroizing::new(vec![0; 2 * length]);
+            larger[..length].copy_from_slice(&bytes);
+            bytes = larger;
+        }
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(("read", error)),
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// Applies a configuration, of which `path` is only the name. Nothing is sent unless all of it is valid.
+pub fn apply(context: &Context, how: How, interface: &str, path: &Path, input: &[u8]) -> Done {
+    let statements = config::parse(
+        input,
+        Dialect {
+            quick: false,
+            strict: context.voice == Voice::WgRs,
+        },
+    );
+    let start = if how == How::Add {
+        SetDevice::default()
+    } else {
+        SetDevice::whole()
+    };
+    let change = config::compile(&statements, start, &mut System { context, path });
+    drop(statements);
+    let mut change = change.map_err(|error| match error {
+        CompileError::Fault(what) => fault(context, path, input, &what),
+        CompileError::Reported => Failed,
+    })?;
+    let interface = super::set::name_to_change(context, interface);
+    if how == How::Sync && !change.peers.is_empty() {
+        let device = genl::get_device(Link::Name(interface), context.family.as_deref());
+        let device = device.map_err(|error| {
+            kernel(
+                context,
+                "Unable to retrieve current interface configuration",
+                interface,
+                &error,
+            )
+        })?;
+        synchronize(&mut change, &device, context.voice == Voice::WgRs);
+    }
+    genl::set_device(Link::Name(interface), &change, context.family.as_deref())
+        .map_err(|error| kernel(context, "Unable to modify interface", interface, &error))
+}
+
+/// Instead of all peers, removes only those that are not wanted. `thorough` also takes away the preshared key and the keepalive
+/// that a wanted peer has but should not have, which `wg` 1.0.20250521 forgets.
+fn synchronize(change: &mut SetDevice, device: &Device, thorough: bool) {
+    if device.peers.is_empty() {
+        return;
+    }
+    change.replace_peers = false;
+    let wanted: HashSet<_> = change.peers.iter().map(|peer| peer.public_key).collect();
+    if thorough {
+        let present: HashMap<_, &Peer> = device
+            .peers
+            .iter()
+            .map(|peer| (peer.public_key, peer))
+            .collect();
+        for peer in &mut change.peers {
+            let Some(now) = present.get(&peer.public_key) else {
+                continue;
+            };
+            if now.preshared_key.is_some() && peer.preshared_key.is_none() {
+                peer.preshared_key = Some(SecretKey::default());
+            }
+            if now.persistent_keepalive != 0 && peer.persistent_keepalive.is_none() {
+                peer.persistent_keepalive = Some(0);
+            }
+        }
+    }
+    let unwanted = device
+        .peers
+        .iter()
+        .map(|peer| peer.public_key)
+        .filter(|key| !wanted.contains(key));
+    let removals: Vec<_> = unwanted
+        .map(|public_key| SetPeer {
+            public_key,
+            remove: true,
+            ..SetPeer::default()
+        })
+        .collect();
+    change.peers.splice(0..0, removals);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::PublicKey;
+
+    #[test]
+    fn synchronizing_removes_what_is_not_wanted() {
+        let key = |number| PublicKey::new([number; 32]);
+        let secret = || Some(SecretKey::new(&[9; 32]));
+        let peer = |number| Peer {
+            public_key: key(number),
+            preshared_key: secret(),
+            persistent_keepalive: 5,
+            ..Peer::default()
+        };
+        let device = Device {
+            peers: vec![peer(1), peer(2), peer(3)],
+            ..Device::default()
+        };
+        let wanted = |number| SetPeer {
+            public_key: key(number),
+            ..SetPeer::default()
+        };
+        for thorough in [false, true] {
+            let mut change = SetDevice {
+                peers: vec![wanted(2), wanted(4)],
+                ..SetDevice::whole()
+            };
+            synchronize(&mut change, &device, thorough);
+            let peers: Vec<_> = change
+                .peers
+                .iter()
+                .map(|peer| (peer.public_key, peer.remove))
+                .collect();
+            assert_eq!(
+                peers,
+                [
+                    (key(1), true),
+                    (key(3), true),
+                    (key(2), false),
+                    (key(4), false)
+                ]
+            );
+            assert!(!change.replace_peers);
+            assert_eq!(
+                change.peers[2].preshared_key,
+                thorough.then(SecretKey::default)
+            );
+            assert_eq!(change.peers[2].persistent_keepalive, thorough.then_some(0));
+            assert_eq!(change.peers[3].preshared_key, None);
+        }
+        let mut change = SetDevice::whole();
+        synchronize(&mut change, &Device::default(), true);
+        assert!(change.replace_peers);
+    }
+}

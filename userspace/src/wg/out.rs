@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Standard output through a buffer that is zeroed: what is shown may be a key.
+
+use super::{report, Context, Done, Failed, Voice};
+use nix::libc::SIGPIPE;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use zeroize::{Zeroize, Zeroizing};
+
+const SIZE: usize = 64 * 1024;
+
+/// Buffered standard output. Nothing is written until the buffer is full or [`Out::finish`] is called.
+pub struct Out {
+    buffer: Zeroizing<Vec<u8>>,
+    error: Option<io::Error>,
+    lenient: bool,
+}
+
+impl Out {
+    /// An empty buffer.
+    pub fn new(context: &Context) -> Self {
+        let buffer = Zeroizing::new(Vec::with_capacity(SIZE));
+        Self {
+            buffer,
+            error: None,
+            lenient: context.voice == Voice::Wg,
+        }
+    }
+
+    /// Writes a text and is done.
+    pub fn print(context: &Context, text: &[u8]) -> Done {
+        let mut out = Self::new(context);
+        out.put(format_args!("{}", String::from_utf8_lossy(text)));
+        out.finish()
+    }
+
+    /// Writes what `write!` wrote; errors are kept for [`Out::finish`].
+    pub fn put(&mut self, text: std::fmt::Arguments<'_>) {
+        // `write` below never fails.
+        let _ = self.write_fmt(text);
+    }
+
+    /// Writes what is left. A closed pipe ends the program, as it does to `wg`; other errors are told (`wg` ignores them).
+    pub fn finish(mut self) -> Done {
+        self.drain();
+        match self.error.take() {
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                // Rust ignores the signal that would have ended the program already.
+                let _ = signal_hook::low_level::emulate_default_handler(SIGPIPE);
+                Err(Failed)
+            }
+            Some(error) if !self.lenient => {
+                report::say(format!("Unable to write: {}", report::os_message(&error)).as_bytes());
+                Err(Failed)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn drain(&mut self) {
+        if self.error.is_none() {
+            // Not through std's own buffer, which is not zeroed.
+            let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+            self.error = stdout
+                .and_then(|mut stdout| stdout.write_all(&self.buffer))
+                .err();
+        }
+        self.buffer.as_mut_slice().zeroize();
+        self.buffer.clear();
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() == SIZE {
+            self.drain();
+        }
+        let count = text.len().min(SIZE - self.buffer.len());
+        self.buffer.extend_from_slice(&text[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.drain();
+        Ok(())
+    }
+}
