@@ -427,7 +427,7 @@ fn gro(ctx: &Ctx) -> Result<()> {
             let longest = incoming.map(|f| f.bytes.len()).max().unwrap_or(0);
             ensure!(
                 if on {
-                    longest > 2 * 1420
+                    longest > 1420
                 } else {
                     longest <= 1420
                 },
