@@ -222,9 +222,12 @@ impl Message<'_> {
     /// Sets `flags` in the message's header.
     pub(super) fn add_flags(&mut self, flags: u16) {
         if let Some(header) = self.header() {
-            // SAFETY: `at` gives a place within the buffer, which is ours; netlink headers are
-            // aligned to four bytes.
-            unsafe { (*header.as_ptr()).nlmsg_flags |= flags };
+            // Not aligned: a dump's buffer ends where the reader's does, at whatever length that has.
+            // SAFETY: `at` gives a place within the buffer, which is ours and initialized.
+            unsafe {
+                let place = &raw mut (*header.as_ptr()).nlmsg_flags;
+                place.write_unaligned(place.read_unaligned() | flags);
+            };
         }
     }
 
@@ -233,7 +236,7 @@ impl Message<'_> {
         let len = self.writer.len().saturating_sub(self.start);
         if let Some(header) = self.header() {
             // SAFETY: As in `add_flags`.
-            unsafe { (*header.as_ptr()).nlmsg_len = len };
+            unsafe { (&raw mut (*header.as_ptr()).nlmsg_len).write_unaligned(len) };
             let _kept = ManuallyDrop::new(self);
         }
     }
