@@ -4,9 +4,12 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod genl;
+pub mod json;
 pub mod key;
 pub mod model;
+pub mod monitor;
 pub mod wg;
