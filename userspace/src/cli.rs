@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The command line of `wg-rs`, from which help, man pages and completions are made.
 
+use crate::extra::{interfaces, Extra};
 use crate::genl;
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::engine::ArgValueCandidates;
 use std::ffi::OsString;
 
 /// Sets up WireGuard tunnels.
@@ -28,13 +30,16 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show configuration and state of interfaces
+    #[command(after_long_help = crate::extra::SHOW)]
     Show(Show),
     /// Show the configuration of an interface as a file for `setconf'
     Showconf {
         /// Name of the interface
+        #[arg(add = ArgValueCandidates::new(interfaces))]
         interface: OsString,
     },
     /// Change the configuration of an interface; add, change or remove peers
+    #[command(after_long_help = crate::extra::SET)]
     Set(Set),
     /// Apply a configuration file to an interface; what the file does not mention is removed
     Setconf(Conf),
@@ -48,23 +53,30 @@ pub enum Command {
     Genpsk,
     /// Read a private key from standard input and write its public key to standard output
     Pubkey,
+    /// What neither wg nor wg-quick have
+    #[command(flatten)]
+    Extra(Extra),
 }
 
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 pub struct Show {
     /// Name of an interface, `all', or `interfaces' for the names only
-    #[arg(default_value = "all")]
+    #[arg(default_value = "all", add = ArgValueCandidates::new(interfaces))]
     pub interface: OsString,
     /// Only this, one line each, for scripts
     #[arg(value_parser = PossibleValuesParser::new(crate::wg::FIELDS))]
     pub field: Option<String>,
+    /// Everything as JSON
+    #[arg(long, conflicts_with = "field")]
+    pub json: bool,
 }
 
 /// Arguments of `set`.
 #[derive(Debug, Args)]
 pub struct Set {
     /// Name of the interface
+    #[arg(add = ArgValueCandidates::new(interfaces))]
     pub interface: OsString,
     /// listen-port PORT, fwmark MARK, private-key FILE; and for each peer KEY: remove, preshared-key FILE, endpoint HOST:PORT,
     /// persistent-keepalive SECONDS, allowed-ips [+|-]ADDRESS/LENGTH,…
@@ -81,8 +93,10 @@ pub struct Set {
 #[derive(Debug, Args)]
 pub struct Conf {
     /// Name of the interface
+    #[arg(add = ArgValueCandidates::new(interfaces))]
     pub interface: OsString,
     /// Configuration file
+    #[arg(value_hint = ValueHint::FilePath)]
     pub file: OsString,
 }
 
@@ -115,6 +129,7 @@ impl Command {
             Self::Genkey => words("genkey", &[]),
             Self::Genpsk => words("genpsk", &[]),
             Self::Pubkey => words("pubkey", &[]),
+            Self::Extra(_) => None,
         }
     }
 }

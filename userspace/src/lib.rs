@@ -7,6 +7,8 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod extra;
+pub mod generate;
 pub mod genl;
 pub mod json;
 pub mod key;

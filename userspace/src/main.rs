@@ -3,11 +3,13 @@
 
 #![forbid(unsafe_code)]
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 use wg_rs::cli::{Cli, Command};
+use wg_rs::extra;
 use wg_rs::wg::{self, Context, Done, Voice};
 
 fn main() -> ExitCode {
@@ -18,6 +20,8 @@ fn main() -> ExitCode {
             &Context::wg(program),
             arguments.get(1..).unwrap_or_default(),
         ),
+        // Answers the shell, where it is that which calls.
+        _ if completed(&arguments) => return ExitCode::SUCCESS,
         _ => match Cli::try_parse_from(arguments) {
             Ok(cli) => run(program, cli),
             Err(error) => {
@@ -37,12 +41,27 @@ fn main() -> ExitCode {
     }
 }
 
+/// Writes what the shell's completion asks for, if that is why we were called.
+fn completed(arguments: &[OsString]) -> bool {
+    let folder = std::env::current_dir().ok();
+    CompleteEnv::with_factory(Cli::command)
+        .try_complete(arguments.to_vec(), folder.as_deref())
+        .unwrap_or_else(|error| error.exit())
+}
+
 fn run(program: OsString, cli: Cli) -> Done {
     let context = Context {
         voice: Voice::WgRs,
         program,
         family: cli.family,
     };
+    match &cli.command {
+        Some(Command::Extra(command)) => return extra::run(&context, command),
+        Some(Command::Show(show)) if show.json => {
+            return extra::show_json(&context, &show.interface.to_string_lossy())
+        }
+        _ => {}
+    }
     let words = cli.command.as_ref().and_then(Command::as_wg);
     wg::main(&context, &words.unwrap_or_default())
 }

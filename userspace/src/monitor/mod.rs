@@ -24,6 +24,8 @@ pub struct Options {
     pub interval: Duration,
     /// So many tables; without end if none.
     pub count: Option<u64>,
+    /// Plain text also on a terminal.
+    pub plain: bool,
     /// Whether a terminal gets colours.
     pub colour: bool,
 }
@@ -70,7 +72,7 @@ pub fn table(devices: &[Device]) -> Vec<String> {
 
 /// Runs until it has shown `count` tables, or the user ends it. `read` gives the devices of the moment.
 pub fn run(options: &Options, read: impl FnMut() -> io::Result<Vec<Device>>) -> io::Result<()> {
-    if io::stdout().is_terminal() && io::stdin().is_terminal() && options.count != Some(1) {
+    if io::stdout().is_terminal() && io::stdin().is_terminal() && !options.plain {
         live(options, read)
     } else {
         match plain(options, read) {

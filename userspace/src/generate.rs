@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Man pages and shell completions, made from the command line's own description.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap::{Command, CommandFactory};
+use clap_complete::env::{Bash, EnvCompleter, Fish, Zsh};
+use clap_mangen::roff::{bold, roman, Roff};
+use clap_mangen::Man;
+
+use crate::cli::Cli;
+
+/// What is true of every page.
+const FILES: [(&str, &str); 1] = [(
+    "/etc/wireguard/NAME.conf",
+    "The configuration that up, down, save and check mean by NAME.",
+)];
+const ENVIRONMENT: [(&str, &str); 3] = [
+    ("WG_HIDE_KEYS", "With the value never, show (also with --json) prints private and preshared keys."),
+    ("WG_COLOR_MODE", "always, never, or auto (the default): whether show, check and monitor use colours."),
+    (
+        "WG_ENDPOINT_RESOLUTION_RETRIES",
+        "How often a name that does not resolve is tried again when an endpoint is set: a number, or infinity.",
+    ),
+];
+
+/// Writes a page for wg-rs and for each of its commands into `folder`, in section 8.
+pub fn man(folder: &Path) -> io::Result<()> {
+    let mut root = Cli::command();
+    root.build();
+    page(folder, &root, "wg-rs", &[])
+}
+
+/// The page of a command, and those below it. `beside`: the pages to look at.
+fn page(folder: &Path, command: &Command, name: &str, beside: &[String]) -> io::Result<()> {
+    let below: Vec<(&Command, String)> = command
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set() && command.get_name() != "help")
+        .map(|command| (command, format!("{name}-{}", command.get_name())))
+        .collect();
+    let mut text = Vec::new();
+    let man = Man::new(command.clone().disable_help_subcommand(true))
+        .title(name.to_uppercase())
+        .source(concat!("wg-rs ", env!("CARGO_PKG_VERSION")))
+        .section("8")
+        .manual("System administration");
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
+    man.render_synopsis_section(&mut text)?;
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    let mut roff = Roff::new();
+    if !below.is_empty() {
+        roff.control("SH", ["COMMANDS"]);
+        for (command, page) in &below {
+            let about = command
+                .get_about()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            roff.control("TP", []);
+            roff.text([bold(command.get_name()), roman(format!(", see {page}(8)"))]);
+            roff.text([roman(about)]);
+        }
+    }
+    if let Some(extra) = command.get_after_long_help() {
+        sections(&mut roff, &extra.to_string());
+    }
+    if beside.is_empty() {
+        for (heading, entries) in [("FILES", &FILES[..]), ("ENVIRONMENT", &ENVIRONMENT[..])] {
+            roff.control("SH", [heading]);
+            for (name, meaning) in entries {
+                roff.control("TP", []);
+                roff.text([bold(*name)]);
+                roff.text([roman(*meaning)]);
+            }
+        }
+    }
+    roff.control("SH", ["EXIT STATUS"]);
+    roff.text([roman("0 when all went well, 1 otherwise.")]);
+    roff.control("SH", ["SEE ALSO"]);
+    let see: Vec<String> = match beside {
+        [] => below.iter().map(|(_, page)| format!("{page}(8)")).collect(),
+        pages => pages.to_vec(),
+    };
+    roff.text([roman(see.join(", "))]);
+    roff.to_writer(&mut text)?;
+    fs::write(folder.join(format!("{name}.8")), text)?;
+    for (command, page_name) in &below {
+        let parent = format!("{name}(8)");
+        page(folder, command, page_name, &[parent])?;
+    }
+    Ok(())
+}
+
+/// Text for --help as sections of a page: a line that ends in a colon is a heading, an indented one an example.
+fn sections(roff: &mut Roff, text: &str) {
+    let mut example = false;
+    for line in text.lines() {
+        let indented = line.starts_with("  ");
+        if indented != example {
+            roff.control(if indented { "nf" } else { "fi" }, []);
+            example = indented;
+        }
+        match line.strip_suffix(':') {
+            Some(heading) if !indented => {
+                roff.control("SH", [heading.to_uppercase().as_str()]);
+            }
+            _ if line.trim().is_empty() => {
+                roff.control("PP", []);
+            }
+            _ => {
+                roff.text([roman(line)]);
+            }
+        }
+    }
+    if example {
+        roff.control("fi", []);
+    }
+}
+
+/// Writes `wg-rs.bash`, `_wg-rs` and `wg-rs.fish` into `folder`. They ask wg-rs itself, which knows the interfaces there are.
+pub fn completions(folder: &Path) -> io::Result<()> {
+    let shells: [(&dyn EnvCompleter, &str); 3] = [
+        (&Bash, "wg-rs.bash"),
+        (&Zsh, "_wg-rs"),
+        (&Fish, "wg-rs.fish"),
+    ];
+    for (shell, file) in shells {
+        let mut text = Vec::new();
+        shell.write_registration("COMPLETE", "wg-rs", "wg-rs", "wg-rs", &mut text)?;
+        fs::write(folder.join(file), text)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_for_all_commands_and_completions_for_all_shells() {
+        let folder = std::env::temp_dir().join(format!("wg-rs-generate-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        man(&folder).unwrap();
+        completions(&folder).unwrap();
+        for command in Cli::command()
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+        {
+            let page =
+                fs::read_to_string(folder.join(format!("wg-rs-{}.8", command.get_name()))).unwrap();
+            assert!(
+                page.contains(".SH SYNOPSIS") && page.contains(".SH \"SEE ALSO\""),
+                "{page}"
+            );
+        }
+        let root = fs::read_to_string(folder.join("wg-rs.8")).unwrap();
+        assert!(
+            root.contains("WG_HIDE_KEYS") && root.contains("wg\\-rs\\-monitor(8)"),
+            "{root}"
+        );
+        assert!(!folder.join("wg-rs-generate.8").exists() && !folder.join("wg-rs-help.8").exists());
+        for file in ["wg-rs.bash", "_wg-rs", "wg-rs.fish"] {
+            assert!(fs::read_to_string(folder.join(file))
+                .unwrap()
+                .contains("COMPLETE"));
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
