@@ -426,11 +426,7 @@ fn gro(ctx: &Ctx) -> Result<()> {
             let incoming = frames.iter().filter(|f| !f.outgoing);
             let longest = incoming.map(|f| f.bytes.len()).max().unwrap_or(0);
             ensure!(
-                if on {
-                    longest > 1420
-                } else {
-                    longest <= 1420
-                },
+                if on { longest > 1420 } else { longest <= 1420 },
                 "GRO {state}, IPv6 {v6}: the longest packet that wg1 gives has {longest} bytes"
             );
         }
