@@ -192,19 +192,16 @@ fn effective(raw: &[u8]) -> &[u8] {
     raw.split(|&c| c == b'#').next().unwrap_or_default()
 }
 
-/// Text that may be shown: a value that could be a (mistyped) key is hidden.
+/// Text that may be shown: a value that could be a mistyped secret is hidden.
 fn showable(text: &[u8]) -> Vec<u8> {
     let is_key_like =
         |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/' | b'=' | b'-' | b'_');
-    let equals = text
-        .iter()
-        .position(|&c| c == b'=')
-        .filter(|&at| text[at..].iter().any(|&c| c != b'='));
+    let equals = text.iter().position(|&c| c == b'=');
+    let equals = equals.filter(|&at| text[at..].iter().any(|&c| c != b'='));
     let (name, value) = text.split_at(equals.map_or(0, |at| at + 1));
-    if value
-        .split(|c| !is_key_like(c))
-        .any(|run| run.len() + 4 >= KEY_BASE64_LEN)
-    {
+    let mut runs = value.split(|c| !is_key_like(c));
+    let public = name.eq_ignore_ascii_case(b"PublicKey=");
+    if !public && runs.any(|run| run.len() + 4 >= KEY_BASE64_LEN) {
         return [name, HIDDEN].concat();
     }
     text.to_vec()

@@ -254,6 +254,12 @@ fn hides_mistyped_keys() {
 }
 
 #[test]
+fn shows_public_keys() {
+    let (_, message) = fault(&format!("publickey = {KEY}"), Dialect::default());
+    assert_eq!(message, format!("Line unrecognized: `publickey={KEY}'"));
+}
+
+#[test]
 fn later_lines_win() {
     let device = read("[Interface]\nFwMark = 1\n[Interface]\nFwMark = off").unwrap();
     assert_eq!(
