@@ -56,6 +56,33 @@ pub enum Command {
     /// What neither wg nor wg-quick have
     #[command(flatten)]
     Extra(Extra),
+    /// Set up and take down whole tunnels, as wg-quick does
+    #[command(subcommand)]
+    Quick(Tunnel),
+    /// The same without the word `quick'
+    #[command(flatten)]
+    Tunnel(Tunnel),
+}
+
+/// What to do with a tunnel: its interface, addresses, routes, name servers and firewall rules.
+#[derive(Debug, Subcommand)]
+pub enum Tunnel {
+    /// Set up a tunnel as its configuration file says
+    Up(Config),
+    /// Take down a tunnel
+    Down(Config),
+    /// Write a tunnel as it is now to its configuration file
+    Save(Config),
+    /// Print a configuration file without the lines that `setconf' does not know
+    Strip(Config),
+}
+
+/// Argument of the commands for tunnels.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// Configuration file, NAME.conf, or the NAME of one in /etc/wireguard
+    #[arg(value_name = "CONFIG_FILE|INTERFACE")]
+    pub config: OsString,
 }
 
 /// Arguments of `show`.
@@ -101,6 +128,20 @@ pub struct Conf {
 }
 
 impl Command {
+    /// The words of `wg-quick` that mean the same, if `wg-quick` has this command.
+    pub fn as_quick(&self) -> Option<Vec<OsString>> {
+        let (Self::Quick(tunnel) | Self::Tunnel(tunnel)) = self else {
+            return None;
+        };
+        let (verb, Config { config }) = match tunnel {
+            Tunnel::Up(config) => ("up", config),
+            Tunnel::Down(config) => ("down", config),
+            Tunnel::Save(config) => ("save", config),
+            Tunnel::Strip(config) => ("strip", config),
+        };
+        Some(vec![verb.into(), config.clone()])
+    }
+
     /// The words of `wg` that mean the same, if `wg` has this command.
     pub fn as_wg(&self) -> Option<Vec<OsString>> {
         let words = |command: &str, arguments: &[&OsString]| {
@@ -130,6 +171,7 @@ impl Command {
             Self::Genpsk => words("genpsk", &[]),
             Self::Pubkey => words("pubkey", &[]),
             Self::Extra(_) => None,
+            Self::Quick(_) | Self::Tunnel(_) => None,
         }
     }
 }
@@ -162,6 +204,17 @@ mod tests {
             let cli = Cli::try_parse_from(std::iter::once("wg-rs").chain(line.split(' '))).unwrap();
             let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             assert_eq!(cli.command.unwrap().as_wg(), Some(words));
+        }
+    }
+    #[test]
+    fn becomes_words_of_wg_quick() {
+        for verb in ["up", "down", "save", "strip"] {
+            for start in [&["wg-rs"][..], &["wg-rs", "quick"]] {
+                let line = start.iter().copied().chain([verb, "wg0"]);
+                let command = Cli::try_parse_from(line).unwrap().command.unwrap();
+                assert_eq!(command.as_quick().unwrap(), [verb, "wg0"]);
+                assert_eq!(command.as_wg(), None);
+            }
         }
     }
 }

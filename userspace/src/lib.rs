@@ -14,4 +14,5 @@ pub mod json;
 pub mod key;
 pub mod model;
 pub mod monitor;
+pub mod quick;
 pub mod wg;

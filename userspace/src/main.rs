@@ -10,35 +10,36 @@ use std::path::Path;
 use std::process::ExitCode;
 use wg_rs::cli::{Cli, Command};
 use wg_rs::extra;
+use wg_rs::quick;
 use wg_rs::wg::{self, Context, Done, Voice};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let program = arguments.first().cloned().unwrap_or_else(|| "wg-rs".into());
-    let result = match Path::new(&program).file_name().and_then(OsStr::to_str) {
-        Some("wg") => wg::main(
-            &Context::wg(program),
-            arguments.get(1..).unwrap_or_default(),
-        ),
+    let rest = arguments.get(1..).unwrap_or_default();
+    let status = match Path::new(&program).file_name().and_then(OsStr::to_str) {
+        Some("wg") => status(wg::main(&Context::wg(program), rest)),
+        Some("wg-quick") => {
+            let context = Context {
+                voice: Voice::Wg,
+                program,
+                family: None,
+            };
+            quick::run(&context, rest)
+        }
         // Answers the shell, where it is that which calls.
-        _ if completed(&arguments) => return ExitCode::SUCCESS,
+        _ if completed(&arguments) => 0,
         _ => match Cli::try_parse_from(arguments) {
             Ok(cli) => run(program, cli),
             Err(error) => {
                 // Help and version are errors to clap, but none to us; nothing can be done if they cannot be printed.
                 let _ = error.print();
-                return if error.use_stderr() {
-                    ExitCode::FAILURE
-                } else {
-                    ExitCode::SUCCESS
-                };
+                i32::from(error.use_stderr())
             }
         },
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(wg::Failed) => ExitCode::FAILURE,
-    }
+    // The system keeps no more of it, either.
+    ExitCode::from(status.to_le_bytes()[0])
 }
 
 /// Writes what the shell's completion asks for, if that is why we were called.
@@ -49,19 +50,29 @@ fn completed(arguments: &[OsString]) -> bool {
         .unwrap_or_else(|error| error.exit())
 }
 
-fn run(program: OsString, cli: Cli) -> Done {
+fn run(program: OsString, cli: Cli) -> i32 {
     let context = Context {
         voice: Voice::WgRs,
         program,
         family: cli.family,
     };
     match &cli.command {
-        Some(Command::Extra(command)) => return extra::run(&context, command),
+        Some(Command::Extra(command)) => return status(extra::run(&context, command)),
         Some(Command::Show(show)) if show.json => {
-            return extra::show_json(&context, &show.interface.to_string_lossy())
+            return status(extra::show_json(
+                &context,
+                &show.interface.to_string_lossy(),
+            ))
         }
         _ => {}
     }
+    if let Some(words) = cli.command.as_ref().and_then(Command::as_quick) {
+        return quick::run(&context, &words);
+    }
     let words = cli.command.as_ref().and_then(Command::as_wg);
-    wg::main(&context, &words.unwrap_or_default())
+    status(wg::main(&context, &words.unwrap_or_default()))
+}
+
+fn status(done: Done) -> i32 {
+    i32::from(done.is_err())
 }

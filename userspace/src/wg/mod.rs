@@ -18,7 +18,9 @@ mod set;
 mod show;
 
 pub use conf::{apply, read_file, How};
+pub(crate) use lookup::System;
 pub use out::Out;
+pub(crate) use report::{fault, kernel};
 pub use report::{hint, os_message, say, snippet, strerror};
 pub use show::{interfaces, FIELDS};
 
