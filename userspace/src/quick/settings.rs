@@ -135,8 +135,8 @@ impl Settings {
             });
         }
         let mut ours = false;
-        let body = file.strip_suffix(b"\n").unwrap_or(file);
-        for (number, line) in body.split(|byte| *byte == b'\n').enumerate() {
+        for (number, line) in file.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
             if let Some(at) = line.iter().position(|byte| *byte == 0) {
                 return Err(Fault {
                     place: Some((number + 1, at + 1)),
@@ -163,11 +163,12 @@ impl Settings {
     fn line(&mut self, line: &[u8], number: usize, ours: &mut bool) -> Result<bool, Fault> {
         let text = line.split(|byte| *byte == b'#').next().unwrap_or_default();
         let (key, at) = match text.iter().position(|byte| *byte == b'=') {
-            Some(at) => (text[..at].trim_ascii(), at + 1),
-            None => (text.trim_ascii(), 0),
+            Some(at) => (trimmed(&text[..at]), at + 1),
+            None => (trimmed(text), 0),
         };
-        let value = text[at..].trim_ascii();
-        let column = 1 + at + (text.len() - at) - text[at..].trim_ascii_start().len();
+        let value = trimmed(&text[at..]);
+        let start = text[at..].iter().position(|byte| !is_space(*byte));
+        let column = 1 + at + start.unwrap_or(0);
         if key.first() == Some(&b'[') {
             *ours = key.eq_ignore_ascii_case(b"[Interface]");
         }
@@ -286,10 +287,24 @@ impl Settings {
     }
 }
 
+/// The C locale's white space.
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == b'\x0b'
+}
+
+fn trimmed(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|byte| !is_space(*byte));
+    let end = text.iter().rposition(|byte| !is_space(*byte));
+    match (start, end) {
+        (Some(start), Some(end)) => &text[start..=end],
+        _ => &[],
+    }
+}
+
 /// The words of a list divided by commas or white space, with their offsets.
 fn words(list: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut offset = 0;
-    list.split(|b| *b == b',' || b.is_ascii_whitespace())
+    list.split(|b| b", \t".contains(b))
         .map(move |word| {
             let at = offset;
             offset += word.len() + 1;
@@ -426,6 +441,18 @@ mod tests {
         let settings = parse("[Interface]\r\nMTU = 1280\r\nPrivateKey = x\r\n");
         assert_eq!(settings.mtu().unwrap().unwrap().text, "1280");
         assert_eq!(settings.stripped[..], *b"[Interface]\r\nPrivateKey = x\r\n");
+    }
+
+    #[test]
+    fn lines_as_bash_reads_them() {
+        let stripped = |text: &str| String::from_utf8_lossy(&parse(text).stripped).into_owned();
+        assert_eq!(stripped(""), "");
+        assert_eq!(stripped("\n"), "\n");
+        assert_eq!(stripped("a"), "a\n");
+        assert_eq!(
+            stripped("[Interface]\n\x0bMTU\x0c=\x0b5\n \x0b\n"),
+            "[Interface]\n\x0b\n"
+        );
     }
 
     #[test]
