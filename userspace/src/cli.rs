@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The command line of `wg-rs`, from which help, man pages and completions are made.
 
-use crate::extra::{interfaces, Extra};
+use crate::extra::{interfaces, tunnels, Extra};
 use crate::genl;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -42,10 +42,13 @@ pub enum Command {
     #[command(after_long_help = crate::extra::SET)]
     Set(Set),
     /// Apply a configuration file to an interface; what the file does not mention is removed
+    #[command(after_long_help = crate::extra::CONF)]
     Setconf(Conf),
     /// Add the contents of a configuration file to an interface
+    #[command(after_long_help = crate::extra::CONF)]
     Addconf(Conf),
     /// Apply a configuration file to an interface without disturbing sessions of peers that stay
+    #[command(after_long_help = crate::extra::CONF)]
     Syncconf(Conf),
     /// Write a new private key to standard output
     Genkey,
@@ -68,6 +71,7 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum Tunnel {
     /// Set up a tunnel as its configuration file says
+    #[command(after_long_help = crate::extra::UP)]
     Up(Config),
     /// Take down a tunnel
     Down(Config),
@@ -81,7 +85,7 @@ pub enum Tunnel {
 #[derive(Debug, Args)]
 pub struct Config {
     /// Configuration file, NAME.conf, or the NAME of one in /etc/wireguard
-    #[arg(value_name = "CONFIG_FILE|INTERFACE")]
+    #[arg(value_name = "CONFIG_FILE|INTERFACE", add = ArgValueCandidates::new(tunnels))]
     pub config: OsString,
 }
 

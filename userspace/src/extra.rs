@@ -63,6 +63,46 @@ Examples:
   wg-rs set wg0 peer KEY remove
 ";
 
+/// More about `up`.
+pub const UP: &str = "\
+Configuration:
+A file of sections and of KEY = VALUE lines; # begins a comment. [Interface] stands once, [Peer] once for each peer.
+
+Interface:
+  PrivateKey    the interface's key, as genkey makes it
+  ListenPort    UDP port; without it the kernel chooses one
+  FwMark        mark of the encrypted packets; off, or a number
+  Address       addresses with prefix lengths, separated by commas
+  DNS           name servers and search domains, separated by commas
+  MTU           without it, what fits the way to the endpoints
+  Table         routing table for the peers' networks; off, auto (the default), a number or a name
+  PreUp, PostUp, PreDown, PostDown
+                commands for bash, %i standing for the interface
+  SaveConfig    true: down writes the interface's state to the file
+
+Peer:
+  PublicKey     the peer's key; the only line that must be there
+  PresharedKey  a secret that both sides share in addition, as genpsk makes it
+  AllowedIPs    networks that are the peer's, separated by commas
+  Endpoint      HOST:PORT; without it, the peer has to begin
+  PersistentKeepalive
+                seconds between packets that keep a NAT open; off, or a number
+
+With 0.0.0.0/0 or ::/0 among the allowed IPs (and Table = auto) all traffic goes through the tunnel, but for its own packets. \
+A step that fails is undone together with those before it.
+
+Examples:
+  wg-rs up wg0
+  wg-rs up ./office.conf
+  systemctl enable --now wg-rs@wg0
+";
+
+/// More about the commands that take a file for `wg`.
+pub const CONF: &str = "\
+Format:
+The sections and keys of wg-rs-up(8) but for Address, DNS, MTU, Table, the hooks and SaveConfig: strip takes those away.
+";
+
 const MONITOR: &str = "\
 Columns:
 A line for each interface sums up its peers, whose lines follow, the busiest first. HANDSHAKE is the time since the last \
@@ -136,6 +176,18 @@ pub fn interfaces() -> Vec<CompletionCandidate> {
         .into_iter()
         .map(|link| CompletionCandidate::new(link.name))
         .collect()
+}
+
+/// The configurations in /etc/wireguard, for the shell's completion.
+pub fn tunnels() -> Vec<CompletionCandidate> {
+    let files = std::fs::read_dir("/etc/wireguard")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let names =
+        files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".conf")?.to_owned()));
+    let names: std::collections::BTreeSet<String> = names.collect();
+    names.into_iter().map(CompletionCandidate::new).collect()
 }
 
 /// Whether output to standard output has colours.

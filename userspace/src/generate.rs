@@ -161,6 +161,11 @@ mod tests {
             root.contains("WG_HIDE_KEYS") && root.contains("wg\\-rs\\-monitor(8)"),
             "{root}"
         );
+        let up = fs::read_to_string(folder.join("wg-rs-up.8")).unwrap();
+        assert!(
+            up.contains(".SH CONFIGURATION") && up.contains("PersistentKeepalive"),
+            "{up}"
+        );
         assert!(!folder.join("wg-rs-generate.8").exists() && !folder.join("wg-rs-help.8").exists());
         for file in ["wg-rs.bash", "_wg-rs", "wg-rs.fish"] {
             assert!(fs::read_to_string(folder.join(file))

@@ -3,6 +3,7 @@
 //! few things that are allowed but hardly meant.
 
 mod explain;
+mod quick;
 mod report;
 mod warnings;
 
@@ -34,6 +35,7 @@ fn findings(source: &[u8]) -> Vec<Finding> {
         .map(|fault| explain::explain(fault, &lines))
         .collect();
     findings.extend(nul_bytes(&lines));
+    findings.extend(quick::findings(&statements));
     findings.extend(warnings::warnings(&statements));
     findings.sort_by_key(|finding| {
         (
