@@ -96,9 +96,11 @@ fn act(options: &Options, verb: &str, config: &OsStr) -> Result<(), Failed> {
         "down" => tunnel.down(),
         "save" => tunnel.save(),
         _ => {
-            let mut text = tunnel.stripped().clone();
-            text.push(b'\n');
-            let written = io::stdout().lock().write_all(&text);
+            // Not put together, for that would leave a copy of the keys in memory.
+            let mut out = io::stdout().lock();
+            let written = out.write_all(tunnel.stripped());
+            let written = written.and_then(|()| out.write_all(b"\n"));
+            let written = written.and_then(|()| out.flush());
             written.map_err(|err| options.die(format_args!("standard output: {err}")))
         }
     }
