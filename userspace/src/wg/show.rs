@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `show` and `showconf`.
 
-use super::report::{kernel, os_message, perror, say};
-use super::{pretty, Context, Done, Failed, Out};
+use super::report::{hint, kernel, perror, say};
+use super::{pretty, Context, Done, Failed, Out, Voice};
 use crate::config;
-use crate::genl::{self, Link, WireguardLink};
+use crate::genl::{self, Link, Wireguard, WireguardLink};
 use crate::key::{PublicKey, SecretKey};
 use crate::model::{Device, Peer, ShownEndpoint};
 use std::ffi::{OsStr, OsString};
@@ -110,6 +110,9 @@ fn all(
     usage: &dyn Fn() -> Failed,
 ) -> Done {
     let links = interfaces(context).map_err(|error| perror("Unable to list interfaces", &error))?;
+    if links.is_empty() && context.voice == Voice::WgRs {
+        explain_absence();
+    }
     let mut result = if links.is_empty() {
         Ok(())
     } else {
@@ -117,12 +120,9 @@ fn all(
     };
     for (index, link) in links.iter().enumerate() {
         match genl::get_device(Link::Name(&link.name), Some(link.family)) {
-            Err(error) => say(format!(
-                "Unable to access interface {}: {}",
-                link.name,
-                os_message(&error)
-            )
-            .as_bytes()),
+            Err(error) => {
+                kernel(context, &format!("Unable to access interface {}", link.name), &link.name, &error);
+            }
             Ok(mut device) => {
                 result = Ok(());
                 match field {
@@ -139,6 +139,17 @@ fn all(
         }
     }
     result
+}
+
+/// Says so if there are no interfaces because there is no driver.
+fn explain_absence() {
+    let errors = genl::FAMILIES.map(|family| Wireguard::open(family).err());
+    if let [Some(error), Some(_)] = errors {
+        if let Some(text) = genl::explain(&error, "") {
+            say(b"There are no WireGuard interfaces");
+            hint(&text);
+        }
+    }
 }
 
 /// A secret, or `(none)`; never kept as text.
