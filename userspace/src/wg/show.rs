@@ -121,7 +121,12 @@ fn all(
     for (index, link) in links.iter().enumerate() {
         match genl::get_device(Link::Name(&link.name), Some(link.family)) {
             Err(error) => {
-                kernel(context, &format!("Unable to access interface {}", link.name), &link.name, &error);
+                kernel(
+                    context,
+                    &format!("Unable to access interface {}", link.name),
+                    &link.name,
+                    &error,
+                );
             }
             Ok(mut device) => {
                 result = Ok(());
