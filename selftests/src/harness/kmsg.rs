@@ -57,12 +57,29 @@ const BAD: &[&str] = &[
 const HARMLESS: &[&str] = &[
     // What the kernel says, once, when a reference tracker gets no memory: the fault tests do that.
     "ref_tracker: memory allocation failure, unreliable refcount tracker.",
+    // The same of the leak detector; it then looks at more than it must.
+    "kmemleak: Cannot allocate a scan area, scanning the full object",
 ];
 
+/// Warnings of the kernel's module loader when an allocation of its own fails, which a fault test
+/// does to it; whatever module it loads.
+const OF_THE_LOADER: &str = " at ddebug_module_notify+";
+
 /// True if the log line tells of a kernel defect.
-pub fn is_bad(line: &str) -> bool {
+fn is_bad(line: &str) -> bool {
     // The module loader's taint notice for an out-of-tree or unsigned module is expected.
     BAD.iter().any(|bad| line.contains(bad)) && !HARMLESS.contains(&line)
+}
+
+/// Those of the log's lines that tell of a kernel defect.
+pub fn bad_lines(lines: &[String]) -> Vec<&str> {
+    let loaders = |line: &String| line.starts_with("WARNING: ") && line.contains(OF_THE_LOADER);
+    let bad = lines.iter().enumerate().filter(|(n, line)| {
+        // The warning's text stands between its first line and the one that names the function.
+        let opens = line.contains("[ cut here ]") && lines.iter().skip(n + 1).take(3).any(loaders);
+        is_bad(line) && !opens && !loaders(line)
+    });
+    bad.map(|(_, line)| line.as_str()).collect()
 }
 
 /// The text of one `/dev/kmsg` record: what follows the `prio,seq,usec,flags;` prefix, without
@@ -146,6 +163,19 @@ mod tests {
         ] {
             assert!(!is_bad(good), "{good}");
         }
+    }
+
+    #[test]
+    fn tells_the_loaders_warnings() {
+        let log = |function: &str| {
+            [
+                "------------[ cut here ]------------".to_owned(),
+                "Failed to allocate memory: dyndbg may not work properly.".to_owned(),
+                format!("WARNING: lib/dynamic_debug.c:1354 at {function}+0x47/0x1d0, CPU#1: x/927"),
+            ]
+        };
+        assert!(bad_lines(&log("ddebug_module_notify")).is_empty());
+        assert_eq!(bad_lines(&log("another")).len(), 2);
     }
 
     #[test]

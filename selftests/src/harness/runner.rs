@@ -209,7 +209,7 @@ fn one(test: &Test, env: &Env, options: &Options) -> Result<(Outcome, bool)> {
         fail(why.clone());
     }
     let lines = log.drain()?;
-    let bad: Vec<&String> = lines.iter().filter(|line| kmsg::is_bad(line)).collect();
+    let bad = kmsg::bad_lines(&lines);
     if let [first, ..] = bad.as_slice() {
         fail(format!("kernel log: {first} ({} such lines)", bad.len()));
     }
