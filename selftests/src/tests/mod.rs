@@ -77,39 +77,17 @@ pub fn all() -> Vec<Test> {
     list
 }
 
-/// A test of the module in the role of `wireguard`, as `NAME@c` and `NAME@rs`.
-fn drop_in(
+/// A test of each implementation, as `NAME@c` with the in-tree module loaded and as `NAME@rs` with
+/// `ours`.
+fn of_each(
     list: &mut Vec<Test>,
-    name: &str,
-    secs: u64,
+    (name, boot, secs): (&str, Boot, u64),
+    ours: Modules,
     body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
 ) {
     for (suffix, subject, modules) in [
         ("c", Subject::C, Modules::Intree),
-        ("rs", Subject::Rs, Modules::Ours),
-    ] {
-        list.push(Test {
-            name: format!("{name}@{suffix}"),
-            boot: Boot::Smp,
-            modules,
-            subject,
-            bound: Duration::from_secs(secs),
-            body: Box::new(body),
-        });
-    }
-}
-
-/// A test of the module beside the in-tree one, which may be its peer; as `NAME@c` and `NAME@rs`.
-fn side_by_side(
-    list: &mut Vec<Test>,
-    name: &str,
-    boot: Boot,
-    secs: u64,
-    body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
-) {
-    for (suffix, subject, modules) in [
-        ("c", Subject::C, Modules::Intree),
-        ("rs", Subject::Rs, Modules::Both),
+        ("rs", Subject::Rs, ours),
     ] {
         list.push(Test {
             name: format!("{name}@{suffix}"),
@@ -120,4 +98,52 @@ fn side_by_side(
             body: Box::new(body),
         });
     }
+}
+
+/// A test of the module in the role of `wireguard`, as `NAME@c` and `NAME@rs`.
+fn drop_in(
+    list: &mut Vec<Test>,
+    name: &str,
+    secs: u64,
+    body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
+) {
+    of_each(list, (name, Boot::Smp, secs), Modules::Ours, body);
+}
+
+/// As [`drop_in`], in virtual time; the bound is one of the guest's clock.
+fn drop_in_vtime(
+    list: &mut Vec<Test>,
+    name: &str,
+    secs: u64,
+    body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
+) {
+    of_each(list, (name, Boot::Vtime, secs), Modules::Ours, body);
+}
+
+/// A test of the module beside the in-tree one, which may be its peer; as `NAME@c` and `NAME@rs`.
+fn side_by_side(
+    list: &mut Vec<Test>,
+    name: &str,
+    boot: Boot,
+    secs: u64,
+    body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
+) {
+    of_each(list, (name, boot, secs), Modules::Both, body);
+}
+
+/// One test of both modules at once.
+fn both(
+    list: &mut Vec<Test>,
+    name: &str,
+    secs: u64,
+    body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
+) {
+    list.push(Test {
+        name: name.to_owned(),
+        boot: Boot::Smp,
+        modules: Modules::Both,
+        subject: Subject::Rs,
+        bound: Duration::from_secs(secs),
+        body: Box::new(body),
+    });
 }

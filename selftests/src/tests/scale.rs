@@ -2,13 +2,12 @@
 //! Thousands of peers: time and memory of both modules side by side, and what must not grow with
 //! the number of peers.
 
-use super::{Check, Test};
+use super::{both, Check, Test};
 use crate::harness::bpf::Calls;
 use crate::harness::memory::Memory;
-use crate::harness::modules::Modules;
 use crate::harness::netns::Netns;
 use crate::harness::rtnl::Rtnl;
-use crate::harness::runner::{Boot, Ctx, Subject};
+use crate::harness::runner::Ctx;
 use crate::harness::wgdev::{parse_dump, uapi, DeviceConf, PeerConf, Prefix, Wg};
 use anyhow::{ensure, Context, Result};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,14 +22,7 @@ pub fn register(list: &mut Vec<Test>) {
         ("scale-traffic-10000-peers", traffic::ten_thousand, 400),
     ];
     for (name, body, secs) in tests {
-        list.push(Test {
-            name: name.to_owned(),
-            boot: Boot::Smp,
-            modules: Modules::Both,
-            subject: Subject::Rs,
-            bound: Duration::from_secs(secs),
-            body: Box::new(body),
-        });
+        both(list, name, secs, body);
     }
 }
 

@@ -4,7 +4,7 @@
 //! queue as a whole.
 
 use super::scene::{device, inside, outside, Scene, WAIT};
-use super::{in_vtime, Test};
+use super::{drop_in_vtime, Test};
 use crate::harness::capture::Injector;
 use crate::harness::noise::{cookie, handshake, packet, Client, Keys, Pending, Tweak};
 use crate::harness::runner::Ctx;
@@ -15,8 +15,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 pub fn register(list: &mut Vec<Test>) {
-    in_vtime(list, "attack-cookie-rules", 900, rules);
-    in_vtime(list, "attack-cookie-replies", 900, replies);
+    drop_in_vtime(list, "attack-cookie-rules", 900, rules);
+    drop_in_vtime(list, "attack-cookie-replies", 900, replies);
 }
 
 const SEC: Duration = Duration::from_secs(1);

@@ -17,9 +17,7 @@ mod silence;
 mod source;
 mod zeroization;
 
-use super::{drop_in, Test};
-use crate::harness::runner::{Boot, Ctx};
-use anyhow::Result;
+use super::{drop_in, drop_in_vtime, Test};
 
 pub fn register(list: &mut Vec<Test>) {
     roles::register(list);
@@ -36,18 +34,4 @@ pub fn register(list: &mut Vec<Test>) {
     isolation::register(list);
     cookies::register(list);
     zeroization::register(list);
-}
-
-/// As [`drop_in`], in virtual time.
-fn in_vtime(
-    list: &mut Vec<Test>,
-    name: &str,
-    secs: u64,
-    body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
-) {
-    let from = list.len();
-    drop_in(list, name, secs, body);
-    for test in &mut list[from..] {
-        test.boot = Boot::Vtime;
-    }
 }

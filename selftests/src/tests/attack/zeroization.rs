@@ -3,7 +3,7 @@
 //! the search is known to work, and must then be gone.
 
 use super::scene::{conf, inside, Scene, WAIT};
-use super::{in_vtime, Test};
+use super::{drop_in_vtime, Test};
 use crate::harness::modules::unload_all;
 use crate::harness::noise::crypto::dh;
 use crate::harness::noise::{handshake, Received, Session, Tweak};
@@ -17,7 +17,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 pub fn register(list: &mut Vec<Test>) {
-    in_vtime(list, "attack-zeroization", 1800, zeroization);
+    drop_in_vtime(list, "attack-zeroization", 1800, zeroization);
 }
 
 /// Secrets by name.

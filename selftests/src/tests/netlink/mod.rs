@@ -14,10 +14,8 @@ mod refused;
 mod rights;
 mod scene;
 
-use crate::harness::modules::Modules;
-use crate::harness::runner::{Boot, Ctx, Subject, Test};
-use anyhow::Result;
-use std::time::Duration;
+use super::both;
+use crate::harness::runner::Test;
 
 pub use fuzz::alone as fuzz;
 
@@ -31,21 +29,4 @@ pub fn register(list: &mut Vec<Test>) {
     dump::register(list);
     middump::register(list);
     fuzz::register(list);
-}
-
-/// A test of both modules at once.
-fn both(
-    list: &mut Vec<Test>,
-    name: &str,
-    secs: u64,
-    body: impl Fn(&Ctx) -> Result<()> + Copy + 'static,
-) {
-    list.push(Test {
-        name: name.to_owned(),
-        boot: Boot::Smp,
-        modules: Modules::Both,
-        subject: Subject::Rs,
-        bound: Duration::from_secs(secs),
-        body: Box::new(body),
-    });
 }

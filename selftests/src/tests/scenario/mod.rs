@@ -10,13 +10,10 @@ mod properties;
 mod quick;
 mod reconfigure;
 
-use super::{drop_in, Test};
+use super::{drop_in, drop_in_vtime, Test};
 use crate::harness::cmd;
-use crate::harness::modules::Modules;
 use crate::harness::netns::Netns;
-use crate::harness::runner::{Boot, Ctx, Subject};
 use anyhow::{ensure, Result};
-use std::time::Duration;
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "scenario-peer-to-peer", 60, everyday::peer_to_peer);
@@ -50,27 +47,10 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "scenario-quick-dns", 60, quick::dns);
     drop_in(list, "scenario-mesh-50", 240, mesh::fifty);
     for (name, body) in nat::TESTS {
-        timed(list, name, body);
+        drop_in_vtime(list, name, 3600, body);
     }
     autoload::register(list);
     properties::register(list);
-}
-
-/// A test of minutes, in virtual time, on both modules in the role of `wireguard`.
-fn timed(list: &mut Vec<Test>, name: &str, body: fn(&Ctx) -> Result<()>) {
-    for (suffix, subject, modules) in [
-        ("c", Subject::C, Modules::Intree),
-        ("rs", Subject::Rs, Modules::Ours),
-    ] {
-        list.push(Test {
-            name: format!("{name}@{suffix}"),
-            boot: Boot::Vtime,
-            modules,
-            subject,
-            bound: Duration::from_secs(3600),
-            body: Box::new(body),
-        });
-    }
 }
 
 /// A key pair as `wg` makes it, in base64.

@@ -17,10 +17,9 @@ mod rig;
 mod rotation;
 mod underload;
 
-use super::{side_by_side, Check, Test};
+use super::{drop_in_vtime, side_by_side, Check, Test};
 use crate::harness::capture::{Capture, Seen};
-use crate::harness::modules::Modules;
-use crate::harness::runner::{Boot, Ctx, Subject};
+use crate::harness::runner::{Boot, Ctx};
 use crate::harness::topo::{inner, Opts, Tunnel};
 use crate::harness::traffic::{drain, udp};
 use crate::harness::wire::Message;
@@ -73,23 +72,10 @@ pub fn register(list: &mut Vec<Test>) {
     events::register(list);
 }
 
-/// Tests of the module in the role of `wireguard`, as `NAME@c` and `NAME@rs`, with their bounds in
-/// seconds of the guest's clock.
+/// Tests of the module in the role of `wireguard`, with their bounds in seconds.
 fn drop_in(list: &mut Vec<Test>, tests: &[(&str, u64, Check)]) {
     for &(name, secs, body) in tests {
-        for (suffix, subject, modules) in [
-            ("c", Subject::C, Modules::Intree),
-            ("rs", Subject::Rs, Modules::Ours),
-        ] {
-            list.push(Test {
-                name: format!("{name}@{suffix}"),
-                boot: Boot::Vtime,
-                modules,
-                subject,
-                bound: Duration::from_secs(secs),
-                body: Box::new(body),
-            });
-        }
+        drop_in_vtime(list, name, secs, body);
     }
 }
 
