@@ -103,7 +103,7 @@ pub mod alloc {
 
 /// An ordered map whose nodes are allocated before they are inserted.
 pub mod rbtree {
-    use std::collections::BTreeMap;
+    use std::collections::{btree_map::RangeMut, BTreeMap};
 
     use super::alloc::{allocate, AllocError, Flags};
 
@@ -118,6 +118,9 @@ pub mod rbtree {
 
     /// A place in a map.
     pub struct Cursor<'a, K, V>(&'a K, &'a V);
+
+    /// A place in a map, and all that follow it.
+    pub struct CursorMut<'a, K, V>((&'a K, &'a mut V), RangeMut<'a, K, V>);
 
     impl<K, V> RBTreeNode<K, V> {
         /// Allocates an entry.
@@ -143,6 +146,20 @@ pub mod rbtree {
         /// The entry.
         pub fn current(&self) -> (&K, &V) {
             (self.0, self.1)
+        }
+    }
+
+    impl<K, V> CursorMut<'_, K, V> {
+        /// The entry.
+        pub fn current(&self) -> (&K, &V) {
+            let (key, value) = &self.0;
+            (key, value)
+        }
+
+        /// The place of the next entry.
+        pub fn move_next(mut self) -> Option<Self> {
+            let next = self.1.next()?;
+            Some(Self(next, self.1))
         }
     }
 
@@ -185,6 +202,12 @@ pub mod rbtree {
         pub fn cursor_lower_bound(&self, key: &K) -> Option<Cursor<'_, K, V>> {
             let (key, value) = self.0.range(key..).next()?;
             Some(Cursor(key, value))
+        }
+
+        /// The same, to go on from there.
+        pub fn cursor_lower_bound_mut(&mut self, key: &K) -> Option<CursorMut<'_, K, V>> {
+            let mut rest = self.0.range_mut(key..);
+            Some(CursorMut(rest.next()?, rest))
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
         crypto::{Crypto as _, PublicKey, SecretKey, SymmetricKey},
         noise::Identity,
     },
-    tables::allowedips::{AllowedIpsWriter, Prefix},
+    tables::allowedips::{AllowedIpsWriter, Prefix, Prefixes},
 };
 
 /// What the update lock guards.
@@ -265,10 +265,9 @@ impl UpdateGuard<'_> {
         self.config.allowed_ips_version = self.config.allowed_ips_version.wrapping_add(1);
     }
 
-    /// The first prefix of a peer at or after a place in its list, and its place.
-    pub(crate) fn allowed_ips_from(&self, peer: &Peer, seq: u64) -> Option<(u64, IpAddr, u8)> {
-        let (seq, prefix) = self.config.allowed_ips.next_from(peer, seq)?;
-        Some((seq, prefix.addr(), prefix.cidr()))
+    /// The prefixes of a peer from a place in its list on, with their places.
+    pub(crate) fn allowed_ips_from(&mut self, peer: &Peer, seq: u64) -> Prefixes<'_> {
+        self.config.allowed_ips.prefixes_from(peer, seq)
     }
 }
 

@@ -28,7 +28,7 @@ pub mod alloc {
 
 /// Red-black trees, for the same reason.
 pub mod rbtree {
-    pub use kernel::rbtree::{RBTree, RBTreeNode};
+    pub use kernel::rbtree::{CursorMut, RBTree, RBTreeNode};
 }
 
 /// Whether `part` lies within `whole`, so lives exactly as long.

@@ -17,7 +17,7 @@ use core::{net::IpAddr, ptr};
 
 use crate::kapi::{
     alloc::{AllocError, Flags},
-    rbtree::{RBTree, RBTreeNode},
+    rbtree::{CursorMut, RBTree, RBTreeNode},
     sync::rcu::{Guard, RcuArc, RcuRef},
 };
 use trie::Trie;
@@ -167,7 +167,7 @@ impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
     /// Takes all of its prefixes away from `peer`.
     pub fn remove_by_peer(&mut self, peer: &P) {
         let owner = Owner::of::<P>(peer);
-        while let Some((seq, prefix)) = self.next_from(peer, 0) {
+        while let Some((seq, prefix)) = self.prefixes_from(peer, 0).next() {
             self.unlink(prefix, owner);
             self.lists.remove(&(owner, seq));
         }
@@ -180,14 +180,14 @@ impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
         self.lists = RBTree::new();
     }
 
-    /// The first prefix of `peer` whose sequence number is `seq` or greater, with its number.
-    ///
-    /// Start with 0; go on with the returned number plus one.
-    pub fn next_from(&self, peer: &P, seq: u64) -> Option<(u64, Prefix)> {
+    /// The prefixes of `peer` whose sequence number is `seq` or greater, with their numbers, in
+    /// ascending order. A dump starts with 0 and goes on with the last number plus one.
+    pub fn prefixes_from(&mut self, peer: &P, seq: u64) -> Prefixes<'_> {
         let owner = Owner::of::<P>(peer);
-        let cursor = self.lists.cursor_lower_bound(&(owner, seq))?;
-        let (&(found, seq), &prefix) = cursor.current();
-        (found == owner).then_some((seq, prefix))
+        Prefixes {
+            owner,
+            cursor: self.lists.cursor_lower_bound_mut(&(owner, seq)),
+        }
     }
 
     fn unlink(&mut self, prefix: Prefix, owner: Owner) -> Option<u64> {
@@ -202,6 +202,28 @@ impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
 impl<P: Send + Sync + 'static> Drop for AllowedIpsWriter<P> {
     fn drop(&mut self) {
         self.remove_all();
+    }
+}
+
+/// The prefixes of one peer from some place on, see [`AllowedIpsWriter::prefixes_from`]. Looks its
+/// place up once, and then goes from one to the next.
+pub struct Prefixes<'a> {
+    owner: Owner,
+    /// At the next one, if that is the owner's.
+    cursor: Option<CursorMut<'a, (Owner, u64), Prefix>>,
+}
+
+impl Iterator for Prefixes<'_> {
+    type Item = (u64, Prefix);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let cursor = self.cursor.take()?;
+        let (&(owner, seq), &prefix) = cursor.current();
+        if owner != self.owner {
+            return None;
+        }
+        self.cursor = cursor.move_next();
+        Some((seq, prefix))
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
         crypto::burn_stack,
         uapi::{self, allowedip, device, peer},
     },
+    tables::allowedips::Prefix,
 };
 
 /// `AF_INET` and `AF_INET6` of Linux.
@@ -86,13 +87,13 @@ fn put_message(cursor: &mut Cursor, buffer: &mut DumpBuffer<'_>) -> Result<Progr
     let device = rtnl
         .device_by_index::<WireGuardLink>(buffer.net(), cursor.ifindex)
         .map_err(|_| ENODEV)?;
-    let update = Device::lock_update(&device);
+    let mut update = Device::lock_update(&device);
 
     let mut message = buffer.message(uapi::cmd::GET_DEVICE, update.generation())?;
     if cursor.last_peer == 0 {
         put_device(&mut message, &device)?;
     }
-    let progress = put_peers(&mut message, &update, cursor)?;
+    let progress = put_peers(&mut message, &mut update, cursor)?;
     message.end();
     Ok(progress)
 }
@@ -113,7 +114,7 @@ fn put_device(message: &mut AttrWriter<'_>, device: &Device) -> Result {
 /// Writes as many peers as fit, from the cursor on, and moves the cursor.
 fn put_peers(
     message: &mut AttrWriter<'_>,
-    update: &UpdateGuard<'_>,
+    update: &mut UpdateGuard<'_>,
     cursor: &mut Cursor,
 ) -> Result<Progress> {
     // Without peers there is no list. If the last complete peer has been removed meanwhile, its
@@ -148,7 +149,7 @@ fn put_peers(
 /// and [`EMSGSIZE`] if nothing does.
 fn put_peer(
     list: &mut AttrWriter<'_>,
-    update: &UpdateGuard<'_>,
+    update: &mut UpdateGuard<'_>,
     peer: &Peer,
     split: Option<Split>,
 ) -> Result<Option<Split>> {
@@ -193,31 +194,30 @@ fn put_peer_state(nest: &mut AttrWriter<'_>, peer: &Peer) -> Result {
 /// that does not fit.
 fn put_allowed_ips(
     nest: &mut AttrWriter<'_>,
-    update: &UpdateGuard<'_>,
+    update: &mut UpdateGuard<'_>,
     peer: &Peer,
     first: u64,
 ) -> Result<Option<u64>> {
-    let mut next = update.allowed_ips_from(peer, first);
-    if next.is_none() {
+    let mut prefixes = update.allowed_ips_from(peer, first).peekable();
+    if prefixes.peek().is_none() {
         return Ok(None);
     }
     let mut list = nest.nest(peer::ALLOWEDIPS)?;
-    while let Some((number, address, cidr)) = next {
-        if put_allowed_ip(&mut list, address, cidr).is_err() {
+    for (number, prefix) in prefixes {
+        if put_allowed_ip(&mut list, prefix).is_err() {
             list.end()?;
             return Ok(Some(number));
         }
-        next = update.allowed_ips_from(peer, number.saturating_add(1));
     }
     list.end()?;
     Ok(None)
 }
 
 /// Writes one allowed IP.
-fn put_allowed_ip(list: &mut AttrWriter<'_>, address: IpAddr, cidr: u8) -> Result {
+fn put_allowed_ip(list: &mut AttrWriter<'_>, prefix: Prefix) -> Result {
     let mut nest = list.nest(UNSPEC)?;
-    nest.put_u8(allowedip::CIDR_MASK, cidr)?;
-    match address {
+    nest.put_u8(allowedip::CIDR_MASK, prefix.cidr())?;
+    match prefix.addr() {
         IpAddr::V4(address) => {
             nest.put_u16(allowedip::FAMILY, AF_INET)?;
             nest.put(allowedip::IPADDR, &address.octets())?;

@@ -91,14 +91,18 @@ impl Fixture {
         assert_eq!(self.lookup(addr.parse().unwrap()), peer, "{addr}");
     }
 
-    fn list(&self, peer: usize) -> Vec<Prefix> {
+    fn list(&mut self, peer: usize) -> Vec<Prefix> {
+        let peer = &self.peers[peer];
         let mut list = Vec::new();
         let mut seq = 0;
-        while let Some((found, prefix)) = self.writer.next_from(&self.peers[peer], seq) {
+        while let Some((found, prefix)) = self.writer.prefixes_from(peer, seq).next() {
             assert!(found >= seq);
             list.push(prefix);
             seq = found + 1;
         }
+        // At one go it is the same.
+        let walked = self.writer.prefixes_from(peer, 0).map(|(_, prefix)| prefix);
+        assert!(walked.eq(list.iter().copied()));
         list
     }
 
@@ -109,7 +113,7 @@ impl Fixture {
     }
 
     /// All that can be observed, for comparisons.
-    fn snapshot(&self) -> (Vec<Vec<Prefix>>, (usize, usize)) {
+    fn snapshot(&mut self) -> (Vec<Vec<Prefix>>, (usize, usize)) {
         let lists = (0..self.peers.len()).map(|peer| self.list(peer)).collect();
         (lists, self.check())
     }
@@ -309,13 +313,17 @@ fn a_dump_goes_on_whatever_happens_between_its_steps() {
     for n in 0..6 {
         f.writer.insert(prefix(n), &f.peers[0], GFP_KERNEL).unwrap();
     }
-    let (first, found) = f.writer.next_from(&f.peers[0], 0).unwrap();
+    let (first, found) = f.writer.prefixes_from(&f.peers[0], 0).next().unwrap();
     assert_eq!(found, prefix(0));
-    let (second, found) = f.writer.next_from(&f.peers[0], first + 1).unwrap();
+    let (second, found) = f
+        .writer
+        .prefixes_from(&f.peers[0], first + 1)
+        .next()
+        .unwrap();
     assert_eq!(found, prefix(1));
     // Asking again gives the same.
     assert_eq!(
-        f.writer.next_from(&f.peers[0], second),
+        f.writer.prefixes_from(&f.peers[0], second).next(),
         Some((second, prefix(1)))
     );
     // The last one seen goes, the next one goes to the other peer, one to the end of the list.
@@ -324,19 +332,19 @@ fn a_dump_goes_on_whatever_happens_between_its_steps() {
     f.writer.insert(prefix(3), &f.peers[0], GFP_KERNEL).unwrap();
     let mut rest = Vec::new();
     let mut seq = second + 1;
-    while let Some((found, prefix)) = f.writer.next_from(&f.peers[0], seq) {
+    while let Some((found, prefix)) = f.writer.prefixes_from(&f.peers[0], seq).next() {
         rest.push(prefix);
         seq = found + 1;
     }
     assert_eq!(rest, [prefix(4), prefix(5), prefix(3)]);
     // Everything goes while the dump stands in the middle.
     f.writer.remove_all();
-    assert_eq!(f.writer.next_from(&f.peers[0], second), None);
+    assert_eq!(f.writer.prefixes_from(&f.peers[0], second).next(), None);
     f.writer.insert(prefix(9), &f.peers[0], GFP_KERNEL).unwrap();
-    let (again, found) = f.writer.next_from(&f.peers[0], seq).unwrap();
+    let (again, found) = f.writer.prefixes_from(&f.peers[0], seq).next().unwrap();
     assert!(again >= seq, "numbers are never used twice");
     assert_eq!(found, prefix(9));
-    assert_eq!(f.writer.next_from(&f.peers[0], u64::MAX), None);
+    assert_eq!(f.writer.prefixes_from(&f.peers[0], u64::MAX).next(), None);
 }
 
 /// All 129 prefixes of one IPv6 address.
