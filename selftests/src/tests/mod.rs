@@ -19,6 +19,7 @@ pub mod netlink;
 mod netns;
 mod nsdeath;
 mod outer;
+mod readme;
 mod receive;
 mod roaming;
 mod scale;
@@ -66,6 +67,7 @@ pub fn all() -> Vec<Test> {
     bulk::register(&mut list);
     scenario::register(&mut list);
     scale::register(&mut list);
+    readme::register(&mut list);
     unload::register(&mut list);
     attack::register(&mut list);
     disturb::register(&mut list);
