@@ -59,6 +59,8 @@ enum Verb {
     },
     /// Measure this module beside the in-tree one. Needs root; meant for a guest.
     Bench(bench::Args),
+    /// Measure wg-rs beside wg. Needs root; meant for a guest.
+    BenchTool(bench::tool::Args),
 }
 
 fn main() -> ExitCode {
@@ -128,6 +130,7 @@ fn real_main() -> Result<bool> {
             Ok(run(&[&test], &options)? == 0)
         }
         Verb::Bench(args) => bench::run(&args).map(|()| true),
+        Verb::BenchTool(args) => bench::tool::run(&args).map(|()| true),
     }
 }
 

@@ -8,6 +8,7 @@
 mod pair;
 mod profile;
 mod report;
+pub mod tool;
 mod traffic;
 
 use crate::harness::cmd;

@@ -86,6 +86,11 @@ impl Summary {
         })
     }
 
+    /// The value in the middle.
+    pub fn median(&self) -> f64 {
+        self.median
+    }
+
     fn spread(&self) -> f64 {
         (self.max - self.min) / self.median.abs().max(1e-9)
     }

@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod capture;
 pub mod checkers;
 pub mod cmd;
+pub mod dns;
 pub mod fault;
 pub mod gnl;
 pub mod kmsg;

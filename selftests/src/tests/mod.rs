@@ -27,6 +27,7 @@ mod scenario;
 mod scrub;
 mod session;
 mod source;
+mod tool;
 mod transmit;
 mod unload;
 mod updown;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Test> {
     encapsulated::register(&mut list);
     basic::register(&mut list);
     wgtool::register(&mut list);
+    tool::register(&mut list);
     updown::register(&mut list);
     messages::register(&mut list);
     mtu::register(&mut list);

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `bench-tool`: wg-rs beside `wg`, on a device with many peers: time and memory of the whole process.
+
+use super::report::Summary;
+use crate::harness::cmd;
+use crate::harness::modules::{Env, Modules};
+use crate::harness::netns::{self, Netns};
+use crate::harness::tool::conf_text;
+use crate::harness::wgdev::{random_key, DeviceConf, PeerConf};
+use anyhow::{ensure, Context, Result};
+use nix::mount::{mount, MsFlags};
+use nix::sched::{unshare, CloneFlags};
+use std::fmt::Write;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// How much to measure.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// How often each is measured.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Numbers of peers.
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
+    peers: Vec<u32>,
+    /// Where to write the results as JSON lines.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+const DIR: &str = "/run/wireguard";
+const NAMES: [&str; 2] = ["wg", "wg-rs"];
+const LOADS: [(&str, &[&str]); 4] = [
+    ("setconf", &["setconf", "wg0", "/run/wireguard/conf"]),
+    ("syncconf", &["syncconf", "wg0", "/run/wireguard/conf"]),
+    ("show", &["show", "wg0"]),
+    ("show dump", &["show", "wg0", "dump"]),
+];
+
+/// One measured call.
+struct Sample {
+    millis: f64,
+    kib: f64,
+}
+
+/// Measures and prints the table.
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(args.rounds > 0, "nothing to do");
+    let tool = std::env::var_os("WGRS_TOOL").map(PathBuf::from);
+    let tool = tool.context("set WGRS_TOOL to the path of wg-rs")?;
+    let env = Env::read();
+    // On ours alone: the in-tree driver makes a kernel thread for each peer.
+    let modules = if env.ko.is_some() {
+        Modules::Ours
+    } else {
+        Modules::Intree
+    };
+    env.load(modules)?;
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make / private")?;
+    netns::prepare()?;
+    // Both in memory, called by the same name.
+    let wg = cmd::run(&["bash", "-c", "type -P wg"])?;
+    let mut programs = Vec::new();
+    for (folder, from) in NAMES.iter().zip([Path::new(wg.trim()), tool.as_path()]) {
+        let folder = Path::new(DIR).join(folder);
+        fs::create_dir_all(&folder)?;
+        fs::copy(from, folder.join("wg")).with_context(|| from.display().to_string())?;
+        programs.push(folder.join("wg"));
+    }
+    let mut table = String::new();
+    let mut json = String::new();
+    let _ = writeln!(
+        table,
+        "wg-rs beside wg: median of {} rounds (ratio wg-rs/wg), {modules:?} module",
+        args.rounds
+    );
+    let _ = writeln!(
+        table,
+        "{:<10} {:>7} {:>10} {:>10} {:>6} {:>12} {:>12} {:>6}",
+        "", "peers", "wg ms", "wg-rs ms", "", "wg KiB", "wg-rs KiB", ""
+    );
+    for peers in &args.peers {
+        for (n, (load, _)) in LOADS.iter().enumerate() {
+            let samples = measure(*peers, n, args.rounds, &programs)?;
+            let median = |value: fn(&Sample) -> f64| {
+                samples.each_ref().map(|list| {
+                    let summary = Summary::of(list.iter().map(value).collect());
+                    summary.map_or(0.0, |s| s.median())
+                })
+            };
+            let ([c, rs], [c_mem, rs_mem]) = (median(|s| s.millis), median(|s| s.kib));
+            let _ = writeln!(
+                table,
+                "{load:<10} {peers:>7} {c:>10.1} {rs:>10.1} {:>6.2} {c_mem:>12.0} {rs_mem:>12.0} {:>6.2}",
+                rs / c,
+                rs_mem / c_mem
+            );
+            let _ = writeln!(
+                json,
+                "{{\"type\":\"tool\",\"load\":\"{load}\",\"peers\":{peers},\"wg_ms\":{c},\"wg_rs_ms\":{rs},\"wg_kib\":{c_mem},\"wg_rs_kib\":{rs_mem}}}"
+            );
+        }
+    }
+    print!("{table}");
+    if let Some(path) = &args.json {
+        fs::write(path, json).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Samples of `wg` and of wg-rs.
+fn measure(
+    peers: u32,
+    load: usize,
+    rounds: usize,
+    programs: &[PathBuf],
+) -> Result<[Vec<Sample>; 2]> {
+    let peer = |n: u32| PeerConf {
+        public_key: random_key(),
+        preshared_key: (n % 2 == 0).then(random_key),
+        endpoint: Some((Ipv4Addr::from((172 << 24) + n), 51820).into()),
+        keepalive: (n % 3 == 0).then_some(25),
+        flags: 0,
+        allowed_ips: vec![(Ipv4Addr::from((10 << 24) + n).into(), 32)],
+    };
+    let conf = DeviceConf {
+        private_key: Some(random_key()),
+        peers: (0..peers).map(peer).collect(),
+        ..DeviceConf::default()
+    };
+    fs::write(Path::new(DIR).join("conf"), conf_text(&conf))?;
+    let (what, args) = LOADS[load];
+    let mut samples = [Vec::new(), Vec::new()];
+    let ns = Netns::new("bench")?;
+    ns.sh("ip link add wg0 type wireguard")?;
+    for round in 0..=rounds {
+        for turn in 0..2 {
+            let n = (turn + round) % 2;
+            if what == "setconf" || round + turn == 0 {
+                ns.sh("ip link del wg0")?;
+                ns.sh("ip link add wg0 type wireguard")?;
+                if what != "setconf" {
+                    ns.sh("wg setconf wg0 /run/wireguard/conf")?;
+                }
+            }
+            let sample = ns.run(|| timed(&programs[n], args))?;
+            // Round 0 warms up.
+            if round > 0 {
+                samples[n].push(sample);
+            }
+        }
+    }
+    Ok(samples)
+}
+
+/// Runs the program to its end.
+fn timed(program: &Path, args: &[&str]) -> Result<Sample> {
+    let start = Instant::now();
+    let child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| program.display().to_string())?;
+    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: both pointers are to variables of the right types; the child is ours and has not been waited for.
+    let waited = unsafe { libc::wait4(child.id() as i32, &raw mut status, 0, usage.as_mut_ptr()) };
+    let millis = start.elapsed().as_secs_f64() * 1e3;
+    ensure!(
+        waited == child.id() as i32 && status == 0,
+        "{} {args:?}: status {status}",
+        program.display()
+    );
+    // SAFETY: zeros are a valid rusage, and the kernel has filled it in.
+    let usage = unsafe { usage.assume_init() };
+    Ok(Sample {
+        millis,
+        kib: usage.ru_maxrss as f64,
+    })
+}

@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Bad input to wg-rs by its own name: it names the place, ends with 1, leaves the device alone, and keeps secrets.
+
+use super::call::{Call, End};
+use super::sides::{program, Sides, DIR};
+use super::words::{PRIVATE, PUBLIC};
+use crate::harness::kmsg::Kmsg;
+use crate::harness::pace::slow;
+use crate::harness::runner::Ctx;
+use anyhow::{ensure, Context, Result};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Secrets in all that follows; whole and in parts they must not come out.
+const SECRET: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+
+/// A bad file: what it is, its bytes, the line of the first fault (0: none in particular), and what to say about it.
+type Bad = (&'static str, Vec<u8>, usize, &'static str);
+
+fn files() -> Vec<Bad> {
+    let head = format!("[Interface]\nPrivateKey = {SECRET}\n");
+    let peer = format!("[Peer]\nPublicKey = {}\n", PUBLIC[0]);
+    let after = |line: &str| format!("{head}{peer}{line}\n").into_bytes();
+    let within = |line: &str| format!("{head}{line}\n{peer}").into_bytes();
+    vec![
+        ("unknown key", within("Nonsense = 1"), 3, "Nonsense"),
+        (
+            "unknown key of a peer",
+            after("AllowedIP = 10.0.0.0/8"),
+            5,
+            "AllowedIP",
+        ),
+        ("unknown section", within("[Peers]"), 3, "[Peers]"),
+        (
+            "a key of the other section",
+            within("AllowedIPs = 10.0.0.0/8"),
+            3,
+            "AllowedIPs",
+        ),
+        (
+            "before any section",
+            format!("ListenPort = 5\n{head}").into_bytes(),
+            1,
+            "ListenPort",
+        ),
+        ("no value", within("ListenPort ="), 3, "ListenPort"),
+        ("no equals sign", within("ListenPort 5"), 3, "ListenPort"),
+        (
+            "short private key",
+            within(&format!("PrivateKey = {}", &SECRET[..43])),
+            3,
+            "",
+        ),
+        (
+            "long private key",
+            within(&format!("PrivateKey = {SECRET}=")),
+            3,
+            "",
+        ),
+        (
+            "private key of other characters",
+            within(&format!("PrivateKey = {}-=", &SECRET[..42])),
+            3,
+            "",
+        ),
+        (
+            "misspelt PrivateKey",
+            format!("[Interface]\nPrivateKeys = {SECRET}\n").into_bytes(),
+            2,
+            "",
+        ),
+        (
+            "private key without equals sign",
+            format!("[Interface]\nPrivateKey {SECRET}\n").into_bytes(),
+            2,
+            "",
+        ),
+        (
+            "private key in a peer",
+            after(&format!("PrivateKey = {SECRET}")),
+            5,
+            "",
+        ),
+        (
+            "short preshared key",
+            after(&format!("PresharedKey = {}", &SECRET[..40])),
+            5,
+            "",
+        ),
+        (
+            "short public key",
+            format!("{head}[Peer]\nPublicKey = AAAA\n").into_bytes(),
+            4,
+            "AAAA",
+        ),
+        (
+            "no public key",
+            format!("{head}[Peer]\nAllowedIPs = 10.0.0.0/8\n").into_bytes(),
+            3,
+            "public key",
+        ),
+        (
+            "port out of range",
+            within("ListenPort = 65536"),
+            3,
+            "65536",
+        ),
+        ("no port", within("ListenPort = none"), 3, "none"),
+        (
+            "mark out of range",
+            within("FwMark = 0x100000000"),
+            3,
+            "0x100000000",
+        ),
+        (
+            "keepalive out of range",
+            after("PersistentKeepalive = 65536"),
+            5,
+            "65536",
+        ),
+        (
+            "bad prefix",
+            after("AllowedIPs = 10.0.0.0/8, 10.0.0.0/33"),
+            5,
+            "10.0.0.0/33",
+        ),
+        (
+            "bad IPv6 prefix",
+            after("AllowedIPs = fd00::/129"),
+            5,
+            "fd00::/129",
+        ),
+        ("bad address", after("AllowedIPs = 10.0.0/8"), 5, "10.0.0"),
+        (
+            "endpoint without port",
+            after("Endpoint = 192.0.2.1"),
+            5,
+            "192.0.2.1",
+        ),
+        (
+            "endpoint's port out of range",
+            after("Endpoint = 192.0.2.1:65536"),
+            5,
+            "65536",
+        ),
+        (
+            "endpoint with one brace",
+            after("Endpoint = [2001:db8::1:5"),
+            5,
+            "2001:db8::1",
+        ),
+        (
+            "name that is not there",
+            after("Endpoint = gone.test:5"),
+            5,
+            "gone.test",
+        ),
+        (
+            "name without an answer",
+            after("Endpoint = fail.test:5"),
+            5,
+            "fail.test",
+        ),
+        (
+            "second interface",
+            format!("{head}{peer}[Interface]\nListenPort = 5\n").into_bytes(),
+            5,
+            "Interface",
+        ),
+        (
+            "carriage returns, too",
+            within("Nonsense = 1")
+                .iter()
+                .flat_map(|b| {
+                    if *b == b'\n' {
+                        vec![b'\r', b'\n']
+                    } else {
+                        vec![*b]
+                    }
+                })
+                .collect(),
+            3,
+            "Nonsense",
+        ),
+        (
+            "byte order mark, too",
+            [b"\xef\xbb\xbf", within("Nonsense = 1").as_slice()].concat(),
+            3,
+            "Nonsense",
+        ),
+        ("NUL", within("ListenPort = 5\0"), 3, ""),
+        (
+            "not UTF-8",
+            within("ListenPort = 5")
+                .iter()
+                .map(|b| if *b == b'5' { 0xff } else { *b })
+                .collect(),
+            0,
+            "",
+        ),
+        (
+            "one long line",
+            [head.as_bytes(), &[b'x'; 10 << 20]].concat(),
+            3,
+            "",
+        ),
+        (
+            "many lines",
+            format!(
+                "{head}{}Nonsense\n",
+                "# a comment of some length, as people write them\n".repeat(200_000)
+            )
+            .into_bytes(),
+            200_003,
+            "Nonsense",
+        ),
+        ("zeros", vec![0; 10 << 20], 1, ""),
+    ]
+}
+
+/// Files, each by one of the verbs.
+pub fn bad_input(_: &Ctx) -> Result<()> {
+    let mut sides = Sides::new()?;
+    let mut log = Kmsg::at_end()?;
+    let path = format!("{DIR}/files/bad.conf");
+    let key = format!("{DIR}/files/key");
+    fs::write(&key, PRIVATE[0])?;
+    let full = [
+        "set",
+        "wg0",
+        "listen-port",
+        "7",
+        "private-key",
+        &key,
+        "peer",
+        PUBLIC[1],
+        "allowed-ips",
+        "10.7.0.0/16",
+    ];
+    ensure!(sides.on(0, 1, &Call::new("wg", full))?.ok(), "no device");
+    let [_, before] = sides.dumps()?;
+    let mut findings = Vec::new();
+    for (n, (what, content, line, part)) in files().into_iter().enumerate() {
+        fs::write(&path, &content)?;
+        let verb = ["setconf", "addconf", "syncconf"][n % 3];
+        let call =
+            Call::new("wg-rs", [verb, "wg0", &path]).env("WG_ENDPOINT_RESOLUTION_RETRIES", "0");
+        let seen = sides.on(1, 1, &call)?;
+        let text = seen.text();
+        let place = match line {
+            0 => format!("{path}:"),
+            line => format!("{path}:{line}:"),
+        };
+        let [_, after] = sides.dumps()?;
+        for (wrong, why) in [
+            (seen.end != End::Exit(1), "another end"),
+            (!text.contains(&place), "the place is not named"),
+            (!text.contains(part), "the text is not shown"),
+            (leaks(&text), "A SECRET IS SHOWN"),
+            (text.len() > 2000, "more than anybody reads"),
+            (after.parts != before.parts, "THE DEVICE IS CHANGED"),
+        ] {
+            if wrong {
+                let shown: String = format!("{seen:?}").chars().take(600).collect();
+                findings.push(format!("{what} ({verb}): {why}: {shown}"));
+            }
+        }
+    }
+    arguments(&mut sides, &key, &mut findings)?;
+    ensure!(
+        findings.is_empty(),
+        "{} faults:\n{}",
+        findings.len(),
+        findings.join("\n")
+    );
+    ensure!(
+        !log.drain()?.iter().any(|line| leaks(line)),
+        "a secret in the kernel's log"
+    );
+    Ok(())
+}
+
+/// True if eight characters of the secret in a row are in the text.
+fn leaks(text: &str) -> bool {
+    SECRET
+        .as_bytes()
+        .windows(8)
+        .any(|part| text.as_bytes().windows(8).any(|at| at == part))
+}
+
+/// Faults on the command line.
+fn arguments(sides: &mut Sides, key: &str, findings: &mut Vec<String>) -> Result<()> {
+    let (bad_key, peer) = (format!("{DIR}/files/bad-key"), PUBLIC[0]);
+    fs::write(&bad_key, format!("{SECRET}x"))?;
+    let [_, before] = sides.dumps()?;
+    for (args, part) in [
+        (&["listen-port", "65536"][..], "65536"),
+        (&["fwmark", "nonsense"], "nonsense"),
+        (&["private-key", &bad_key], &bad_key),
+        (&["private-key", "/nowhere"], "/nowhere"),
+        (&["peer", "AAAA"], "AAAA"),
+        (&["peer", peer, "preshared-key", &bad_key], &bad_key),
+        (
+            &["private-key", key, "peer", peer, "endpoint", "192.0.2.1"],
+            "192.0.2.1",
+        ),
+        (
+            &["listen-port", "8", "peer", peer, "endpoint", "gone.test:5"],
+            "gone.test",
+        ),
+        (
+            &[
+                "listen-port",
+                "8",
+                "peer",
+                peer,
+                "allowed-ips",
+                "10.0.0.0/8,10.0.0.0/33",
+            ],
+            "10.0.0.0/33",
+        ),
+        (&["peer", peer, "persistent-keepalive", "65536"], "65536"),
+        (&["listen-port", "8", "nonsense"], "nonsense"),
+        (&["listen-port"], "listen-port"),
+        (&["peer"], "peer"),
+    ] {
+        let words = [&["set", "wg0"], args].concat();
+        let call = Call::new("wg-rs", words).env("WG_ENDPOINT_RESOLUTION_RETRIES", "0");
+        let seen = sides.on(1, 1, &call)?;
+        let [_, after] = sides.dumps()?;
+        let text = seen.text();
+        if seen.end != End::Exit(1)
+            || !text.contains(part)
+            || leaks(&text)
+            || after.parts != before.parts
+        {
+            let changed = after.parts != before.parts;
+            findings.push(format!(
+                "{call}: wanted {part:?}, device changed: {changed}: {seen:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// While the tool has a key, its process shows none.
+pub fn hidden_keys(_: &Ctx) -> Result<()> {
+    let sides = Sides::new()?;
+    for (name, args, input) in [
+        (
+            "wg-rs",
+            vec!["set", "wg0", "private-key", "/dev/stdin"],
+            format!("{SECRET}\n"),
+        ),
+        (
+            "wg",
+            vec!["set", "wg0", "private-key", "/dev/stdin"],
+            format!("{SECRET}\n"),
+        ),
+        (
+            "wg-rs",
+            vec!["setconf", "wg0", "/dev/stdin"],
+            format!("[Interface]\nPrivateKey = {SECRET}\n"),
+        ),
+        ("wg-rs", vec!["pubkey"], SECRET.to_owned()),
+    ] {
+        let mut child = sides.ns[1].run(|| {
+            let mut command = Command::new(program(1, name));
+            command
+                .args(&args)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped());
+            Ok(command.spawn()?)
+        })?;
+        let mut pipe = child.stdin.take().context("no pipe")?;
+        pipe.write_all(input.as_bytes())?;
+        // It has read all there is when it waits for more.
+        let proc = Path::new("/proc").join(pid(child.id())?);
+        let start = Instant::now();
+        while !fs::read_to_string(proc.join("wchan"))?.contains("pipe_read") {
+            ensure!(
+                start.elapsed() < slow(Duration::from_secs(20)),
+                "{name} {args:?} does not read"
+            );
+            sleep(Duration::from_millis(5));
+        }
+        for file in ["cmdline", "comm", "environ", "stat"] {
+            let shown = fs::read(proc.join(file))?;
+            ensure!(
+                !leaks(&String::from_utf8_lossy(&shown)),
+                "{name} {args:?}: a secret in {file}"
+            );
+        }
+        drop(pipe);
+        let out = child.wait_with_output()?;
+        ensure!(out.status.success(), "{name} {args:?}: {out:?}");
+    }
+    Ok(())
+}
+
+/// The process by the number that `/proc` here has for it (the test has a PID namespace of its own).
+fn pid(own: u32) -> Result<String> {
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let status = fs::read_to_string(format!("/proc/{name}/status")).unwrap_or_default();
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        if numbers.is_some_and(|n| {
+            n.split_whitespace().last() == Some(&own.to_string())
+                && n.split_whitespace().count() > 1
+        }) {
+            return Ok(name);
+        }
+    }
+    anyhow::bail!("no process {own} in /proc")
+}

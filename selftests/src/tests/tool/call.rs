@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0
+//! One call of a tool, and all that is seen of it from outside.
+
+use anyhow::{bail, Context, Result};
+use nix::pty::openpty;
+use std::ffi::{OsStr, OsString};
+use std::fmt::{self, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Where standard output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// A pipe, which is read to its end.
+    Pipe,
+    /// A file with these permissions.
+    File(u32),
+    /// A terminal.
+    Tty,
+    /// A full disk.
+    Full,
+    /// A pipe that nobody reads.
+    Broken,
+}
+
+/// A command line with its surroundings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The name it is called by.
+    pub name: &'static str,
+    /// What follows that.
+    pub args: Vec<OsString>,
+    /// Standard input.
+    pub stdin: Vec<u8>,
+    /// Beside PATH, HOME and LANG.
+    pub env: Vec<(&'static str, String)>,
+    /// Standard output.
+    pub sink: Sink,
+}
+
+impl Call {
+    /// `name` with these arguments, nothing on standard input, a pipe as standard output.
+    pub fn new<S: AsRef<OsStr>>(name: &'static str, args: impl IntoIterator<Item = S>) -> Self {
+        Call {
+            name,
+            args: args
+                .into_iter()
+                .map(|arg| arg.as_ref().to_owned())
+                .collect(),
+            stdin: Vec::new(),
+            env: Vec::new(),
+            sink: Sink::Pipe,
+        }
+    }
+
+    /// `line`, split at blanks; its first word is the name.
+    pub fn line(line: &'static str) -> Self {
+        let mut words = line.split(' ');
+        Call::new(words.next().unwrap_or_default(), words)
+    }
+
+    /// The same with this on standard input.
+    pub fn stdin(mut self, stdin: impl Into<Vec<u8>>) -> Self {
+        self.stdin = stdin.into();
+        self
+    }
+
+    /// The same with another variable set.
+    pub fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
+        self
+    }
+
+    /// The same with standard output there.
+    pub fn sink(mut self, sink: Sink) -> Self {
+        self.sink = sink;
+        self
+    }
+
+    /// Runs `program` this way, in the calling thread's namespaces. `scratch` is a folder of the caller's own.
+    pub fn run(&self, program: &Path, scratch: &Path) -> Result<Seen> {
+        let mut command = Command::new(program);
+        command.arg0(self.name).args(&self.args).env_clear();
+        command.envs([
+            ("PATH", "/usr/sbin:/usr/bin"),
+            ("HOME", "/root"),
+            ("LANG", "C.UTF-8"),
+        ]);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        let file = scratch.join("stdout");
+        let mut terminal = None;
+        match self.sink {
+            Sink::Pipe => command.stdout(Stdio::piped()),
+            Sink::File(mode) => {
+                let _ = fs::remove_file(&file);
+                let out = OpenOptions::new()
+                    .create_new(true)
+                    .write(true)
+                    .mode(0o600)
+                    .open(&file)?;
+                out.set_permissions(fs::Permissions::from_mode(mode))?;
+                command.stdout(out)
+            }
+            Sink::Tty => {
+                let pty = openpty(None, None)?;
+                terminal = Some(File::from(pty.master));
+                command.stdout(pty.slave)
+            }
+            Sink::Full => command.stdout(File::options().write(true).open("/dev/full")?),
+            Sink::Broken => {
+                let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+                drop(reader);
+                command.stdout(writer)
+            }
+        };
+        let child = command
+            .spawn()
+            .with_context(|| format!("start {}", program.display()))?;
+        // The parent's ends of the terminal and of the pipes.
+        drop(command);
+        let mut seen = finish(child, &self.stdin, terminal)?;
+        if let Sink::File(_) = self.sink {
+            seen.stdout = fs::read(&file)?;
+        }
+        Ok(seen)
+    }
+}
+
+fn finish(mut child: Child, stdin: &[u8], terminal: Option<File>) -> Result<Seen> {
+    let pipe = child.stdin.take();
+    std::thread::scope(|scope| {
+        // The tool may finish without reading: not an error of ours.
+        let writer = || pipe.map(|mut pipe| pipe.write_all(stdin));
+        // A pipe takes this much at once.
+        if stdin.len() <= 4096 {
+            let _ = writer();
+        } else {
+            scope.spawn(writer);
+        }
+        let shown = terminal.map(|mut terminal| {
+            let mut shown = Vec::new();
+            // A terminal that nobody has open any more gives an error instead of an end.
+            let _ = terminal.read_to_end(&mut shown);
+            shown
+        });
+        let out = child.wait_with_output()?;
+        let end = match (out.status.code(), out.status.signal()) {
+            (Some(code), _) => End::Exit(code),
+            (None, Some(signal)) => End::Signal(signal),
+            (None, None) => bail!("neither exit code nor signal"),
+        };
+        Ok(Seen {
+            end,
+            stdout: shown.unwrap_or(out.stdout),
+            stderr: out.stderr,
+        })
+    })
+}
+
+/// As a shell would take it.
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in &self.env {
+            write!(f, "{name}={} ", quoted(value.as_bytes()))?;
+        }
+        write!(f, "{}", self.name)?;
+        for arg in &self.args {
+            write!(f, " {}", quoted(arg.as_encoded_bytes()))?;
+        }
+        if !self.stdin.is_empty() {
+            write!(f, " <<<{}", quoted(&self.stdin))?;
+        }
+        match self.sink {
+            Sink::Pipe => Ok(()),
+            other => write!(f, "  # stdout: {other:?}"),
+        }
+    }
+}
+
+/// Quoted for bash, control characters and bytes beyond ASCII by their numbers.
+pub fn quoted(bytes: &[u8]) -> String {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"_-+=/.,:%@".contains(b);
+    if !bytes.is_empty() && bytes.iter().all(plain) {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    let printable = bytes
+        .iter()
+        .all(|b| (0x20..0x7f).contains(b) && *b != b'\'');
+    if printable {
+        return format!("'{}'", String::from_utf8_lossy(bytes));
+    }
+    let mut out = String::from("$'");
+    for byte in bytes {
+        match byte {
+            b'\n' => out.push_str("\\n"),
+            b'\'' | b'\\' => out.extend(['\\', char::from(*byte)]),
+            0x20..0x7f => out.push(char::from(*byte)),
+            _ => {
+                let _ = write!(out, "\\x{byte:02x}");
+            }
+        }
+    }
+    out.push('\'');
+    out
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With this code.
+    Exit(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// What a call left behind.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// How it ended.
+    pub end: End,
+    /// What arrived where standard output went.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Seen {
+    /// True if it ended well.
+    pub fn ok(&self) -> bool {
+        self.end == End::Exit(0)
+    }
+
+    /// Both outputs together, as text.
+    pub fn text(&self) -> String {
+        let [out, err] = [&self.stdout, &self.stderr].map(|b| String::from_utf8_lossy(b));
+        format!("{out}{err}")
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.end)?;
+        for (name, bytes) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            if !bytes.is_empty() {
+                write!(f, ", {name} {}", quoted(bytes))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting() {
+        assert_eq!(quoted(b"wg0"), "wg0");
+        assert_eq!(quoted(b""), "''");
+        assert_eq!(quoted(b"a b"), "'a b'");
+        assert_eq!(quoted(b"a'\n\0"), "$'a\\'\\n\\x00'");
+    }
+
+    #[test]
+    fn a_call_is_seen_whole() {
+        let dir = std::env::temp_dir();
+        let sh = Path::new("/bin/sh");
+        let script = "echo out $V; cat; echo err >&2; exit 3";
+        let call = Call::new("sh", ["-c", script]).stdin("in").env("V", "v");
+        let seen = call.run(sh, &dir).unwrap();
+        assert_eq!(seen.end, End::Exit(3));
+        assert_eq!(
+            (&seen.stdout[..], &seen.stderr[..]),
+            (&b"out v\nin"[..], &b"err\n"[..])
+        );
+        let tty = Call::new("sh", ["-c", "test -t 1 && echo yes"]).sink(Sink::Tty);
+        assert_eq!(tty.run(sh, &dir).unwrap().stdout, b"yes\r\n");
+        let broken = Call::new("sh", ["-c", "kill -PIPE $$"]).sink(Sink::Broken);
+        assert_eq!(broken.run(sh, &dir).unwrap().end, End::Signal(13));
+        let text = Call::new("wg", ["set", "a b"])
+            .stdin("x y")
+            .env("K", "1")
+            .to_string();
+        assert_eq!(text, "K=1 wg set 'a b' <<<'x y'");
+    }
+}

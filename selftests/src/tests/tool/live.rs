@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `wg show` of a device that is alive: what it says about times and amounts, at any time of day.
+
+use super::call::{Call, Sink};
+use super::sides::{difference, prepare, program, DIR};
+use super::words::FIELDS;
+use crate::harness::netns::Netns;
+use crate::harness::runner::Ctx;
+use crate::harness::topo::{inner, names, Opts, Tunnel};
+use crate::harness::traffic::ping_all;
+use crate::harness::wgdev::{base64, random_key};
+use anyhow::{bail, ensure, Context, Result};
+use nix::sys::time::TimeSpec;
+use nix::time::{clock_gettime, clock_settime, ClockId};
+use std::path::Path;
+
+/// How long ago, in seconds, a handshake is made to seem.
+const AGES: &[i64] = &[
+    0, 1, 58, 60, 61, 119, 120, 3599, 3600, 3661, 7200, 86_399, 86_400, 90_061, 172_800,
+    31_535_999, 31_536_000, 31_626_061, 94_608_000, -1, -5, -86_400,
+];
+/// Seconds between keepalives.
+const KEEPALIVES: &[u16] = &[
+    1, 2, 59, 60, 61, 120, 125, 3599, 3600, 3601, 3660, 3661, 7325, 65535,
+];
+
+/// Moves the clock on the wall while it lives, and puts it right afterwards.
+struct Clock {
+    /// What it shows when the machine has been up for 0 s.
+    offset: i64,
+}
+
+impl Clock {
+    fn new() -> Result<Self> {
+        let now = clock_gettime(ClockId::CLOCK_REALTIME)?.tv_sec();
+        let up = clock_gettime(ClockId::CLOCK_MONOTONIC)?.tv_sec();
+        Ok(Clock { offset: now - up })
+    }
+
+    fn ahead(&self, secs: i64) -> Result<()> {
+        let up = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+        let time = TimeSpec::new(up.tv_sec() + self.offset + secs, up.tv_nsec());
+        clock_settime(ClockId::CLOCK_REALTIME, time).context("set the clock")
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        let _ = self.ahead(0);
+    }
+}
+
+/// Both tools say the same about the device in `ns` (asked again when the answer of one changes meanwhile).
+fn same(ns: &Netns, call: &Call) -> Result<String> {
+    let on = |n: usize| ns.run(|| call.run(&program(n, call.name), Path::new(DIR)));
+    for _ in 0..10 {
+        let (first, ours, again) = (on(0)?, on(1)?, on(0)?);
+        if first == again {
+            if let Some(found) = difference(&[first.clone(), ours]) {
+                bail!("{call}: {found}");
+            }
+            ensure!(first.ok(), "{call}: {first:?}");
+            return Ok(first.text());
+        }
+    }
+    bail!("{call}: wg never says the same twice")
+}
+
+pub fn live(ctx: &Ctx) -> Result<()> {
+    prepare(&["/usr/bin/wg"])?;
+    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.by_tool()))?;
+    let (ns, (name, _)) = (tunnel.ns(0), names(0));
+    let show = Call::new("wg", ["show"]);
+    ping_all(ns, inner(false, 1), 1)?;
+    let shown = same(ns, &show)?;
+    ensure!(
+        shown.contains("latest handshake") && shown.contains(" B received"),
+        "{shown}"
+    );
+
+    for keepalive in KEEPALIVES {
+        let peer = base64(&random_key());
+        ns.sh(&format!(
+            "wg set {name} peer {peer} persistent-keepalive {keepalive}"
+        ))?;
+    }
+    for (pings, wanted) in [(3, "KiB received"), (800, "MiB received")] {
+        ns.sh(&format!(
+            "ping -n -q -f -c {pings} -s 1400 {}",
+            inner(false, 1)
+        ))?;
+        let shown = same(ns, &show)?;
+        ensure!(shown.contains(wanted), "no {wanted}: {shown}");
+    }
+    for field in FIELDS {
+        same(ns, &Call::new("wg", ["show", name, field]))?;
+    }
+
+    let clock = Clock::new()?;
+    let handshake = ns.sh(&format!("wg show {name} latest-handshakes"))?;
+    let last = handshake
+        .lines()
+        .filter_map(|line| line.split('\t').nth(1)?.parse::<i64>().ok())
+        .max();
+    let last = last.context("no handshake")?;
+    let mut wordings = std::collections::BTreeSet::new();
+    for age in AGES {
+        // The clock as it would be without us.
+        clock.ahead(0)?;
+        let real = clock_gettime(ClockId::CLOCK_REALTIME)?.tv_sec();
+        clock.ahead(last + age - real)?;
+        let mode = if age % 2 == 0 { "always" } else { "never" };
+        let shown = same(ns, &show.clone().env("WG_COLOR_MODE", mode))?;
+        let line = shown.lines().find(|line| line.contains("latest handshake"));
+        wordings.insert(line.context("no handshake shown")?.to_owned());
+        if *age == 61 {
+            same(ns, &show.clone().sink(Sink::Tty))?;
+        }
+    }
+    drop(clock);
+    ctx.note(format!(
+        "{} wordings of the time of a handshake",
+        wordings.len()
+    ));
+    ensure!(
+        wordings.len() * 4 > AGES.len() * 3,
+        "the clock does not move: {wordings:?}"
+    );
+    Ok(())
+}

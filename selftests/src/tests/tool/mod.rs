@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+//! wg-rs in the place of the ordinary tools: called as `wg` and as `wg-quick` it does the same and says the same.
+
+mod bad;
+mod call;
+mod forms;
+mod generate;
+mod generated;
+mod hints;
+mod live;
+mod quick;
+mod scale;
+mod sides;
+mod words;
+
+use super::{drop_in, Test};
+
+pub fn register(list: &mut Vec<Test>) {
+    drop_in(list, "tool-wg-forms", 600, generated::every_form);
+    drop_in(list, "tool-wg-generated", 600, generated::generated);
+    drop_in(list, "tool-wg-live", 120, live::live);
+    drop_in(list, "tool-wg-scale", 240, scale::thousand);
+    drop_in(list, "tool-bad-input", 120, bad::bad_input);
+    drop_in(list, "tool-hidden-keys", 60, bad::hidden_keys);
+    hints::register(list);
+    quick::register(list);
+}

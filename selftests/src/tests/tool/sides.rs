@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Two equal places, one for the ordinary tool and one for wg-rs.
+
+use super::call::{Call, Seen};
+use crate::harness::cmd;
+use crate::harness::dns;
+use crate::harness::gnl::{Answer, Gnl};
+use crate::harness::netlink::{family_id, Netlink};
+use crate::harness::netns::Netns;
+use crate::harness::pair::{get, INDEX, NAME};
+use crate::harness::tool::conf_text;
+use crate::harness::wgdev::{parse_dump, DeviceConf, PeerConf};
+use anyhow::{bail, ensure, Context, Result};
+use nix::mount::{mount, MsFlags};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+/// Says where wg-rs is.
+const TOOL: &str = "WGRS_TOOL";
+/// A tmpfs of the test alone.
+pub const DIR: &str = "/run/wgrs-tool";
+/// The names of the sides in messages.
+pub const SIDES: [&str; 2] = ["wg", "wg-rs"];
+/// The link kind, and the family's name.
+pub const KIND: &str = "wireguard";
+
+/// Makes the test's own folder, with a link to wg-rs for each name it is called by; files in `/etc` that do not depend on the
+/// machine; and copies in memory of `programs`.
+pub fn prepare(programs: &[&str]) -> Result<()> {
+    let tool = std::env::var_os(TOOL).map(PathBuf::from);
+    let tool = tool.with_context(|| format!("this test needs wg-rs: set {TOOL} to its path"))?;
+    ensure!(
+        tool.is_file(),
+        "{TOOL}: there is no file {}",
+        tool.display()
+    );
+    fs::create_dir_all(DIR)?;
+    let none = None::<&str>;
+    mount(none, DIR, Some("tmpfs"), MsFlags::empty(), none).context("mount a tmpfs")?;
+    for folder in ["bin", "files", "scratch0", "scratch1"] {
+        fs::create_dir(Path::new(DIR).join(folder))?;
+    }
+    for name in ["wg", "wg-quick", "wg-rs"] {
+        symlink(&tool, Path::new(DIR).join("bin").join(name))?;
+    }
+    let tool = tool.to_string_lossy();
+    for path in opened_by(&[programs, &[&tool]].concat())? {
+        keep_in_memory(&path)?;
+    }
+    overlay(
+        "/etc/hosts",
+        "127.0.0.1 localhost\n192.0.2.77 host.example host\n2001:db8::77 host6.example\n",
+    )?;
+    // Fast to give up: one of the names is one that the server cannot tell.
+    overlay(
+        "/etc/resolv.conf",
+        "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+    )
+}
+
+/// These programs, their loader and their libraries.
+fn opened_by(programs: &[&str]) -> Result<BTreeSet<PathBuf>> {
+    // It objects to scripts and to static programs, but lists the others.
+    let listed = cmd::try_run(&[&["ldd"], programs].concat(), "")?.stdout;
+    let words = listed
+        .split_whitespace()
+        .filter(|word| word.starts_with('/') && !word.ends_with(':'));
+    words
+        .chain(programs.iter().copied())
+        .map(|path| Ok(fs::canonicalize(path)?))
+        .collect()
+}
+
+/// Covers the file by a copy of it: the guest's root is a folder of the host, and each opening takes a while.
+fn keep_in_memory(path: &Path) -> Result<()> {
+    let copy = Path::new(DIR).join(path.to_string_lossy().replace('/', "_"));
+    fs::copy(path, &copy).with_context(|| path.display().to_string())?;
+    let none = None::<&str>;
+    mount(Some(&copy), path, none, MsFlags::MS_BIND, none)
+        .with_context(|| format!("cover {}", path.display()))
+}
+
+/// Covers the file at `path`, which need not exist, by one with this content.
+pub fn overlay(path: &str, content: &str) -> Result<()> {
+    let file = Path::new(DIR).join(path.replace('/', "_"));
+    fs::write(&file, content)?;
+    if !Path::new(path).exists() {
+        fs::write(path, "").with_context(|| path.to_owned())?;
+    }
+    let none = None::<&str>;
+    mount(Some(&file), path, none, MsFlags::MS_BIND, none).with_context(|| format!("cover {path}"))
+}
+
+/// The program of side `n` for calls by `name`.
+pub fn program(n: usize, name: &str) -> PathBuf {
+    match n {
+        0 => Path::new("/usr/bin").join(name),
+        _ => Path::new(DIR).join("bin").join(name),
+    }
+}
+
+/// What a call did on the two sides.
+pub type Both = [Seen; 2];
+
+/// Two namespaces, in each a device `wg0` with the same interface number; the ordinary tools work
+/// in the first, wg-rs works in the second.
+pub struct Sides {
+    /// The namespaces.
+    pub ns: [Netns; 2],
+    sockets: [Gnl; 2],
+}
+
+impl Sides {
+    /// Makes both, with a name server each (see [`dns`]).
+    pub fn new() -> Result<Self> {
+        prepare(&["/usr/bin/wg"])?;
+        let ns = [Netns::new("c")?, Netns::new("rs")?];
+        let socket = |ns: &Netns| {
+            dns::serve(ns)?;
+            ns.rtnl()?.link_add_at(INDEX, NAME, KIND)?;
+            ns.run(|| {
+                let family = family_id(&mut Netlink::generic()?, KIND)?;
+                Ok(Gnl::open(family)?)
+            })
+        };
+        let sockets = [socket(&ns[0])?, socket(&ns[1])?];
+        Ok(Sides { ns, sockets })
+    }
+
+    /// Makes the call on both sides at the same time.
+    pub fn run(&self, call: &Call) -> Result<Both> {
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| self.on(0, 0, call));
+            let ours = self.on(1, 1, call)?;
+            let theirs = other.join().unwrap_or_else(|_| bail!("panic"))?;
+            Ok([theirs, ours])
+        })
+    }
+
+    /// Makes the call with the tool of side `tool` in the namespace of side `place`.
+    pub fn on(&self, tool: usize, place: usize, call: &Call) -> Result<Seen> {
+        let program = program(tool, call.name);
+        let scratch = Path::new(DIR).join(["scratch0", "scratch1"][tool]);
+        self.ns[place].run(|| call.run(&program, &scratch))
+    }
+
+    /// What the kernel tells of both devices.
+    pub fn dumps(&mut self) -> Result<[Answer; 2]> {
+        let [a, b] = &mut self.sockets;
+        Ok([a.ask(&get())?, b.ask(&get())?])
+    }
+
+    /// Makes both devices anew and configures both with `conf`, by the ordinary tool.
+    pub fn reset(&mut self, conf: &str) -> Result<()> {
+        let call = Call::new("wg", ["setconf", NAME, "/dev/stdin"]).stdin(conf);
+        for n in 0..2 {
+            let mut rt = self.ns[n].rtnl()?;
+            rt.link_del(NAME)?;
+            rt.link_add_at(INDEX, NAME, KIND)?;
+            let seen = self.on(0, n, &call)?;
+            ensure!(seen.ok(), "`wg setconf` of {conf}: {seen:?}");
+        }
+        let [a, b] = self.dumps()?;
+        ensure!(a.parts == b.parts, "devices made alike differ");
+        Ok(())
+    }
+}
+
+/// A device's dump as a configuration file.
+pub fn as_conf(dump: &Answer) -> String {
+    let device = parse_dump(&dump.replies());
+    let peer = |p: crate::harness::wgdev::Peer| PeerConf {
+        public_key: p.public_key,
+        preshared_key: Some(p.preshared_key).filter(|key| *key != [0; 32]),
+        endpoint: p.endpoint,
+        keepalive: Some(p.keepalive),
+        flags: 0,
+        allowed_ips: p.allowed_ips,
+    };
+    conf_text(&DeviceConf {
+        private_key: device.private_key,
+        listen_port: Some(device.listen_port),
+        fwmark: Some(device.fwmark),
+        flags: 0,
+        peers: device.peers.into_iter().map(peer).collect(),
+    })
+}
+
+/// What is different, if anything is, in words.
+pub fn difference(both: &Both) -> Option<String> {
+    let [c, rs] = both;
+    let what = if c.end != rs.end {
+        "how it ended"
+    } else if c.stdout != rs.stdout {
+        "standard output"
+    } else if c.stderr != rs.stderr && !only_hides(&c.stderr, &rs.stderr) {
+        "standard error"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "another {what}\n  {}: {c:?}\n  {}: {rs:?}",
+        SIDES[0], SIDES[1]
+    ))
+}
+
+/// True if wg-rs differs only on purpose: what may be a secret, `wg` shows in its complaints, and wg-rs does not.
+fn only_hides(c: &[u8], rs: &[u8]) -> bool {
+    const HIDDEN: &[u8] = b"(hidden)'";
+    let [c, rs] = [c, rs].map(|text| text.split(|b| *b == b'\n').collect::<Vec<_>>());
+    let alike = |(c, rs): (&&[u8], &&[u8])| {
+        let start = rs.strip_suffix(HIDDEN);
+        let hides = start.is_some_and(|start| {
+            let what = [
+                &b"Key is not the correct length or format: `"[..],
+                b"Line unrecognized: `",
+            ];
+            what.iter().any(|what| start.starts_with(what))
+                && c.starts_with(start)
+                && c.ends_with(b"'")
+        });
+        c == rs || hides
+    };
+    c.len() == rs.len() && c.iter().zip(&rs).all(alike)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hiding_is_no_difference() {
+        let c = b"Line unrecognized: `PrivateKey=x'\nConfiguration parsing error\n";
+        assert!(only_hides(
+            c,
+            b"Line unrecognized: `PrivateKey=(hidden)'\nConfiguration parsing error\n"
+        ));
+        assert!(only_hides(
+            c,
+            b"Line unrecognized: `(hidden)'\nConfiguration parsing error\n"
+        ));
+        assert!(!only_hides(c, b"Line unrecognized: `(hidden)'\n"));
+        assert!(!only_hides(
+            c,
+            b"Something: `(hidden)'\nConfiguration parsing error\n"
+        ));
+        assert!(!only_hides(b"Port: `x'", b"Port: `(hidden)'"));
+    }
+}
