@@ -187,10 +187,16 @@ fn files() -> Vec<Bad> {
             "Nonsense",
         ),
         (
-            "byte order mark, too",
-            [b"\xef\xbb\xbf", within("Nonsense = 1").as_slice()].concat(),
+            "byte order mark",
+            [b"\xef\xbb\xbf", within("ListenPort = 5").as_slice()].concat(),
+            1,
+            "[Interface]",
+        ),
+        (
+            "private key in another place",
+            within(&format!("ListenPort = {SECRET}")),
             3,
-            "Nonsense",
+            "",
         ),
         ("NUL", within("ListenPort = 5\0"), 3, ""),
         (
