@@ -135,7 +135,7 @@ fn no_module(_: &Ctx) -> Result<()> {
     let ns = Netns::new("a")?;
     let _none = NoModprobe::new()?;
     fails_alike(&ns, &[], &["modprobe"])?;
-    ns.sh("ip link add wg0 type dummy")?;
+    ns.sh("ip link add wg0 type veth peer name wg0p")?;
     fails_alike(&ns, &[], &["modprobe", "not a WireGuard interface"])?;
     ensure!(!loaded(INTREE) && !loaded(OURS), "a module was loaded");
     Ok(())

@@ -20,7 +20,7 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-wg-generated", 600, generated::generated);
     drop_in(list, "tool-wg-live", 120, live::live);
     drop_in(list, "tool-wg-scale", 240, scale::thousand);
-    drop_in(list, "tool-bad-input", 120, bad::bad_input);
+    drop_in(list, "tool-bad-input", 300, bad::bad_input);
     drop_in(list, "tool-hidden-keys", 60, bad::hidden_keys);
     hints::register(list);
     quick::register(list);
