@@ -85,11 +85,13 @@ pub fn explain(fault: &Fault, lines: &[&[u8]]) -> Finding {
         Kind::NoPublicKey => "this peer has no PublicKey".into(),
         Kind::SecondInterface => "a second [Interface] section".into(),
         Kind::NotUtf8 => "the value is not UTF-8 text".into(),
+        Kind::Nul => "a NUL byte".into(),
     };
     let help = match &fault.kind {
         Kind::PortRange => Some("ports go from 0 (any) to 65535"),
         Kind::FwMark => Some("write off, or a number up to 0xffffffff"),
         Kind::Keepalive => Some("write off, or 1 to 65535 seconds"),
+        Kind::Nul => Some("is this a text file?"),
         kind => kind.hint(),
     };
     Finding::error(fault.place, message, help.map(Into::into))

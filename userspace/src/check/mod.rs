@@ -34,7 +34,6 @@ fn findings(source: &[u8]) -> Vec<Finding> {
         .iter()
         .map(|fault| explain::explain(fault, &lines))
         .collect();
-    findings.extend(nul_bytes(&lines));
     findings.extend(quick::findings(&statements));
     findings.extend(warnings::warnings(&statements));
     findings.sort_by_key(|finding| {
@@ -45,24 +44,6 @@ fn findings(source: &[u8]) -> Vec<Finding> {
         )
     });
     findings
-}
-
-/// wg takes a NUL for the end of its line, wg-quick for the end of nothing; nobody means it.
-fn nul_bytes<'a>(lines: &'a [&[u8]]) -> impl Iterator<Item = Finding> + 'a {
-    lines.iter().enumerate().filter_map(|(index, line)| {
-        let at = line.iter().position(|c| *c == 0)?;
-        let column = 1 + String::from_utf8_lossy(line.get(..at)?).chars().count();
-        let place = Place {
-            line: index + 1,
-            column,
-            len: 1,
-        };
-        Some(Finding::error(
-            place,
-            "a NUL byte",
-            Some("is this a text file?".into()),
-        ))
-    })
 }
 
 /// Whether there is anything in the file that others must not see.

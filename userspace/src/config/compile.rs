@@ -2,7 +2,7 @@
 //! From [`Statement`]s to the change of a device that they describe.
 
 use super::fault::{Fault, Kind, Place, Warning};
-use super::parse::{Item, QuickKey, Statement};
+use super::parse::{showable, Item, QuickKey, Statement};
 use super::value::{EndpointText, Port};
 use crate::model::{SetDevice, SetPeer};
 use std::net::SocketAddr;
@@ -11,6 +11,10 @@ use std::net::SocketAddr;
 pub trait Lookup {
     /// The address of an endpoint, or the reason why there is none.
     fn endpoint(&mut self, endpoint: &EndpointText) -> Result<SocketAddr, LookupError>;
+    /// Whether endpoints can be looked up at all; asked before a fault in one is told.
+    fn ready(&mut self) -> Result<(), LookupError> {
+        Ok(())
+    }
     /// The port of a service, or the reason why there is none.
     fn port(&mut self, service: &[u8]) -> Result<u16, LookupError>;
     /// Called for each warning, in the order of the file.
@@ -48,6 +52,9 @@ pub fn compile(
         for warning in &statement.warnings {
             lookup.warn(warning);
         }
+        if matches!(&statement.item, Err(fault) if fault.kind.of_endpoint()) {
+            lookup.ready().map_err(|_| CompileError::Reported)?;
+        }
         let item = statement
             .item
             .as_ref()
@@ -56,7 +63,7 @@ pub fn compile(
             LookupError::Unresolved(reason) => CompileError::Fault(Fault {
                 kind: Kind::Unresolved(reason),
                 place: statement.place,
-                text: text.to_vec(),
+                text: showable(text),
             }),
             LookupError::Reported => CompileError::Reported,
         };

@@ -47,6 +47,8 @@ pub enum Kind {
     SecondInterface,
     /// A value that has to be text is not UTF-8.
     NotUtf8,
+    /// A NUL, which is in no text file.
+    Nul,
 }
 
 /// A problem with a value or a line, not yet placed in a file.
@@ -82,6 +84,14 @@ pub struct Warning {
 pub const HIDDEN: &[u8] = b"(hidden)";
 
 impl Kind {
+    /// Whether it is about the form of an endpoint.
+    pub fn of_endpoint(&self) -> bool {
+        matches!(
+            self,
+            Self::EmptyEndpoint | Self::EndpointBrace | Self::EndpointPort
+        )
+    }
+
     /// The line that `wg` prints for this problem, without the line's end. `text` is the offending text.
     pub fn wg_message(&self, text: &[u8]) -> Vec<u8> {
         let what = match self {
@@ -100,6 +110,7 @@ impl Kind {
             Self::NoPublicKey => return b"A peer is missing a public key".to_vec(),
             Self::SecondInterface => "There is more than one section",
             Self::NotUtf8 => "Not valid UTF-8",
+            Self::Nul => "Not a text file: it has a NUL",
         };
         let text = if *self == Self::SecretKey {
             HIDDEN

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 pub struct Dialect {
     /// Accept the `[Interface]` keys of wg-quick as well.
     pub quick: bool,
-    /// Refuse what `wg` lets pass although it cannot be meant: ports above 65535, a second `[Interface]` section.
+    /// Refuse what `wg` lets pass although it cannot be meant: ports above 65535, a second `[Interface]` section, NULs.
     pub strict: bool,
 }
 
@@ -159,6 +159,15 @@ impl Line {
         }
     }
 
+    /// Where one byte of the raw line stands in the file.
+    fn place_of(&self, raw: &[u8], offset: usize) -> Place {
+        Place {
+            line: self.number,
+            column: 1 + raw.get(..offset).map_or(0, characters),
+            len: 1,
+        }
+    }
+
     /// Where bytes of `text` stand in the file.
     fn place(&self, raw: &[u8], at: Range<usize>) -> Place {
         let origin = |at: usize| self.origin.get(at).map(|&offset| offset as usize);
@@ -170,7 +179,6 @@ impl Line {
             origin(at.end - 1)
         };
         let end = last.map_or(start, |last| last + 1);
-        let characters = |bytes: &[u8]| bytes.iter().filter(|&&c| c & 0xc0 != 0x80).count();
         Place {
             line: self.number,
             column: 1 + raw.get(..start).map_or(0, characters),
@@ -186,6 +194,11 @@ impl Line {
     }
 }
 
+/// How many characters of UTF-8 these bytes are.
+fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&c| c & 0xc0 != 0x80).count()
+}
+
 /// The part of a line before a comment or a NUL.
 fn effective(raw: &[u8]) -> &[u8] {
     let raw = raw.split(|&c| c == 0).next().unwrap_or_default();
@@ -193,7 +206,7 @@ fn effective(raw: &[u8]) -> &[u8] {
 }
 
 /// Text that may be shown: a value that could be a mistyped secret is hidden.
-fn showable(text: &[u8]) -> Vec<u8> {
+pub(super) fn showable(text: &[u8]) -> Vec<u8> {
     let is_key_like =
         |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/' | b'=' | b'-' | b'_');
     let equals = text.iter().position(|&c| c == b'=');
@@ -224,6 +237,19 @@ pub fn parse(input: &[u8], dialect: Dialect) -> Vec<Statement> {
     let mut interfaces = 0;
     for (number, raw) in lines(input) {
         line.read(number, raw);
+        if let Some(offset) = raw.iter().position(|&c| c == 0).filter(|_| dialect.strict) {
+            let place = line.place_of(raw, offset);
+            statements.push(Statement {
+                place,
+                warnings: Vec::new(),
+                item: Err(Fault {
+                    kind: Kind::Nul,
+                    place,
+                    text: b"\\0".to_vec(),
+                }),
+            });
+            continue;
+        }
         if line.text.is_empty() {
             continue;
         }

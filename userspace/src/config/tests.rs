@@ -199,7 +199,6 @@ fn places_faults() {
             (1, 1, 12),
             "Line unrecognized: `\u{feff}[Interface]'",
         ),
-        ("[Int\0erface]", (1, 1, 4), "Line unrecognized: `[Int'"),
     ];
     for (text, place, message) in cases {
         assert_eq!(fault(text, STRICT), (place, message.to_owned()), "{text:?}");
@@ -408,4 +407,23 @@ proptest! {
         }
         let _ = compile(&statements, SetDevice::whole(), &mut Offline::default());
     }
+}
+
+#[test]
+fn a_nul_is_a_fault_when_strict() {
+    let text = b"[Interface]\nListenPort = 5\0\n";
+    let faults = |strict| {
+        faults(&parse(
+            text,
+            Dialect {
+                quick: false,
+                strict,
+            },
+        ))
+    };
+    assert_eq!(faults(false), []);
+    let found = faults(true);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].kind, Kind::Nul);
+    assert_eq!((found[0].place.line, found[0].place.column), (2, 15));
 }

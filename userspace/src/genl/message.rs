@@ -13,7 +13,7 @@ pub const GENL_HEADER: usize = 4;
 /// Longest message: half of what a nested attribute can hold, and less than the default send buffer.
 const LIMIT: usize = 32 * 1024;
 /// Longest name of an interface.
-const NAME_MAX: usize = 15;
+pub const NAME_MAX: usize = 15;
 
 /// WGDEVICE_A_…
 pub mod device {

@@ -36,6 +36,16 @@ pub enum Link<'a> {
     Index(u32),
 }
 
+impl Link<'_> {
+    /// `ENAMETOOLONG` for what no interface can be called, before anything else is looked at.
+    fn check(&self) -> io::Result<()> {
+        match self {
+            Link::Name(name) if name.len() > message::NAME_MAX => Err(Errno::ENAMETOOLONG.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A connection to a driver.
 pub struct Wireguard {
     socket: Socket,
@@ -99,10 +109,12 @@ fn with_family<T>(
 
 /// Reads a device of the given family, or of the one that has it.
 pub fn get_device(link: Link<'_>, family: Option<&str>) -> io::Result<Device> {
+    link.check()?;
     with_family(family, &mut |wireguard| wireguard.get(link))
 }
 
 /// Changes a device of the given family, or of the one that has it.
 pub fn set_device(link: Link<'_>, change: &SetDevice, family: Option<&str>) -> io::Result<()> {
+    link.check()?;
     with_family(family, &mut |wireguard| wireguard.set(link, change))
 }

@@ -30,6 +30,10 @@ impl Lookup for System<'_> {
         endpoint(text)
     }
 
+    fn ready(&mut self) -> Result<(), LookupError> {
+        retries().map(drop)
+    }
+
     fn port(&mut self, service: &[u8]) -> Result<u16, LookupError> {
         port(service)
     }
@@ -123,7 +127,7 @@ pub fn endpoint(text: &EndpointText) -> Result<SocketAddr, LookupError> {
 }
 
 /// How often to ask again; `None` for ever.
-fn retries() -> Result<Option<u64>, LookupError> {
+pub fn retries() -> Result<Option<u64>, LookupError> {
     let Some(text) = std::env::var_os(RETRIES) else {
         return Ok(Some(DEFAULT_RETRIES));
     };

@@ -56,6 +56,8 @@ pub type Done = Result<(), Failed>;
 
 /// The version whose behaviour [`Voice::Wg`] has.
 const WG_VERSION: &str = "1.0.20250521";
+/// Where `wg` says it comes from.
+const WG_HOME: &str = "https://git.zx2c4.com/wireguard-tools/";
 
 const COMMANDS: [(&str, &str); 9] = [
     (
@@ -151,10 +153,8 @@ pub fn main(context: &Context, arguments: &[OsString]) -> Done {
     if rest.is_empty() {
         match command.as_bytes() {
             b"-v" | b"--version" | b"version" => {
-                let text = format!(
-                    "wireguard-tools v{WG_VERSION} - wg-rs {} in its place\n",
-                    env!("CARGO_PKG_VERSION")
-                );
+                // What scripts look for; `wg-rs --version` tells its own.
+                let text = format!("wireguard-tools v{WG_VERSION} - {WG_HOME}\n");
                 return Out::print(context, text.as_bytes());
             }
             b"-h" | b"--help" | b"help" => return Out::print(context, &context.overview()),

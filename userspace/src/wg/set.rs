@@ -115,6 +115,7 @@ fn setting(
             peer.preshared_key = Some(keys::read_key(Path::new(value))?)
         }
         (b"endpoint", Some(peer)) => {
+            lookup::retries().map_err(unresolved)?;
             let endpoint = value::endpoint(text, strict).map_err(wrong)?;
             peer.endpoint = Some(lookup::endpoint(&endpoint).map_err(unresolved)?);
         }
