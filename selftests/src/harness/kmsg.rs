@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bad_lines() {
+    fn tells_bad_lines() {
         for bad in [
             "WARNING: CPU: 1 PID: 77 at net/core/dev.c:1 foo+0x1/0x2",
             "BUG: kernel NULL pointer dereference, address: 0",

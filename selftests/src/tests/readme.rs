@@ -94,7 +94,7 @@ impl Translation {
             "rtt ",
         ];
         let vague = vague.iter().any(|words| line.contains(words));
-        let vague_word = |word: &str| vague && (word.parse::<f64>().is_ok() || is_unit(word));
+        let vague_word = |word: &str| vague && (is_figure(word) || is_unit(word));
         let mut position = 0;
         for word in &expected {
             let Some(found) = got.get(position) else {
@@ -141,6 +141,12 @@ fn is_key(word: &str) -> bool {
 /// A port that the kernel chose, not one that the tutorial chooses.
 fn is_port(word: &str) -> bool {
     word != "51820" && word.parse::<u16>().is_ok_and(|port| port >= 32768)
+}
+
+/// A number, several with strokes between them, or what ping calls `time=`.
+fn is_figure(word: &str) -> bool {
+    let word = word.strip_prefix("time=").unwrap_or(word);
+    word.split('/').all(|number| number.parse::<f64>().is_ok())
 }
 
 fn is_unit(word: &str) -> bool {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::config::{faults, parse, Dialect, Place};
+use crate::config::{faults, parse, Dialect};
 use report::{printable, Finding, Severity};
 
 /// More of them would not be read.

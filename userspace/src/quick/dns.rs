@@ -88,11 +88,11 @@ fn prefix(order: &str) -> String {
 }
 
 fn record(settings: &Settings) -> String {
-    let mut text: String = settings
-        .dns
-        .iter()
+    let servers = settings.dns.iter();
+    let mut text = servers
         .map(|server| format!("nameserver {server}\n"))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     if !settings.dns_search.is_empty() {
         text += &format!("search {}\n", settings.dns_search.join(" "));
     }

@@ -205,7 +205,7 @@ impl Table<'_> {
         let mut data = Attributes(vec![family, 0, 0, 0]);
         fill(&mut data);
         Request {
-            kind: NFNL_SUBSYS_NFTABLES << 8 | kind,
+            kind: (NFNL_SUBSYS_NFTABLES << 8) | kind,
             flags: flags | NLM_F_ACK,
             payload: data.0,
         }
@@ -373,7 +373,8 @@ mod tests {
     #[test]
     fn bytes() {
         let hex = |request: &Request| -> String {
-            request.payload.iter().map(|b| format!("{b:02x}")).collect()
+            let digits = request.payload.iter().map(|b| format!("{b:02x}"));
+            digits.collect::<Vec<_>>().concat()
         };
         // wg-quick-wg0, NUL
         let name = "1100010077672d717569636b2d77673000000000";

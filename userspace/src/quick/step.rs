@@ -269,8 +269,11 @@ mod tests {
         let groups: Vec<_> = request
             .payload
             .chunks(4)
-            .map(|group| group.iter().map(|byte| format!("{byte:02x}")).collect())
-            .collect::<Vec<String>>();
+            .map(|group| {
+                let digits = group.iter().map(|byte| format!("{byte:02x}"));
+                digits.collect::<Vec<_>>().concat()
+            })
+            .collect();
         (
             command.to_string(),
             request.kind,

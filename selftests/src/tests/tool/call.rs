@@ -57,12 +57,6 @@ impl Call {
         }
     }
 
-    /// `line`, split at blanks; its first word is the name.
-    pub fn line(line: &'static str) -> Self {
-        let mut words = line.split(' ');
-        Call::new(words.next().unwrap_or_default(), words)
-    }
-
     /// The same with this on standard input.
     pub fn stdin(mut self, stdin: impl Into<Vec<u8>>) -> Self {
         self.stdin = stdin.into();

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-privilege", 60, privilege);
-    let alone: [(&str, Modules, fn(&Ctx) -> Result<()>); 2] = [
+    type Body = fn(&Ctx) -> Result<()>;
+    let alone: [(&str, Modules, Body); 2] = [
         ("tool-no-module", Modules::None, no_module),
         ("tool-coexist", Modules::Both, coexist),
     ];

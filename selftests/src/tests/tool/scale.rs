@@ -57,7 +57,7 @@ pub fn thousand(ctx: &Ctx) -> Result<()> {
     let mut sides = Sides::new()?;
     let file = format!("{DIR}/files/conf");
     let start = Instant::now();
-    let mut say = |what: &str| {
+    let say = |what: &str| {
         ctx.note(format!(
             "{what}: after {:.1} s",
             start.elapsed().as_secs_f64()
