@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `genkey`, `genpsk`, `pubkey`; and keys in files.
 
-use super::report::{perror, say};
-use super::{Context, Done, Failed, Out};
+use super::report::{perror, say, unless_key};
+use super::{Context, Done, Failed, Out, Voice};
 use crate::config::{Kind, HIDDEN};
 use crate::key::{SecretKey, KEY_BASE64_LEN};
 use nix::sys::stat::{fstat, Mode, SFlag};
@@ -66,7 +66,15 @@ pub fn public(context: &Context, arguments: &[OsString]) -> Done {
 }
 
 /// Reads a key file as `wg set` does: an empty one stands for no key, which is the zero key.
-pub fn read_key(path: &Path) -> Result<SecretKey, Failed> {
+pub fn read_key(context: &Context, path: &Path) -> Result<SecretKey, Failed> {
+    read_file(path).inspect_err(|_| {
+        if context.voice == Voice::WgRs {
+            say(&[b"  in: ", unless_key(path.as_os_str().as_bytes())].concat());
+        }
+    })
+}
+
+fn read_file(path: &Path) -> Result<SecretKey, Failed> {
     let complain = |what: &[u8]| {
         say(what);
         Failed

@@ -2,8 +2,9 @@
 //! What is said on standard error.
 
 use super::{Context, Failed, Voice};
-use crate::config::{Fault, Kind, Place, Problem, Warning};
+use crate::config::{Fault, Kind, Place, Problem, Warning, HIDDEN};
 use crate::genl;
+use crate::key::SecretKey;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -57,12 +58,21 @@ pub fn hint(text: &str) {
     say(format!("  hint: {text}").as_bytes());
 }
 
-/// What is wrong with an argument.
-pub fn problem(context: &Context, problem: &Problem, value: &[u8], shown: &[u8]) -> Failed {
+/// The text, unless it is a key: a secret one may have come to the wrong place.
+pub fn unless_key(text: &[u8]) -> &[u8] {
+    if SecretKey::from_base64(text).is_some() {
+        HIDDEN
+    } else {
+        text
+    }
+}
+
+/// What is wrong with the value of a keyword.
+pub fn problem(context: &Context, problem: &Problem, keyword: &[u8], value: &[u8]) -> Failed {
     let text = value.get(problem.at.clone()).unwrap_or(value);
-    say(&problem.kind.wg_message(text));
+    say(&problem.kind.wg_message(unless_key(text)));
     if context.voice == Voice::WgRs {
-        say(&[b"  in: ", shown].concat());
+        say(&[b"  in: ", keyword, b" ", unless_key(value)].concat());
         if let Some(text) = problem.kind.hint() {
             hint(text);
         }

@@ -79,8 +79,7 @@ fn setting(
     value: &OsStr,
 ) -> Result<bool, Failed> {
     let text = value.as_bytes();
-    let shown = [keyword.as_bytes(), b" ", text].concat();
-    let wrong = |what: Problem| problem(context, &what, text, &shown);
+    let wrong = |what: Problem| problem(context, &what, keyword.as_bytes(), text);
     let unresolved = |error| match error {
         LookupError::Unresolved(reason) => wrong(Problem {
             kind: Kind::Unresolved(reason),
@@ -110,9 +109,11 @@ fn setting(
             });
         }
         (b"fwmark", None) => change.fwmark = Some(value::fwmark(text).map_err(wrong)?),
-        (b"private-key", None) => change.private_key = Some(keys::read_key(Path::new(value))?),
+        (b"private-key", None) => {
+            change.private_key = Some(keys::read_key(context, Path::new(value))?)
+        }
         (b"preshared-key", Some(peer)) => {
-            peer.preshared_key = Some(keys::read_key(Path::new(value))?)
+            peer.preshared_key = Some(keys::read_key(context, Path::new(value))?)
         }
         (b"endpoint", Some(peer)) => {
             lookup::retries().map_err(unresolved)?;
@@ -122,14 +123,14 @@ fn setting(
         (b"persistent-keepalive", Some(peer)) => {
             peer.persistent_keepalive = Some(value::keepalive(text).map_err(wrong)?)
         }
-        (b"allowed-ips", Some(peer)) => allowed_ips(context, peer, text, &shown)?,
+        (b"allowed-ips", Some(peer)) => allowed_ips(context, peer, text)?,
         _ => return Ok(false),
     }
     Ok(true)
 }
 
 /// Spaces count for nothing in `allowed-ips`.
-fn allowed_ips(context: &Context, peer: &mut SetPeer, text: &[u8], shown: &[u8]) -> Done {
+fn allowed_ips(context: &Context, peer: &mut SetPeer, text: &[u8]) -> Done {
     let text: Vec<u8> = text
         .iter()
         .copied()
@@ -140,7 +141,7 @@ fn allowed_ips(context: &Context, peer: &mut SetPeer, text: &[u8], shown: &[u8])
     for at in &list.host_bits {
         say(&host_part_warning(&text[at.clone()]));
     }
-    result.map_err(|what| problem(context, &what, &text, shown))?;
+    result.map_err(|what| problem(context, &what, b"allowed-ips", &text))?;
     peer.replace_allowed_ips = !list.incremental;
     peer.allowed_ips.append(&mut list.ips);
     Ok(())
