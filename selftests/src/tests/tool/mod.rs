@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! wg-rs in the place of the ordinary tools: called as `wg` it does the same and says the same.
+//! wg-rs in the place of the ordinary tools: called as `wg` and as `wg-quick` it does the same and says the same.
 
 mod bad;
 mod call;
@@ -8,6 +8,7 @@ mod generate;
 mod generated;
 mod hints;
 mod live;
+mod quick;
 mod scale;
 mod sides;
 mod words;
@@ -22,4 +23,5 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-bad-input", 300, bad::bad_input);
     drop_in(list, "tool-hidden-keys", 60, bad::hidden_keys);
     hints::register(list);
+    quick::register(list);
 }

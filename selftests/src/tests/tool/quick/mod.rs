@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The same configurations given to the ordinary `wg-quick` and to wg-rs in two equal networks: both say the same, run the
+//! same hooks and leave the same links, addresses, rules, routes, firewall and files.
+
+mod cases;
+mod scene;
+
+use super::super::{drop_in, Test};
+use crate::harness::runner::{Ctx, Subject};
+use anyhow::{ensure, Result};
+use scene::Scene;
+
+pub fn register(list: &mut Vec<Test>) {
+    drop_in(list, "tool-quick-plain", 300, |ctx| {
+        play(ctx, cases::plain())
+    });
+    drop_in(list, "tool-quick-default-route", 300, |ctx| {
+        play(ctx, cases::default_route())
+    });
+    drop_in(list, "tool-quick-hooks", 300, |ctx| {
+        play(ctx, cases::hooks())
+    });
+    drop_in(list, "tool-quick-refused", 300, |ctx| {
+        play(ctx, cases::bad())
+    });
+}
+
+/// Plays every case, so that one run shows all that differs.
+fn play(ctx: &Ctx, mut cases: Vec<cases::Case>) -> Result<()> {
+    if ctx.subject == Subject::C {
+        // What does not depend on the module is seen on ours; of the control every third will do.
+        cases = cases.into_iter().step_by(3).collect();
+    }
+    let mut scene = None;
+    let mut findings = Vec::new();
+    for case in &cases {
+        let network = match scene.take() {
+            Some(network) => network,
+            None => Scene::new()?,
+        };
+        match network.play(case) {
+            Ok(()) => scene = Some(network),
+            Err(e) => findings.push(format!("{}: {e:#}", case.name)),
+        }
+    }
+    ctx.note(format!("{} cases", cases.len()));
+    ensure!(
+        findings.is_empty(),
+        "{} of {} cases:\n{}",
+        findings.len(),
+        cases.len(),
+        findings.join("\n")
+    );
+    Ok(())
+}

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Two equal networks, and all that can be seen of a client in each.
+
+use super::super::call::{Call, Seen};
+use super::super::sides::{prepare, program, DIR, KIND, SIDES};
+use super::cases::{Act, Case};
+use crate::harness::cmd;
+use crate::harness::dns;
+use crate::harness::gnl::Gnl;
+use crate::harness::netlink::{family_id, Netlink};
+use crate::harness::netns::Netns;
+use crate::harness::pair::get;
+use crate::harness::wgdev::{base64, parse_dump};
+use anyhow::{bail, ensure, Context, Result};
+use nix::mount::{mount, MsFlags};
+use nix::sched::{unshare, CloneFlags};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use x25519_dalek::{PublicKey, StaticSecret};
+
+/// What the ordinary tool and the hooks call.
+const TOOLS: &[&str] = &[
+    "/usr/bin/wg",
+    "/usr/bin/wg-quick",
+    "/usr/bin/bash",
+    "/usr/bin/ip",
+    "/usr/sbin/nft",
+    "/usr/sbin/iptables",
+    "/usr/sbin/sysctl",
+    "/usr/bin/stat",
+    "/usr/bin/readlink",
+    "/usr/bin/sort",
+    "/usr/bin/sync",
+    "/usr/bin/mv",
+    "/usr/bin/rm",
+    "/usr/bin/cat",
+    "/usr/bin/wc",
+    "/usr/bin/tee",
+    "/usr/bin/ping",
+    "/usr/bin/sh",
+];
+/// What belongs to a side alone is to be found here, by the tools and the hooks of each.
+pub const OWN: &str = "/run/wgrs-tool/own";
+/// The client's and the server's private key.
+const PRIVATE: [[u8; 32]; 2] = [[0x11; 32], [0x22; 32]];
+
+/// The private key of the client (0) or the server (1), in base64.
+pub fn private(n: usize) -> String {
+    base64(&PRIVATE[n])
+}
+
+/// The public key of the client (0) or the server (1), in base64.
+pub fn public(n: usize) -> String {
+    base64(&PublicKey::from(&StaticSecret::from(PRIVATE[n])).to_bytes())
+}
+
+/// A client with a default route to a gateway; behind that, the world: 198.51.100.7 and 2001:db8:77::7. The gateway also is
+/// a WireGuard server at 198.51.100.1, 10.8.0.1, fd08::1.
+struct Place {
+    client: Netns,
+    world: Netns,
+    own: PathBuf,
+}
+
+/// What can be seen of a client, by kinds.
+type State = BTreeMap<String, String>;
+
+impl Place {
+    fn new(n: usize) -> Result<Self> {
+        let (client, world) = (
+            Netns::new(&format!("client{n}"))?,
+            Netns::new(&format!("world{n}"))?,
+        );
+        dns::serve(&client)?;
+        let script = format!(
+            "ip link add eth0 address 02:00:00:00:00:01 type veth peer name eth0 address 02:00:00:00:00:02 netns {world}
+             sysctl -qw net.ipv6.conf.eth0.accept_dad=0 net.ipv6.conf.eth0.router_solicitations=0
+             ip netns exec {world} sysctl -qw net.ipv6.conf.eth0.accept_dad=0
+             ip link set eth0 up
+             ip -n {world} link set eth0 up
+             ip addr add 192.0.2.10/24 dev eth0
+             ip addr add 2001:db8:1::10/64 dev eth0 nodad
+             ip route add default via 192.0.2.1
+             ip route add default via 2001:db8:1::1
+             ip -n {world} -b - <<END
+             addr add 192.0.2.1/24 dev eth0
+             addr add 2001:db8:1::1/64 dev eth0 nodad
+             addr add 198.51.100.7/32 dev lo
+             addr add 198.51.100.1/32 dev lo
+             addr add 2001:db8:77::7/128 dev lo
+             addr add 2001:db8:77::1/128 dev lo
+             link add wg0 type wireguard
+             addr add 10.8.0.1/24 dev wg0
+             addr add fd08::1/64 dev wg0 nodad
+             link set wg0 up
+             route add 10.8.1.2/32 dev wg0
+             route add 192.0.2.10/32 dev eth0 src 198.51.100.1
+END
+             ip netns exec {world} wg set wg0 listen-port 51820 private-key <(echo {}) peer {} \\
+                 allowed-ips 10.8.0.2/32,10.8.1.2/32,fd08::2/128",
+            private(1),
+            public(0),
+            world = world.name(),
+        );
+        client.run(|| cmd::run(&["bash", "-ec", &script]))?;
+        let own = Path::new(DIR).join(format!("own{n}"));
+        let _ = fs::remove_dir_all(&own);
+        for folder in ["", "etc", "bin"] {
+            fs::DirBuilder::new().mode(0o700).create(own.join(folder))?;
+        }
+        Ok(Place { client, world, own })
+    }
+
+    /// Runs `f` in the client's namespaces: its own network, `/etc/wireguard` and [`OWN`].
+    fn run<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.client.run(|| {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+            for (from, to) in [
+                (self.own.clone(), OWN),
+                (self.own.join("etc"), "/etc/wireguard"),
+            ] {
+                mount(Some(&from), to, none, MsFlags::MS_BIND, none)
+                    .with_context(|| to.to_owned())?;
+            }
+            f()
+        })
+    }
+
+    /// All that a tool may have changed.
+    fn state(&self) -> Result<State> {
+        let mut state = self.run(|| {
+            let mut state = State::new();
+            let all = "link show\naddr show\nrule show\nroute show table all\n";
+            for family in ["-4", "-6"] {
+                let shown = cmd::try_run(&["ip", family, "-d", "-batch", "-"], all)?;
+                // The one name that must differ.
+                let shown = shown.stdout.replace(self.world.name(), "world");
+                state.insert(format!("ip {family}"), without_indices(&shown));
+            }
+            state.insert("nft".to_owned(), cmd::run(&["nft", "list", "ruleset"])?);
+            for name in [
+                "ipv4/conf/all/src_valid_mark",
+                "ipv4/conf/all/rp_filter",
+                "ipv4/ip_forward",
+            ] {
+                let value = fs::read_to_string(Path::new("/proc/sys/net").join(name))?;
+                state.insert(name.to_owned(), value);
+            }
+            let family = family_id(&mut Netlink::generic()?, KIND)?;
+            let mut device = parse_dump(&Gnl::open(family)?.ask(&get())?.replies());
+            // A port that the kernel chose.
+            if !(51000..51010).contains(&device.listen_port) {
+                device.listen_port = 0;
+            }
+            for peer in &mut device.peers {
+                (peer.rx_bytes, peer.tx_bytes) = (0, 0);
+                peer.last_handshake = std::time::Duration::ZERO;
+            }
+            state.insert("device".to_owned(), format!("{device:#?}"));
+            Ok(state)
+        })?;
+        files(&self.own, &self.own, &mut state)?;
+        Ok(state)
+    }
+}
+
+/// Without the numbers of the links: they tell how many there were before.
+fn without_indices(shown: &str) -> String {
+    let lines = shown.lines().map(|line| match line.split_once(": ") {
+        Some((index, rest)) if index.parse::<u32>().is_ok() => rest,
+        _ => line,
+    });
+    lines
+        .map(|line| line.to_owned() + "\n")
+        .collect::<Vec<_>>()
+        .concat()
+}
+
+/// Every file below `folder`: permissions, owner, content.
+fn files(folder: &Path, root: &Path, state: &mut State) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let meta = fs::symlink_metadata(&path)?;
+        let mut text = format!(
+            "{:o} {}:{}",
+            meta.permissions().mode(),
+            meta.uid(),
+            meta.gid()
+        );
+        if meta.is_dir() {
+            files(&path, root, state)?;
+        } else if meta.is_symlink() {
+            text = format!("-> {}", fs::read_link(&path)?.display());
+        } else {
+            text = format!("{text}\n{}", String::from_utf8_lossy(&fs::read(&path)?));
+        }
+        state.insert(path.strip_prefix(root)?.display().to_string(), text);
+    }
+    Ok(())
+}
+
+/// The two places.
+pub struct Scene {
+    places: [Place; 2],
+}
+
+impl Scene {
+    /// Makes both.
+    pub fn new() -> Result<Self> {
+        if !Path::new(OWN).exists() {
+            prepare(TOOLS)?;
+            for folder in [OWN, "/etc/wireguard"] {
+                fs::create_dir_all(folder)?;
+            }
+        }
+        Ok(Scene {
+            places: [Place::new(0)?, Place::new(1)?],
+        })
+    }
+
+    /// Does `f` on both sides at the same time.
+    fn both<T: Send>(&self, f: impl Fn(usize, &Place) -> Result<T> + Sync) -> Result<[T; 2]> {
+        let [a, b] = &self.places;
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| f(0, a));
+            let ours = f(1, b)?;
+            Ok([other.join().unwrap_or_else(|_| bail!("panic"))?, ours])
+        })
+    }
+
+    /// Plays the case on both sides and compares after each act; at the end all is as it was before.
+    pub fn play(&self, case: &Case) -> Result<()> {
+        let before = self.both(|_, place| {
+            for folder in ["etc", "bin"] {
+                let folder = place.own.join(folder);
+                fs::remove_dir_all(&folder)?;
+                fs::DirBuilder::new().mode(0o700).create(&folder)?;
+            }
+            let _ = fs::remove_file(place.own.join("log"));
+            for (name, mode, content) in &case.files {
+                let path = place.own.join(name);
+                fs::write(&path, content)?;
+                fs::set_permissions(&path, fs::Permissions::from_mode(*mode))?;
+            }
+            place.state()
+        })?;
+        compare(&before).context("before")?;
+        let mut now = before.clone();
+        for act in &case.acts {
+            now = self
+                .act(act, &case.unsaid)
+                .with_context(|| act.to_string())?
+                .unwrap_or(now);
+        }
+        if matches!(case.acts.last(), Some(Act::Sh(_))) {
+            now = self.both(|_, place| place.state())?;
+        }
+        for (n, (before, now)) in before.into_iter().zip(now).enumerate() {
+            let kept = |state: State| -> State {
+                let kept = |name: &String| !case.leaves.iter().any(|left| name == left);
+                state.into_iter().filter(|(name, _)| kept(name)).collect()
+            };
+            compare(&[kept(before), kept(now)]).with_context(|| format!("left by {}", SIDES[n]))?;
+        }
+        Ok(())
+    }
+
+    /// Does one thing on both sides. After a call of the tool: gives what it made of the clients.
+    fn act(&self, act: &Act, unsaid: &[&str]) -> Result<Option<[State; 2]>> {
+        let (call, ends_well) = match act {
+            Act::Quick(call) | Act::Apart(call) => (call, true),
+            Act::Refused(call) | Act::RefusedEarlier(call) => (call, false),
+            Act::Sh(script) => (&Call::new("bash", ["-ec", script]), true),
+        };
+        let seen = self.both(|n, place| {
+            let program = match act {
+                Act::Sh(_) => "/usr/bin/bash".into(),
+                _ => program(n, call.name),
+            };
+            place.run(|| call.run(&program, &place.own))
+        })?;
+        for seen in &seen {
+            ensure!(seen.ok() == ends_well, "{seen:?}");
+        }
+        match act {
+            Act::Apart(_) => return Ok(None),
+            Act::RefusedEarlier(_) => refused_earlier(&seen[1])?,
+            _ => same_words(&seen, unsaid)?,
+        }
+        if let Act::Sh(_) = act {
+            return Ok(None);
+        }
+        let state = self.both(|_, place| place.state())?;
+        compare(&state)?;
+        Ok(Some(state))
+    }
+}
+
+fn compare([a, b]: &[State; 2]) -> Result<()> {
+    let names: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
+    for name in names {
+        let [left, right] = [a.get(name), b.get(name)].map(|text| text.map_or("(nothing)", |t| t));
+        if left != right {
+            bail!("{name} differs:\n{}", diff(left, right));
+        }
+    }
+    Ok(())
+}
+
+/// The lines that only one of them has.
+fn diff(left: &str, right: &str) -> String {
+    let only = |a: &str, b: &str, sign: &str| -> String {
+        let lines = a
+            .lines()
+            .filter(|line| !b.lines().any(|other| other == *line));
+        let lines: Vec<_> = lines.map(|line| format!("  {sign} {line}\n")).collect();
+        lines.concat()
+    };
+    let text = only(left, right, "-") + &only(right, left, "+");
+    if text.is_empty() {
+        format!("  another order or number:\n{left}\n---\n{right}")
+    } else {
+        text
+    }
+}
+
+/// A refusal with a reason, before which nothing was made.
+fn refused_earlier(rs: &Seen) -> Result<()> {
+    let said = String::from_utf8_lossy(&rs.stderr);
+    ensure!(
+        !said.is_empty() && !said.contains("[#]"),
+        "no reason, or something was made: {rs:?}"
+    );
+    Ok(())
+}
+
+/// What the ordinary tool says, without what its shell and the programs that it calls add.
+fn essential(said: &[u8], unsaid: &[&str]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let lines = said.lines().filter(|line| !unsaid.contains(line));
+    let lines = lines.map(|line| match line.strip_prefix("/usr/bin/wg-quick: line ") {
+        Some(rest) => rest.split_once(": ").map_or(line, |(_, rest)| rest),
+        None => line,
+    });
+    lines
+        .map(|line| line.to_owned() + "\n")
+        .collect::<Vec<_>>()
+        .concat()
+}
+
+fn same_words([c, rs]: &[Seen; 2], unsaid: &[&str]) -> Result<()> {
+    ensure!(
+        c.end == rs.end,
+        "ended otherwise\n  {}: {c:?}\n  {}: {rs:?}",
+        SIDES[0],
+        SIDES[1]
+    );
+    let output = [c, rs].map(|seen| String::from_utf8_lossy(&seen.stdout));
+    let errors = [c, rs].map(|seen| essential(&seen.stderr, unsaid));
+    let differ = |what, a: &str, b: &str| format!("another {what}:\n{}", diff(a, b));
+    ensure!(
+        output[0] == output[1],
+        differ("standard output", &output[0], &output[1])
+    );
+    ensure!(
+        errors[0] == errors[1],
+        differ("standard error", &errors[0], &errors[1])
+    );
+    Ok(())
+}
