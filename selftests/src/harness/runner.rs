@@ -218,8 +218,10 @@ fn one(test: &Test, env: &Env, options: &Options) -> Result<(Outcome, bool)> {
         fs::write(dir.join("kmsg.txt"), lines.join("\n") + "\n")?;
     }
     kmsg::mark(&format!("end {}", test.name));
-    // After a failed clean-up the next test would start on rubble.
-    Ok((outcome, after == Outcome::Ok))
+    // On rubble no other test can start; links can be cleared away.
+    let sound = after == Outcome::Ok
+        || in_child(slow(Duration::from_secs(90)), || clear_away(&links))? == Outcome::Ok;
+    Ok((outcome, sound))
 }
 
 /// The test's own process: loads the modules, makes the namespaces, runs the body.
@@ -259,10 +261,17 @@ fn clean_up(links_before: &BTreeSet<String>) -> Result<()> {
         Ok(netns::leaked()? == 0)
     })?;
     modules::unload_all()?;
-    let after = links()?;
-    let more: Vec<&String> = after.difference(links_before).collect();
+    let more = links_since(links_before)?;
     ensure!(more.is_empty(), "leaked links: {more:?}");
     Ok(())
+}
+
+/// After a failed [`clean_up`]: removes the links that were left, and looks again.
+fn clear_away(links_before: &BTreeSet<String>) -> Result<()> {
+    for link in links_since(links_before)? {
+        cmd::run(&["ip", "link", "del", &link])?;
+    }
+    clean_up(links_before)
 }
 
 fn wait(limit: Duration, what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
@@ -272,6 +281,10 @@ fn wait(limit: Duration, what: &str, mut done: impl FnMut() -> Result<bool>) -> 
         sleep(Duration::from_millis(10));
     }
     Ok(())
+}
+
+fn links_since(before: &BTreeSet<String>) -> Result<Vec<String>> {
+    Ok(links()?.difference(before).cloned().collect())
 }
 
 fn links() -> Result<BTreeSet<String>> {

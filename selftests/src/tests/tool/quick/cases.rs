@@ -313,7 +313,7 @@ pub fn bad() -> Vec<Case> {
         case("nothing in the file", String::new(), vec![quick("up wg0"), quick("down wg0"), quick("strip wg0")]),
         case("exists already", good(), vec![sh("ip link add wg0 type wireguard"), refused("up wg0"), sh("ip link del wg0")]),
         case("another kind of link", good(), vec![
-            sh("ip link add wg0 address 02:00:00:00:00:03 type dummy"), refused("up wg0"), refused("down wg0"), refused("save wg0"), sh("ip link del wg0"),
+            sh("ip link add wg0 link eth0 type vlan id 5"), refused("up wg0"), refused("down wg0"), refused("save wg0"), sh("ip link del wg0"),
         ]),
         case("not up", good(), vec![refused("down wg0"), refused("save wg0")]),
         case("no such file", good(), vec![

@@ -98,10 +98,8 @@ impl Place {
              route add 10.8.1.2/32 dev wg0
              route add 192.0.2.10/32 dev eth0 src 198.51.100.1
 END
-             ip netns exec {world} wg set wg0 listen-port 51820 private-key <(echo {}) peer {} \\
-                 allowed-ips 10.8.0.2/32,10.8.1.2/32,fd08::2/128",
+             ip netns exec {world} wg set wg0 listen-port 51820 private-key <(echo {})",
             private(1),
-            public(0),
             world = world.name(),
         );
         client.run(|| cmd::run(&["bash", "-ec", &script]))?;
@@ -111,6 +109,16 @@ END
             fs::DirBuilder::new().mode(0o700).create(own.join(folder))?;
         }
         Ok(Place { client, world, own })
+    }
+
+    /// Lets the server forget what it knows of the client: it would go on calling it where it last was.
+    fn forget(&self) -> Result<()> {
+        let key = public(0);
+        let ips = "10.8.0.2/32,10.8.1.2/32,fd08::2/128";
+        let peer = ["peer", &key, "remove", "peer", &key, "allowed-ips", ips];
+        let args = ["wg", "set", "wg0"].into_iter().chain(peer);
+        self.world.run(|| cmd::run(&args.collect::<Vec<_>>()))?;
+        Ok(())
     }
 
     /// Runs `f` in the client's namespaces: its own network, `/etc/wireguard` and [`OWN`].
@@ -246,6 +254,7 @@ impl Scene {
                 fs::write(&path, content)?;
                 fs::set_permissions(&path, fs::Permissions::from_mode(*mode))?;
             }
+            place.forget()?;
             place.state()
         })?;
         compare(&before).context("before")?;
