@@ -110,10 +110,11 @@ fn act(options: &Options, verb: &str, config: &OsStr) -> Result<(), Failed> {
 fn become_root(options: &Options) -> Failed {
     let program = &options.program;
     let mut args: Vec<OsString> = env::args_os().skip(1).collect();
-    if options.context.voice == Voice::Wg {
+    let own = env::current_exe().unwrap_or_else(|_| "wg-rs".into());
+    // We may be a file of the name wg-quick, and not only a link.
+    if options.context.voice == Voice::Wg && own.file_name() != Some(OsStr::new("wg-quick")) {
         args.insert(0, "quick".into());
     }
-    let own = env::current_exe().unwrap_or_else(|_| "wg-rs".into());
     let err = Command::new("sudo")
         .arg("-p")
         .arg(format!(
