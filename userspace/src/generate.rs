@@ -30,15 +30,22 @@ const ENVIRONMENT: [(&str, &str); 3] = [
 pub fn man(folder: &Path) -> io::Result<()> {
     let mut root = Cli::command();
     root.build();
-    page(folder, &root, "wg-rs", &[])
+    page(folder, &root, "wg-rs", None)
 }
 
-/// The page of a command, and those below it. `beside`: the pages to look at.
-fn page(folder: &Path, command: &Command, name: &str, beside: &[String]) -> io::Result<()> {
+/// The page of a command, and those below it. `root` has it, if it is not wg-rs itself.
+fn page(folder: &Path, command: &Command, name: &str, root: Option<&Command>) -> io::Result<()> {
+    // What is a command of wg-rs as well, `quick up` for example, has one page, wg-rs-up(8).
+    let is_told = |command: &Command| {
+        root.is_some_and(|root| root.find_subcommand(command.get_name()).is_some())
+    };
     let below: Vec<(&Command, String)> = command
         .get_subcommands()
         .filter(|command| !command.is_hide_set() && command.get_name() != "help")
-        .map(|command| (command, format!("{name}-{}", command.get_name())))
+        .map(|command| {
+            let above = if is_told(command) { "wg-rs" } else { name };
+            (command, format!("{above}-{}", command.get_name()))
+        })
         .collect();
     let mut text = Vec::new();
     let man = Man::new(command.clone().disable_help_subcommand(true))
@@ -60,14 +67,20 @@ fn page(folder: &Path, command: &Command, name: &str, beside: &[String]) -> io::
                 .map(ToString::to_string)
                 .unwrap_or_default();
             roff.control("TP", []);
-            roff.text([bold(command.get_name()), roman(format!(", see {page}(8)"))]);
+            let arguments = command.get_positionals().map(|arg| format!(" {arg}"));
+            let arguments = match root {
+                Some(_) => arguments.collect(),
+                None => String::new(),
+            };
+            let see = format!("{arguments}, see {page}(8)");
+            roff.text([bold(command.get_name()), roman(see)]);
             roff.text([roman(about)]);
         }
     }
     if let Some(extra) = command.get_after_long_help() {
         sections(&mut roff, &extra.to_string());
     }
-    if beside.is_empty() {
+    if root.is_none() {
         for (heading, entries) in [("FILES", &FILES[..]), ("ENVIRONMENT", &ENVIRONMENT[..])] {
             roff.control("SH", [heading]);
             for (name, meaning) in entries {
@@ -80,16 +93,17 @@ fn page(folder: &Path, command: &Command, name: &str, beside: &[String]) -> io::
     roff.control("SH", ["EXIT STATUS"]);
     roff.text([roman("0 when all went well, 1 otherwise.")]);
     roff.control("SH", ["SEE ALSO"]);
-    let see: Vec<String> = match beside {
-        [] => below.iter().map(|(_, page)| format!("{page}(8)")).collect(),
-        pages => pages.to_vec(),
-    };
+    let above = root.map(|_| "wg-rs(8)".to_owned()).into_iter();
+    let see: Vec<String> = above
+        .chain(below.iter().map(|(_, page)| format!("{page}(8)")))
+        .collect();
     roff.text([roman(see.join(", "))]);
     roff.to_writer(&mut text)?;
     fs::write(folder.join(format!("{name}.8")), text)?;
-    for (command, page_name) in &below {
-        let parent = format!("{name}(8)");
-        page(folder, command, page_name, &[parent])?;
+    for (below, page_name) in &below {
+        if !is_told(below) {
+            page(folder, below, page_name, root.or(Some(command)))?;
+        }
     }
     Ok(())
 }
@@ -166,6 +180,10 @@ mod tests {
             up.contains(".SH CONFIGURATION") && up.contains("PersistentKeepalive"),
             "{up}"
         );
+        // These are told of once.
+        let quick = fs::read_to_string(folder.join("wg-rs-quick.8")).unwrap();
+        assert!(quick.contains("wg\\-rs\\-up(8)"), "{quick}");
+        assert!(!folder.join("wg-rs-quick-up.8").exists());
         assert!(!folder.join("wg-rs-generate.8").exists() && !folder.join("wg-rs-help.8").exists());
         for file in ["wg-rs.bash", "_wg-rs", "wg-rs.fish"] {
             assert!(fs::read_to_string(folder.join(file))
