@@ -4,6 +4,8 @@
 //! `WGRS_SLOW=N` multiplies the upper bounds of time, `WGRS_LESS=N` divides the amounts of
 //! traffic. Both are 1 when not set, which is how the tests are meant to run on a stock kernel.
 
+use anyhow::{Context, Result};
+use nix::errno::Errno;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -48,4 +50,24 @@ pub fn next_allocation(n: u32) -> u32 {
     } else {
         n + factor(&STRIDE, "WGRS_STRIDE")
     }
+}
+
+/// Runs `f` at a real-time priority: on the one processor of this boot no kernel thread with an
+/// ordinary priority, as the workers of work queues are, runs before it is done or sleeps. What
+/// it sends is delivered in its own time nevertheless (softirqs).
+pub fn alone<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    set_policy(libc::SCHED_FIFO, 10).context("SCHED_FIFO")?;
+    let result = f();
+    set_policy(libc::SCHED_OTHER, 0).context("SCHED_OTHER")?;
+    result
+}
+
+fn set_policy(policy: i32, priority: i32) -> Result<(), Errno> {
+    // SAFETY: A zeroed parameter is a valid one, and the kernel only reads it.
+    let done = unsafe {
+        let mut param: libc::sched_param = std::mem::zeroed();
+        param.sched_priority = priority;
+        libc::sched_setscheduler(0, policy, &raw const param)
+    };
+    Errno::result(done).map(drop)
 }

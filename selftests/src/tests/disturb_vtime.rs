@@ -17,9 +17,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const SEC: Duration = Duration::from_secs(1);
+pub(super) const SEC: Duration = Duration::from_secs(1);
 /// One retry after a lost handshake message, in seconds.
-const RETRY: (f64, f64) = (4.99, 6.1);
+pub(super) const RETRY: (f64, f64) = (4.99, 6.1);
 /// What happens at once, in seconds.
 const AT_ONCE: (f64, f64) = (0.0, 0.9);
 
@@ -39,20 +39,20 @@ pub fn register(list: &mut Vec<Test>) {
 }
 
 /// The direction of what end `n` sends, seen from end 0.
-fn from(n: u8) -> Direction {
+pub(super) fn from(n: u8) -> Direction {
     [Direction::Out, Direction::In][usize::from(n)]
 }
 
-struct Scene {
-    tunnel: Tunnel,
+pub(super) struct Scene {
+    pub(super) tunnel: Tunnel,
     sockets: [UdpSocket; 2],
-    underlay: Underlay,
-    /// For the artefacts of a failure.
-    _capture: Capture,
+    pub(super) underlay: Underlay,
+    /// What end 1 sees.
+    pub(super) capture: Capture,
 }
 
 impl Scene {
-    fn new(ctx: &Ctx) -> Result<Self> {
+    pub(super) fn new(ctx: &Ctx) -> Result<Self> {
         let tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
         let socket = |n| udp(tunnel.ns(n), SocketAddr::new(inner(false, n), 9000));
         let sockets = [socket(0)?, socket(1)?];
@@ -62,12 +62,12 @@ impl Scene {
             tunnel,
             sockets,
             underlay,
-            _capture: capture,
+            capture,
         })
     }
 
     /// Ends the session at both ends, so that the next packet makes a new one.
-    fn reset(&mut self) -> Result<()> {
+    pub(super) fn reset(&mut self) -> Result<()> {
         for up in [false, true] {
             self.tunnel.rt(0).set_up("wg0", up)?;
             self.tunnel.rt(1).set_up("wg1", up)?;
@@ -76,7 +76,7 @@ impl Scene {
     }
 
     /// One datagram of 4 bytes from end `n` to the other: a data message of 64 bytes.
-    fn send(&self, n: u8) -> Result<()> {
+    pub(super) fn send(&self, n: u8) -> Result<()> {
         self.send_tag(n, 0)
     }
 
@@ -89,7 +89,7 @@ impl Scene {
     }
 
     /// The next datagram at end `n` within `limit`.
-    fn receive(&self, n: u8, limit: Duration) -> Result<Option<u32>> {
+    pub(super) fn receive(&self, n: u8, limit: Duration) -> Result<Option<u32>> {
         let socket = &self.sockets[usize::from(n)];
         socket.set_read_timeout(Some(limit))?;
         let mut tag = [0; 4];
@@ -102,7 +102,7 @@ impl Scene {
     }
 
     /// All datagrams at end `n`, until none comes for a while.
-    fn receive_all(&self, n: u8) -> Result<Vec<u32>> {
+    pub(super) fn receive_all(&self, n: u8) -> Result<Vec<u32>> {
         let mut tags = Vec::new();
         while let Some(tag) = self.receive(n, SEC / 5)? {
             tags.push(tag);
@@ -111,7 +111,7 @@ impl Scene {
     }
 
     /// One datagram goes through, at once, and only one.
-    fn passes(&self, n: u8) -> Result<()> {
+    pub(super) fn passes(&self, n: u8) -> Result<()> {
         self.send_tag(n, 77)?;
         let got = self.receive_all(1 - n)?;
         ensure!(
@@ -122,12 +122,12 @@ impl Scene {
     }
 
     /// How many messages of this class end `n` has sent since the attachment.
-    fn sent(&self, n: u8, class: Class) -> Result<u64> {
+    pub(super) fn sent(&self, n: u8, class: Class) -> Result<u64> {
         Ok(self.underlay.counts(from(n))?.of(class))
     }
 
     /// Received bytes of the peer at each end.
-    fn rx(&mut self) -> Result<[u64; 2]> {
+    pub(super) fn rx(&mut self) -> Result<[u64; 2]> {
         Ok([self.tunnel.peer(0)?.rx_bytes, self.tunnel.peer(1)?.rx_bytes])
     }
 
@@ -168,7 +168,7 @@ impl Scene {
     }
 
     /// No errors were counted, and nothing but messages was on the way.
-    fn finish(mut self) -> Result<()> {
+    pub(super) fn finish(mut self) -> Result<()> {
         self.underlay.only_wireguard()?;
         let errors = self.errors()?;
         let none = [[0; 4]; 2];

@@ -6,6 +6,7 @@ mod basic;
 mod bulk;
 mod checkers;
 mod disturb;
+mod disturb_cookies;
 mod disturb_self;
 mod disturb_vtime;
 mod encapsulated;
@@ -74,6 +75,7 @@ pub fn all() -> Vec<Test> {
     attack::register(&mut list);
     disturb::register(&mut list);
     disturb_vtime::register(&mut list);
+    disturb_cookies::register(&mut list);
     vtime::register(&mut list);
     faults::register(&mut list);
     // The last: it judges what the others left.

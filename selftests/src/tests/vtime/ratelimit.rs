@@ -2,10 +2,11 @@
 //! The limit of 20 handshake messages a second, 5 at once, for who has shown under load that it
 //! owns its address.
 
-use super::rig::{alone, device, inside, Rig, MOMENT};
+use super::rig::{device, inside, Rig, MOMENT};
 use super::{drop_in, Test, SEC};
 use crate::harness::netns::Netns;
 use crate::harness::noise::{cookie, handshake, Client, Tweak};
+use crate::harness::pace::alone;
 use crate::harness::runner::{until, Ctx};
 use crate::harness::topo::{mac, outer};
 use crate::harness::traffic::udp;

@@ -5,13 +5,13 @@
 use super::SEC;
 use crate::harness::capture::{Capture, Seen};
 use crate::harness::noise::{packet, Client, Keys, Pending, Session, Tweak};
+use crate::harness::pace::alone;
 use crate::harness::runner::Ctx;
 use crate::harness::topo::{inner, outer, port, End, Link};
 use crate::harness::traffic::{drain, udp};
 use crate::harness::wgdev::{DeviceConf, Peer, PeerConf};
 use crate::harness::wire::{self, Message};
 use anyhow::{ensure, Context, Result};
-use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::Duration;
@@ -230,24 +230,4 @@ pub(super) fn answer(client: &Client, pending: &Pending) -> Result<Option<Vec<u8
         }
     }
     Ok(None)
-}
-
-/// Runs `f` at a real-time priority: on the one processor of this boot no kernel thread with an
-/// ordinary priority, as the workers of work queues are, runs before it is done or sleeps. What
-/// it sends is delivered in its own time nevertheless (softirqs).
-pub(super) fn alone<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    set_policy(libc::SCHED_FIFO, 10).context("SCHED_FIFO")?;
-    let result = f();
-    set_policy(libc::SCHED_OTHER, 0).context("SCHED_OTHER")?;
-    result
-}
-
-fn set_policy(policy: i32, priority: i32) -> Result<(), Errno> {
-    // SAFETY: A zeroed parameter is a valid one, and the kernel only reads it.
-    let done = unsafe {
-        let mut param: libc::sched_param = std::mem::zeroed();
-        param.sched_priority = priority;
-        libc::sched_setscheduler(0, policy, &raw const param)
-    };
-    Errno::result(done).map(drop)
 }
