@@ -2,17 +2,20 @@
 //! Loading and unloading the module.
 
 use super::{Check, Test};
+use crate::harness::checkers::kmemleak_watches;
 use crate::harness::cmd;
 use crate::harness::kmsg::Kmsg;
-use crate::harness::modules::{loaded, unload, Modules, INTREE, OURS};
+use crate::harness::modules::{loaded, modinfo, unload, Modules, INTREE, OURS};
 use crate::harness::netns::Netns;
 use crate::harness::runner::{Boot, Ctx, Skip, Subject};
 use anyhow::{bail, ensure, Result};
 use nix::errno::Errno;
+use std::fs;
 use std::time::Duration;
 
 pub fn register(list: &mut Vec<Test>) {
-    let tests: [(&str, Check); 2] = [
+    let tests: [(&str, Check); 3] = [
+        ("load-parameters", parameters),
         ("load-refused-beside-intree", refused),
         ("load-coexist", coexist),
     ];
@@ -33,6 +36,20 @@ fn needs_ours(ctx: &Ctx) -> Result<()> {
         bail!(Skip("about our module only".to_owned()));
     }
     ctx.env.load_dependencies()
+}
+
+/// The module has one parameter; the sanitizer kernel's copy has one for tests besides.
+fn parameters(ctx: &Ctx) -> Result<()> {
+    needs_ours(ctx)?;
+    let image = fs::read(ctx.env.ko()?)?;
+    let types = modinfo(&image, "parmtype");
+    let wanted: &[&str] = if kmemleak_watches() {
+        &["coexist:bool", "first_nonce:u64"]
+    } else {
+        &["coexist:bool"]
+    };
+    ensure!(types == wanted, "its parameters: {types:?}");
+    Ok(())
 }
 
 /// Beside the in-tree module: EEXIST, one line that says what to do, nothing left behind. The

@@ -8,6 +8,7 @@ mod hiding;
 mod initiation;
 mod isolation;
 mod kci;
+mod nonces;
 mod points;
 mod replay;
 mod roaming;
@@ -22,6 +23,7 @@ use super::{drop_in, drop_in_vtime, Test};
 pub fn register(list: &mut Vec<Test>) {
     roles::register(list);
     replay::register(list);
+    nonces::register(list);
     initiation::register(list);
     roaming::register(list);
     points::register(list);

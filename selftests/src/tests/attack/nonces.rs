@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The end of the nonces, as the sender meets it. Nobody can wait for 2^60 messages: the module
+//! of the sanitizer boot begins where it is told to (`selftests/first-nonce.patch`).
+
+use super::scene::{inside, tagged, Scene, WAIT};
+use super::Test;
+use crate::harness::capture::Seen;
+use crate::harness::modules::Modules;
+use crate::harness::noise::{handshake, Session, Tweak};
+use crate::harness::pace::slow;
+use crate::harness::runner::{Boot, Ctx, Skip, Subject};
+use crate::harness::topo::{inner, Opts, Tunnel};
+use crate::harness::traffic::{set_option, udp};
+use crate::harness::wire::Message;
+use crate::tests::Check;
+use anyhow::{bail, ensure, Context, Result};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::thread::sleep;
+use std::time::Duration;
+
+pub fn register(list: &mut Vec<Test>) {
+    let tests: [(&str, Check); 3] = [
+        ("attack-nonce-rekey", rekey),
+        ("attack-nonce-end", end),
+        ("attack-nonce-end-tunnel", tunnel),
+    ];
+    for (name, body) in tests {
+        list.push(Test {
+            name: name.to_owned(),
+            boot: Boot::San,
+            modules: Modules::None,
+            subject: Subject::Rs,
+            bound: Duration::from_secs(60),
+            body: Box::new(body),
+        });
+    }
+}
+
+/// After more messages than this, a new handshake is due.
+const REKEY: u64 = 1 << 60;
+/// No message has this number or a greater one.
+const LIMIT: u64 = u64::MAX - 8129;
+/// A peer is sent no initiation for 5 s after a handshake message.
+const GAP: Duration = Duration::from_millis(5500);
+
+/// Loads the module; its sessions begin with the message of this number.
+fn load(ctx: &Ctx, first: u64) -> Result<()> {
+    if ctx.env.stand_in {
+        bail!(Skip("about our module only".to_owned()));
+    }
+    ctx.env.load_dependencies()?;
+    Ok(ctx.env.load_ours(&format!("first_nonce={first}"))?)
+}
+
+/// Something behind the device that sends to client 0: datagrams of 4 bytes.
+struct App(UdpSocket);
+
+impl App {
+    fn new(scene: &Scene) -> Result<Self> {
+        let at = SocketAddr::new(inner(false, 0), 0);
+        Ok(App(udp(scene.link.end(0), at)?))
+    }
+
+    /// A run of datagrams with these tags, segmented by the device only.
+    fn say(&self, tags: std::ops::Range<u32>) -> Result<()> {
+        const UDP_SEGMENT: i32 = 103;
+        set_option(&self.0, libc::SOL_UDP, UDP_SEGMENT, 4)?;
+        let data: Vec<u8> = tags.flat_map(u32::to_ne_bytes).collect();
+        let to = SocketAddr::new(inside(false, 0), 9);
+        self.0.send_to(&data, to).context("send datagrams")?;
+        Ok(())
+    }
+}
+
+/// The number, and the tag, of the next datagram to client 0 under `session`.
+fn next(scene: &Scene, session: &Session) -> Result<(u64, u32)> {
+    let (number, plain) = scene.clients[0].wait_data(session, slow(WAIT))?;
+    let tag = plain.get(28..32).and_then(|tag| tag.first_chunk());
+    Ok((number, u32::from_ne_bytes(*tag.context("no datagram")?)))
+}
+
+/// The session that client 0 makes by its answer to the last initiation that has come to it.
+fn answer(scene: &Scene) -> Result<Session> {
+    let client = &scene.clients[0];
+    let mut initiation = client.wait_initiation(slow(WAIT))?;
+    while let Ok(later) = client.wait_initiation(Duration::from_millis(100)) {
+        initiation = later;
+    }
+    let received = handshake::receive(&client.keys, &initiation)?;
+    let (session, response) = received.respond(&client.psk, &Tweak::default());
+    client.send(&response)?;
+    Ok(session)
+}
+
+/// The device receives under `session`.
+fn takes(scene: &Scene, session: &mut Session) -> Result<()> {
+    let sink = scene.sink()?;
+    let tag = session.counter;
+    scene.clients[0].send(&session.data(&tagged(0, tag)))?;
+    let got = sink.next()?;
+    ensure!(got == tag, "datagram {got} arrives in place of {tag}");
+    Ok(())
+}
+
+/// Having sent 2^60 messages, the device asks for nothing; with one more it does, whoever made the
+/// session. The new session begins from the start.
+fn rekey(ctx: &Ctx) -> Result<()> {
+    const FIRST: u64 = REKEY - 3;
+    load(ctx, FIRST)?;
+    for by_device in [false, true] {
+        let scene = Scene::new(ctx, 1)?;
+        let client = &scene.clients[0];
+        let app = App::new(&scene)?;
+        let mut number = FIRST;
+        let mut session = if by_device {
+            app.say(0..1)?;
+            let session = answer(&scene)?;
+            let got = next(&scene, &session)?;
+            ensure!(got == (number, 0), "the first datagram is {got:?}");
+            number += 1;
+            session
+        } else {
+            let mut session = client.handshake()?;
+            client.send(&session.data(&[]))?;
+            session
+        };
+        sleep(GAP);
+        while number <= REKEY {
+            // From now on an initiation could come, and none may be left from before.
+            client.silence(Duration::from_millis(300))?;
+            app.say(1..2)?;
+            let got = next(&scene, &session)?;
+            ensure!(got == (number, 1), "message {number:#x} is {got:x?}");
+            // Or the device would take silence for a fault.
+            client.send(&session.data(&[]))?;
+            number += 1;
+        }
+        let mut new = answer(&scene).context("after 2^60 messages and one")?;
+        // Nothing waited: the device confirms with a keepalive.
+        takes(&scene, &mut new)?;
+        app.say(2..3)?;
+        let got = next(&scene, &new)?;
+        ensure!(got == (FIRST + 1, 2), "in the new session: {got:x?}");
+    }
+    Ok(())
+}
+
+/// The last number is used, and then nothing is sent until there is a new session; what waited
+/// arrives under that, in order. The old one receives on.
+fn end(ctx: &Ctx) -> Result<()> {
+    const FIRST: u64 = LIMIT - 8;
+    load(ctx, FIRST)?;
+    let scene = Scene::new(ctx, 1)?;
+    let app = App::new(&scene)?;
+    let mut session = scene.clients[0].handshake()?;
+    takes(&scene, &mut session)?;
+    for tag in 0..10 {
+        app.say(tag..tag + 1)?;
+    }
+    for tag in 0..8 {
+        let got = next(&scene, &session)?;
+        ensure!(
+            got == (FIRST + u64::from(tag), tag),
+            "message {tag} before the end is {got:x?}"
+        );
+    }
+    takes(&scene, &mut session).context("at the end of what it may send")?;
+    sleep(GAP);
+    app.say(10..11)?;
+    let second = answer(&scene)?;
+    for tag in 8..11 {
+        let got = next(&scene, &second)?;
+        ensure!(got.1 == tag, "datagram {tag} that waited is {got:x?}");
+    }
+    // A run for which the session's last numbers are too few waits as a whole.
+    app.say(11..17)?;
+    sleep(GAP);
+    app.say(17..18)?;
+    let third = answer(&scene)?;
+    for tag in 11..18 {
+        let got = next(&scene, &third)?;
+        ensure!(got.1 == tag, "datagram {tag} of a run is {got:x?}");
+    }
+    // Whatever was sent had a number that it may have.
+    let sent = |session: &Session| -> Vec<u64> {
+        let all = scene.watch.seen();
+        let ours = all.iter().filter(|seen| seen.outgoing).filter_map(numbered);
+        let of_session = ours.filter(|(receiver, _)| *receiver == session.own);
+        of_session.map(|(_, number)| number).collect()
+    };
+    let sent = [&session, &second, &third].map(sent);
+    ensure!(
+        sent.iter().all(|list| in_order(list, FIRST)),
+        "the sessions have sent messages {sent:x?}"
+    );
+    ensure!(
+        sent[0].len() == 8 && sent[1].len() < 8,
+        "the sessions have sent messages {sent:x?}"
+    );
+    Ok(())
+}
+
+/// The receiver index and the number of a data message.
+fn numbered(seen: &Seen) -> Option<(u32, u64)> {
+    match seen.message {
+        Message::Data {
+            receiver, counter, ..
+        } => Some((receiver, counter)),
+        _ => None,
+    }
+}
+
+/// One by one from `first` on, and none is too great.
+fn in_order(numbers: &[u64], first: u64) -> bool {
+    let wanted = (first..LIMIT).take(numbers.len());
+    numbers.iter().copied().eq(wanted)
+}
+
+/// A tunnel whose end runs out of numbers again and again: every datagram arrives, in order, and
+/// no number is left out or too great.
+fn tunnel(ctx: &Ctx) -> Result<()> {
+    const COUNT: u32 = 300;
+    const NUMBERS: u64 = 130;
+    // What may be under way: fewer than may wait for a session.
+    const AHEAD: u32 = 60;
+    load(ctx, LIMIT - NUMBERS)?;
+    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let to = SocketAddr::new(inner(false, 1), 9000);
+    let sink = udp(tunnel.ns(1), to)?;
+    sink.set_read_timeout(Some(slow(WAIT)))?;
+    let source = udp(tunnel.ns(0), SocketAddr::new(inner(false, 0), 9000))?;
+    let watch = tunnel.watch(ctx, 0)?;
+    let mut tag = [0; 4];
+    for n in 0..COUNT + AHEAD {
+        if n < COUNT {
+            source.send_to(&n.to_ne_bytes(), to)?;
+        }
+        let Some(wanted) = n.checked_sub(AHEAD) else {
+            continue;
+        };
+        sink.recv(&mut tag)
+            .with_context(|| format!("datagram {wanted}"))?;
+        let got = u32::from_ne_bytes(tag);
+        ensure!(got == wanted, "datagram {got} arrives in place of {wanted}");
+    }
+    let mut sessions: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    for seen in watch.seen() {
+        if let (true, Some((receiver, number))) = (seen.outgoing, numbered(&seen)) {
+            sessions.entry(receiver).or_default().push(number);
+        }
+    }
+    let whole = |list: &Vec<u64>| list.iter().copied().eq(LIMIT - NUMBERS..LIMIT);
+    ensure!(
+        sessions
+            .values()
+            .all(|list| in_order(list, LIMIT - NUMBERS)),
+        "the sessions have sent messages {sessions:x?}"
+    );
+    ensure!(
+        sessions.values().any(whole) && sessions.len() >= 3,
+        "{} sessions, none came to the end of its numbers",
+        sessions.len()
+    );
+    Ok(())
+}
