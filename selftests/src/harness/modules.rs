@@ -147,6 +147,27 @@ pub fn unload_all() -> Result<()> {
     unload(INTREE)
 }
 
+/// Stops the kernel from loading modules while it lives.
+pub struct NoModprobe(String);
+
+/// The program that the kernel loads modules by.
+const HELPER: &str = "/proc/sys/kernel/modprobe";
+
+impl NoModprobe {
+    /// From now on.
+    pub fn new() -> Result<Self> {
+        let helper = fs::read_to_string(HELPER)?;
+        fs::write(HELPER, "/nowhere")?;
+        Ok(NoModprobe(helper))
+    }
+}
+
+impl Drop for NoModprobe {
+    fn drop(&mut self) {
+        let _ = fs::write(HELPER, self.0.trim());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@
 use super::call::{Call, Seen};
 use super::sides::{difference, prepare, program, DIR};
 use super::words::PRIVATE;
-use crate::harness::modules::{loaded, Modules, INTREE, OURS};
+use crate::harness::modules::{loaded, Modules, NoModprobe, INTREE, OURS};
 use crate::harness::netns::Netns;
 use crate::harness::runner::{Boot, Ctx, Subject};
 use crate::tests::{drop_in, Test};
@@ -109,25 +109,6 @@ fn privilege(_: &Ctx) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Stops the kernel from loading modules while it lives.
-struct NoModprobe(String);
-
-const HELPER: &str = "/proc/sys/kernel/modprobe";
-
-impl NoModprobe {
-    fn new() -> Result<Self> {
-        let helper = fs::read_to_string(HELPER)?;
-        fs::write(HELPER, "/nowhere")?;
-        Ok(NoModprobe(helper))
-    }
-}
-
-impl Drop for NoModprobe {
-    fn drop(&mut self) {
-        let _ = fs::write(HELPER, self.0.trim());
-    }
 }
 
 /// Neither module, and no way to get one.

@@ -2,7 +2,8 @@
 //! What is done on both sides.
 
 use super::super::call::Call;
-use super::scene::{private, public, OWN};
+use super::dns::with_dns;
+use super::scene::{private, public, OWN, PATH};
 use std::fmt;
 
 /// One thing that is done.
@@ -45,30 +46,33 @@ pub struct Case {
     pub unsaid: Vec<&'static str>,
 }
 
-const CONF: &str = "etc/wg0.conf";
+/// Where the configuration is, below the folder of the side.
+pub const CONF: &str = "etc/wg0.conf";
 
-fn call(args: &[&str]) -> Call {
+/// A call of the tool on the side's own path.
+pub fn call(args: &[&str]) -> Call {
     let call = Call::new("wg-quick", args);
     call.env("WG_ENDPOINT_RESOLUTION_RETRIES", "0")
-        .env("PATH", &format!("{OWN}/bin:/usr/sbin:/usr/bin"))
+        .env("PATH", PATH)
 }
 
 /// A call that ends well, its arguments split at blanks.
-fn quick(args: &str) -> Act {
+pub fn quick(args: &str) -> Act {
     Act::Quick(call(&args.split(' ').collect::<Vec<_>>()))
 }
 
 /// One that does not.
-fn refused(args: &str) -> Act {
+pub fn refused(args: &str) -> Act {
     Act::Refused(call(&args.split(' ').collect::<Vec<_>>()))
 }
 
-fn sh(script: &str) -> Act {
+/// A shell script.
+pub fn sh(script: &str) -> Act {
     Act::Sh(script.to_owned())
 }
 
 /// A configuration: lines of the interface beside key and port, and the peer's lines beside its key.
-fn conf(interface: &str, peer: &str) -> String {
+pub fn conf(interface: &str, peer: &str) -> String {
     format!(
         "[Interface]\nPrivateKey = {}\nListenPort = 51000\n{interface}\n\n[Peer]\nPublicKey = {}\n{peer}\n",
         private(0),
@@ -76,9 +80,11 @@ fn conf(interface: &str, peer: &str) -> String {
     )
 }
 
-const ENDPOINT: &str = "Endpoint = 198.51.100.1:51820\nAllowedIPs = ";
+/// The server, and the beginning of the line that follows.
+pub const ENDPOINT: &str = "Endpoint = 198.51.100.1:51820\nAllowedIPs = ";
 
-fn case(name: &'static str, conf: String, acts: Vec<Act>) -> Case {
+/// A story about one file.
+pub fn case(name: &'static str, conf: String, acts: Vec<Act>) -> Case {
     Case {
         name,
         files: vec![(CONF, 0o600, conf)],
@@ -189,7 +195,7 @@ pub fn default_route() -> Vec<Case> {
     list
 }
 
-/// Hooks, DNS, saving and stripping.
+/// Hooks, saving and stripping.
 pub fn hooks() -> Vec<Case> {
     let log = format!("{OWN}/log");
     let forget = sh(&format!("rm -f {log}"));
@@ -201,24 +207,6 @@ pub fn hooks() -> Vec<Case> {
     };
     let names = ["PreUp", "PostUp", "PreDown", "PostDown"];
     let hooks: String = names.into_iter().map(hook).collect();
-    let resolvconf = format!(
-        "#!/bin/sh\necho \"resolvconf $*\" >>{log}\ncase $1 in\n-a) cat | tee {OWN}/dns >>{log};;\n-d) rm -f {OWN}/dns;;\n\
-         -l) cat {OWN}/dns;;\nesac\n"
-    );
-    let with_dns = |name, interface: &str, acts| Case {
-        name,
-        files: vec![
-            (
-                CONF,
-                0o600,
-                conf(interface, &format!("{ENDPOINT}10.8.0.0/24")),
-            ),
-            ("bin/resolvconf", 0o755, resolvconf.clone()),
-        ],
-        acts,
-        leaves: vec!["etc/wg0.conf"],
-        unsaid: vec![],
-    };
     let wiped = || sh(&format!("rm -f {log}"));
     let odd = conf("# a comment\nAddress = 10.8.0.2/24 # another\nMTU=1400\n\nPostUp = echo '#x' = y\nFwMark = 7", "\n# more\nAllowedIPs = 10.8.0.0/24\nAddress = 7");
     let peer = format!("wg set wg0 peer {} allowed-ips 10.66.0.0/16,fd66::/64 persistent-keepalive 21 endpoint 192.0.2.99:9", private(1));
@@ -230,14 +218,6 @@ pub fn hooks() -> Vec<Case> {
             &format!("PreUp = X=1; cd /tmp; set -u; echo $X $PWD {{a,b}} >>{log}\nPostUp = echo ${{X-unset}} $PWD [[ $# ]] >>{log}\n\
                       PostUp = [[ %i == wg* ]] && echo bash >>{log}\nPostUp = printf '%%s %s' a >>{log}\nPostUp =\nPostUp = exit 0"), "AllowedIPs = 10.8.0.0/24"),
             vec![quick("up wg0"), quick("down wg0"), wiped()]),
-        with_dns("DNS", "Address = 10.8.0.2/24\nDNS = 10.8.0.1, fd08::1\nDNS=9.9.9.9", vec![
-            quick("up wg0"), quick("save wg0"), quick("down wg0"), wiped(),
-        ]),
-        // Saving would keep the domains; the ordinary tool loses them.
-        with_dns("DNS and domains", "Address = 10.8.0.2/24\nDNS = 10.8.0.1, example.org\nDNS=9.9.9.9 search.example", vec![
-            quick("up wg0"), quick("down wg0"), wiped(),
-        ]),
-        with_dns("DNS, domains alone", "Address = 10.8.0.2/24\nDNS = example.org", vec![quick("up wg0"), quick("down wg0"), wiped()]),
         with_dns("SaveConfig", &format!("Address = 10.8.0.2/24, fd08::2/64\nMTU = 1380\nTable = 1234\nSaveConfig = true\nDNS = 10.8.0.1\n{}",
             // In a hook that is saved the ordinary tool makes another text of every `&`.
             hooks.replace(" >&2", "")), vec![
@@ -259,7 +239,8 @@ pub fn hooks() -> Vec<Case> {
 }
 
 impl Case {
-    fn leaving(mut self, name: &'static str) -> Self {
+    /// The same, where this may be otherwise at the end.
+    pub fn leaving(mut self, name: &'static str) -> Self {
         self.leaves.push(name);
         self
     }

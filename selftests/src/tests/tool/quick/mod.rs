@@ -3,12 +3,17 @@
 //! same hooks and leave the same links, addresses, rules, routes, firewall and files.
 
 mod cases;
+mod dns;
+mod iptables;
 mod scene;
+mod sudo;
 
 use super::super::{drop_in, Test};
-use crate::harness::runner::{Ctx, Subject};
+use crate::harness::modules::Modules;
+use crate::harness::runner::{Boot, Ctx, Subject};
 use anyhow::{ensure, Result};
 use scene::Scene;
+use std::time::Duration;
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-quick-plain", 300, |ctx| {
@@ -22,6 +27,23 @@ pub fn register(list: &mut Vec<Test>) {
     });
     drop_in(list, "tool-quick-refused", 300, |ctx| {
         play(ctx, cases::bad())
+    });
+    // In these nothing depends on the module.
+    once(list, "tool-quick-dns", |ctx| play(ctx, dns::cases()));
+    once(list, "tool-quick-resolvectl", dns::resolvectl);
+    once(list, "tool-quick-sudo", sudo::becomes_root);
+    once(list, "tool-quick-iptables", iptables::fallback);
+}
+
+/// A test with our module alone.
+fn once(list: &mut Vec<Test>, name: &str, body: fn(&Ctx) -> Result<()>) {
+    list.push(Test {
+        name: name.to_owned(),
+        boot: Boot::Smp,
+        modules: Modules::Ours,
+        subject: Subject::Rs,
+        bound: Duration::from_secs(600),
+        body: Box::new(body),
     });
 }
 

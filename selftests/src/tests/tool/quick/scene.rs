@@ -43,6 +43,14 @@ const TOOLS: &[&str] = &[
 ];
 /// What belongs to a side alone is to be found here, by the tools and the hooks of each.
 pub const OWN: &str = "/run/wgrs-tool/own";
+/// Folders in that, and where else they are to be found.
+const FOLDERS: &[(&str, &str)] = &[
+    ("etc", "/etc/wireguard"),
+    ("resolvconf", "/etc/resolvconf"),
+    ("bin", ""),
+];
+/// Where the programs of a side are looked for.
+pub const PATH: &str = "/run/wgrs-tool/own/bin:/usr/sbin:/usr/bin";
 /// The client's and the server's private key.
 const PRIVATE: [[u8; 32]; 2] = [[0x11; 32], [0x22; 32]];
 
@@ -58,16 +66,24 @@ pub fn public(n: usize) -> String {
 
 /// A client with a default route to a gateway; behind that, the world: 198.51.100.7 and 2001:db8:77::7. The gateway also is
 /// a WireGuard server at 198.51.100.1, 10.8.0.1, fd08::1.
-struct Place {
-    client: Netns,
+pub struct Place {
+    /// The client.
+    pub client: Netns,
     world: Netns,
-    own: PathBuf,
+    /// What the client sees as [`OWN`].
+    pub own: PathBuf,
 }
 
 /// What can be seen of a client, by kinds.
-type State = BTreeMap<String, String>;
+pub type State = BTreeMap<String, String>;
 
 impl Place {
+    /// A place for wg-rs alone.
+    pub fn lone() -> Result<Self> {
+        ready()?;
+        Place::new(1)
+    }
+
     fn new(n: usize) -> Result<Self> {
         let (client, world) = (
             Netns::new(&format!("client{n}"))?,
@@ -105,10 +121,51 @@ END
         client.run(|| cmd::run(&["bash", "-ec", &script]))?;
         let own = Path::new(DIR).join(format!("own{n}"));
         let _ = fs::remove_dir_all(&own);
-        for folder in ["", "etc", "bin"] {
-            fs::DirBuilder::new().mode(0o700).create(own.join(folder))?;
+        fs::DirBuilder::new().mode(0o700).create(&own)?;
+        let place = Place { client, world, own };
+        place.clear()?;
+        Ok(place)
+    }
+
+    /// Empties the folders of the client.
+    pub fn clear(&self) -> Result<()> {
+        for (folder, _) in FOLDERS {
+            let folder = self.own.join(folder);
+            let _ = fs::remove_dir_all(&folder);
+            fs::DirBuilder::new().mode(0o700).create(&folder)?;
         }
-        Ok(Place { client, world, own })
+        let _ = fs::remove_file(self.own.join("log"));
+        Ok(())
+    }
+
+    /// Writes a file below the client's folder.
+    pub fn put(&self, name: &str, mode: u32, content: &str) -> Result<()> {
+        let path = self.own.join(name);
+        fs::write(&path, content)?;
+        Ok(fs::set_permissions(
+            &path,
+            fs::Permissions::from_mode(mode),
+        )?)
+    }
+
+    /// What the client's programs have written down.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.own.join("log")).unwrap_or_default()
+    }
+
+    /// Calls wg-rs there, by the call's name.
+    pub fn call(&self, call: &Call) -> Result<Seen> {
+        self.run(|| call.run(&program(1, call.name), &self.own))
+    }
+
+    /// Runs a shell script there; gives its standard output.
+    pub fn sh(&self, script: &str) -> Result<String> {
+        let seen = self.run(|| {
+            let call = Call::new("bash", ["-ec", script]).env("PATH", PATH);
+            call.run(Path::new("/usr/bin/bash"), &self.own)
+        })?;
+        ensure!(seen.ok(), "{script}: {seen:?}");
+        Ok(String::from_utf8_lossy(&seen.stdout).into_owned())
     }
 
     /// Lets the server forget what it knows of the client: it would go on calling it where it last was.
@@ -122,24 +179,24 @@ END
     }
 
     /// Runs `f` in the client's namespaces: its own network, `/etc/wireguard` and [`OWN`].
-    fn run<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         self.client.run(|| {
             unshare(CloneFlags::CLONE_NEWNS)?;
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-            for (from, to) in [
-                (self.own.clone(), OWN),
-                (self.own.join("etc"), "/etc/wireguard"),
-            ] {
-                mount(Some(&from), to, none, MsFlags::MS_BIND, none)
-                    .with_context(|| to.to_owned())?;
+            for (from, to) in [("", OWN)].iter().chain(FOLDERS) {
+                if !to.is_empty() {
+                    let from = self.own.join(from);
+                    mount(Some(&from), *to, none, MsFlags::MS_BIND, none)
+                        .with_context(|| (*to).to_owned())?;
+                }
             }
             f()
         })
     }
 
     /// All that a tool may have changed.
-    fn state(&self) -> Result<State> {
+    pub fn state(&self) -> Result<State> {
         let mut state = self.run(|| {
             let mut state = State::new();
             let all = "link show\naddr show\nrule show\nroute show table all\n";
@@ -149,7 +206,16 @@ END
                 let shown = shown.stdout.replace(self.world.name(), "world");
                 state.insert(format!("ip {family}"), without_indices(&shown));
             }
-            state.insert("nft".to_owned(), cmd::run(&["nft", "list", "ruleset"])?);
+            // Where the kernel cannot have such rules, there are none.
+            let rules = cmd::try_run(&["nft", "list", "ruleset"], "")?.stdout;
+            state.insert("nft".to_owned(), rules);
+            for tool in ["iptables-save", "ip6tables-save"] {
+                let own = format!("{OWN}/bin/{tool}");
+                if Path::new(&own).exists() {
+                    let rules = without_counters(&cmd::run(&[&own])?);
+                    state.insert(tool.to_owned(), rules);
+                }
+            }
             for name in [
                 "ipv4/conf/all/src_valid_mark",
                 "ipv4/conf/all/rp_filter",
@@ -188,6 +254,13 @@ fn without_indices(shown: &str) -> String {
         .concat()
 }
 
+/// The rules of `iptables-save`, without times and amounts.
+fn without_counters(saved: &str) -> String {
+    let lines = saved.lines().filter(|line| !line.starts_with('#'));
+    let lines = lines.map(|line| line.split(" [").next().unwrap_or(line).to_owned() + "\n");
+    lines.collect::<Vec<_>>().concat()
+}
+
 /// Every file below `folder`: permissions, owner, content.
 fn files(folder: &Path, root: &Path, state: &mut State) -> Result<()> {
     for entry in fs::read_dir(folder)? {
@@ -211,6 +284,19 @@ fn files(folder: &Path, root: &Path, state: &mut State) -> Result<()> {
     Ok(())
 }
 
+/// Readies the machine for places, once.
+fn ready() -> Result<()> {
+    if Path::new(OWN).exists() {
+        return Ok(());
+    }
+    prepare(TOOLS)?;
+    let there = FOLDERS.iter().map(|(_, there)| *there);
+    for folder in there.filter(|there| !there.is_empty()).chain([OWN]) {
+        fs::create_dir_all(folder)?;
+    }
+    Ok(())
+}
+
 /// The two places.
 pub struct Scene {
     places: [Place; 2],
@@ -219,12 +305,7 @@ pub struct Scene {
 impl Scene {
     /// Makes both.
     pub fn new() -> Result<Self> {
-        if !Path::new(OWN).exists() {
-            prepare(TOOLS)?;
-            for folder in [OWN, "/etc/wireguard"] {
-                fs::create_dir_all(folder)?;
-            }
-        }
+        ready()?;
         Ok(Scene {
             places: [Place::new(0)?, Place::new(1)?],
         })
@@ -243,16 +324,9 @@ impl Scene {
     /// Plays the case on both sides and compares after each act; at the end all is as it was before.
     pub fn play(&self, case: &Case) -> Result<()> {
         let before = self.both(|_, place| {
-            for folder in ["etc", "bin"] {
-                let folder = place.own.join(folder);
-                fs::remove_dir_all(&folder)?;
-                fs::DirBuilder::new().mode(0o700).create(&folder)?;
-            }
-            let _ = fs::remove_file(place.own.join("log"));
+            place.clear()?;
             for (name, mode, content) in &case.files {
-                let path = place.own.join(name);
-                fs::write(&path, content)?;
-                fs::set_permissions(&path, fs::Permissions::from_mode(*mode))?;
+                place.put(name, *mode, content)?;
             }
             place.forget()?;
             place.state()
@@ -309,7 +383,8 @@ impl Scene {
     }
 }
 
-fn compare([a, b]: &[State; 2]) -> Result<()> {
+/// An error if they differ.
+pub fn compare([a, b]: &[State; 2]) -> Result<()> {
     let names: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
     for name in names {
         let [left, right] = [a.get(name), b.get(name)].map(|text| text.map_or("(nothing)", |t| t));
