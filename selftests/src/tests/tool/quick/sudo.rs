@@ -93,10 +93,9 @@ pub fn becomes_root(_: &Ctx) -> Result<()> {
         let line = asked.strip_prefix(&prompt);
         let line = line.with_context(|| format!("{what}: sudo was asked for {asked}"))?;
         // What sudo would have run does what the user wanted.
-        let words: Vec<&str> = line.lines().collect();
-        let (first, rest) = words.split_first().context("sudo was asked for nothing")?;
-        let up = Call::new("", rest).env("PATH", PATH);
-        let seen = place.run(|| up.run(Path::new(first), &place.own))?;
+        // (env calls a program by its own name, as sudo does.)
+        let up = Call::new("env", line.lines()).env("PATH", PATH);
+        let seen = place.run(|| up.run(Path::new("/usr/bin/env"), &place.own))?;
         ensure!(seen.ok(), "{what}: {line}: {seen:?}");
         place.sh("ip link show wg0").with_context(|| what.clone())?;
         place.sh("ip link del wg0")?;
