@@ -5,6 +5,7 @@ use super::both;
 use super::scene::{ip, Scene};
 use crate::harness::gnl::{Answer, Request, DO};
 use crate::harness::netlink::{attrs, Attrs};
+use crate::harness::pace::amount;
 use crate::harness::pair::{get, Answers, NAME};
 use crate::harness::runner::{Ctx, Test};
 use crate::harness::wgdev::{parse_dump, uapi::*, Device, Key};
@@ -304,21 +305,22 @@ fn many(ctx: &Ctx, peers: u32, each: u32) -> Result<()> {
 
 /// 130,000 allowed IPs, half of each family, of one peer between two others.
 fn one_peer(ctx: &Ctx) -> Result<()> {
-    const IPS: u32 = 130_000;
+    // The in-tree module frees them in one RCU callback: with KASAN, so many are a soft lockup.
+    let ips = amount(130_000, 20_000) as u32;
     let mut scene = Scene::new(ctx)?;
     let start = Instant::now();
     send(&mut scene, &add_peers(0, 1, 0))?;
-    send(&mut scene, &add_ips(1, 0, IPS))?;
+    send(&mut scene, &add_ips(1, 0, ips))?;
     send(&mut scene, &add_peers(2, 3, 0))?;
     let added = start.elapsed();
-    let (device, messages) = compare(&mut scene, "130,000 allowed IPs", &[4096, 1 << 17])?;
-    let told: Vec<_> = (0..IPS).map(prefix).collect();
+    let (device, messages) = compare(&mut scene, "many allowed IPs", &[4096, 1 << 17])?;
+    let told: Vec<_> = (0..ips).map(prefix).collect();
     scene.check(
         device.peers.get(1).is_some_and(|p| p.allowed_ips == told),
         "not the allowed IPs that were set, in their order",
     );
     ctx.note(format!(
-        "{IPS} allowed IPs set in {added:.1?}, {messages} messages"
+        "{ips} allowed IPs set in {added:.1?}, {messages} messages"
     ));
     empty(&mut scene)?;
     scene.finish()
