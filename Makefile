@@ -29,7 +29,7 @@ check:
 	@scripts/test check
 
 test:
-	@scripts/test check guest
+	@scripts/test
 
 netns:
 	@scripts/netns
