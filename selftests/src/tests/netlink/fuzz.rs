@@ -3,6 +3,7 @@
 
 use super::both;
 use crate::fuzz::{fuzz, Modules, Plan};
+use crate::harness::pace::amount;
 use crate::harness::pair::Pair;
 use crate::harness::runner::{Ctx, Test};
 use anyhow::{bail, ensure, Result};
@@ -18,7 +19,7 @@ pub fn register(list: &mut Vec<Test>) {
         run(
             ctx,
             Plan {
-                cases: number("WGRS_CASES", CASES),
+                cases: number("WGRS_CASES", amount(CASES as u64, 5_000) as usize),
                 seed: number("WGRS_SEED", SEED),
             },
         )
