@@ -6,13 +6,11 @@ use super::socket::{Socket, ROUTE};
 use super::FAMILIES;
 use netlink_packet_core::{NlasIterator, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use nix::errno::Errno;
+use nix::libc::{IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINKINFO, RTM_GETLINK};
 use std::io;
 
-const RTM_GETLINK: u16 = 18;
+/// Bytes of the header in front of a link's attributes.
 const IFINFOMSG: usize = 16;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_KIND: u16 = 1;
 
 /// A WireGuard interface.
 #[derive(Clone, Debug, PartialEq, Eq)]

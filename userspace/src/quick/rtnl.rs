@@ -11,7 +11,10 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::libc;
+use nix::libc::{
+    self, IFA_ADDRESS, IFA_LOCAL, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, RTA_DST, RTA_METRICS,
+    RTA_OIF, RTA_TABLE,
+};
 use std::net::IpAddr;
 
 // Lengths of the headers in front of the attributes.
@@ -20,16 +23,7 @@ const ADDRESS: usize = 8;
 const ROUTE: usize = 12;
 const RULE: usize = 12;
 
-// The attributes read here.
-const IFLA_MTU: u16 = 4;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_KIND: u16 = 1;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_METRICS: u16 = 8;
-const RTA_TABLE: u16 = 15;
+// The attributes read here that libc has no names of.
 const RTAX_MTU: u16 = 2;
 const FRA_PRIORITY: u16 = 6;
 const FRA_FWMARK: u16 = 10;
