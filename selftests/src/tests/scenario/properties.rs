@@ -53,7 +53,7 @@ const SCRIPT: &str = r#"
         "addrgenmode eui64" "addrgenmode none" "threaded on" "threaded off" "gso_max_size 1000" "gro_max_size 100000" \
         "master br0" "vrf vrf0" "name wg0 index 7" "altname long-name" "vf 0 mac 02:00:00:00:00:01" "xdp off" \
         "type wireguard" "type wireguard junk"; do
-        case $change in master*) ip link add br0 type bridge;; vrf*) ip link add vrf0 type vrf table 7;; esac
+        case $change in master*) try ip link add br0 type bridge;; vrf*) try ip link add vrf0 type vrf table 7;; esac
         try ip link set wg0 $change
         case $change in master* | vrf*) try ip link set wg0 nomaster;; esac
     done
