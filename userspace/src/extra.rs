@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::CompletionCandidate;
 
 use crate::wg::{hint, os_message, say, Context, Done, Failed, Out};
-use crate::{check, generate, genl, json, monitor};
+use crate::{check, driver, generate, genl, json, monitor};
 
 /// Commands of wg-rs alone.
 #[derive(Debug, Subcommand)]
@@ -171,7 +171,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 /// The interfaces there are, for the shell's completion.
 pub fn interfaces() -> Vec<CompletionCandidate> {
-    let links = genl::wireguard_links().unwrap_or_default();
+    let links = driver::interfaces(None).unwrap_or_default();
     links
         .into_iter()
         .map(|link| CompletionCandidate::new(link.name))

@@ -7,6 +7,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod driver;
 pub mod extra;
 pub mod generate;
 pub mod genl;
@@ -15,4 +16,5 @@ pub mod key;
 pub mod model;
 pub mod monitor;
 pub mod quick;
+pub mod uapi;
 pub mod wg;

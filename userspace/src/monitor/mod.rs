@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
-use crate::genl::{get_device, wireguard_links, Link, WireguardLink};
+use crate::driver::{interfaces, Interface};
 use crate::model::Device;
 use reading::Reading;
 use screen::{Screen, Wish};
@@ -33,16 +33,12 @@ pub struct Options {
 /// The devices of the moment: those of these names, or all. Those that go away meanwhile are left out; only if none of
 /// those asked for is there, that is an error.
 pub fn devices(names: &[String], family: Option<&str>) -> io::Result<Vec<Device>> {
-    let links = wireguard_links()?;
+    let links = interfaces(family)?;
     let mut devices = Vec::new();
     let mut missing = None;
-    let chosen = |link: &&WireguardLink| {
-        family.is_none_or(|family| family == link.family)
-            && (names.is_empty() || names.contains(&link.name))
-    };
+    let chosen = |link: &&Interface| names.is_empty() || names.contains(&link.name);
     for link in links.iter().filter(chosen) {
-        // By index: another device may have got the name meanwhile.
-        match get_device(Link::Index(link.index), Some(link.family)) {
+        match link.get() {
             Ok(device) => devices.push(device),
             Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => {
                 missing = Some(error)

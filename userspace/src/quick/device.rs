@@ -4,7 +4,8 @@
 use super::say::Failed;
 use super::Options;
 use crate::config::{self, CompileError, Dialect, Statement};
-use crate::genl::{self, Link};
+use crate::driver;
+use crate::genl;
 use crate::model::{Device, SetDevice};
 use crate::wg::{self, Context, System, Voice};
 use nix::libc;
@@ -67,7 +68,7 @@ fn failed(_: wg::Failed) -> Failed {
 
 /// The device as it is.
 pub fn get(options: &Options, name: &str) -> io::Result<Device> {
-    genl::get_device(Link::Name(name), options.context.family.as_deref())
+    driver::get(name, options.context.family.as_deref())
 }
 
 /// There is no such interface, or it is no WireGuard device.
@@ -80,7 +81,7 @@ pub fn is_absent(err: &io::Error) -> bool {
 /// Changes the device.
 pub fn set(options: &Options, name: &str, change: &SetDevice) -> Result<(), Failed> {
     let context = &options.context;
-    genl::set_device(Link::Name(name), change, context.family.as_deref()).map_err(|err| {
+    driver::set(name, change, context.family.as_deref()).map_err(|err| {
         failed(wg::kernel(
             context,
             "Unable to modify interface",

@@ -5,7 +5,7 @@ use super::lookup::System;
 use super::report::{fault, kernel, perror};
 use super::{Context, Done, Failed, Voice};
 use crate::config::{self, CompileError, Dialect};
-use crate::genl::{self, Link};
+use crate::driver;
 use crate::key::SecretKey;
 use crate::model::{Device, Peer, SetDevice, SetPeer};
 use std::collections::{HashMap, HashSet};
@@ -93,7 +93,7 @@ pub fn apply(context: &Context, how: How, interface: &str, path: &Path, input: &
     })?;
     let interface = super::set::name_to_change(context, interface);
     if how == How::Sync && !change.peers.is_empty() {
-        let device = genl::get_device(Link::Name(interface), context.family.as_deref());
+        let device = driver::get(interface, context.family.as_deref());
         let device = device.map_err(|error| {
             kernel(
                 context,
@@ -104,7 +104,7 @@ pub fn apply(context: &Context, how: How, interface: &str, path: &Path, input: &
         })?;
         synchronize(&mut change, &device, context.voice == Voice::WgRs);
     }
-    genl::set_device(Link::Name(interface), &change, context.family.as_deref())
+    driver::set(interface, &change, context.family.as_deref())
         .map_err(|error| kernel(context, "Unable to modify interface", interface, &error))
 }
 

@@ -5,7 +5,7 @@ use super::report::{kernel, problem, say};
 use super::{keys, lookup, Context, Done, Failed, Voice};
 use crate::config::value::{self, AllowedIps, Port};
 use crate::config::{host_part_warning, Kind, LookupError, Problem};
-use crate::genl::{self, Link};
+use crate::driver;
 use crate::key::PublicKey;
 use crate::model::{SetDevice, SetPeer};
 use std::ffi::{OsStr, OsString};
@@ -29,7 +29,7 @@ pub fn set(context: &Context, arguments: &[OsString]) -> Done {
     let change = read(context, settings)?;
     let interface = interface.to_string_lossy();
     let interface = name_to_change(context, &interface);
-    genl::set_device(Link::Name(interface), &change, context.family.as_deref())
+    driver::set(interface, &change, context.family.as_deref())
         .map_err(|error| kernel(context, "Unable to modify interface", interface, &error))
 }
 

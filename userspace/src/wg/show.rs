@@ -4,7 +4,8 @@
 use super::report::{hint, kernel, perror, say};
 use super::{pretty, Context, Done, Failed, Out, Voice};
 use crate::config;
-use crate::genl::{self, Link, Wireguard, WireguardLink};
+use crate::driver::{self, Interface};
+use crate::genl::{self, Wireguard};
 use crate::key::{PublicKey, SecretKey};
 use crate::model::{Device, Peer, ShownEndpoint};
 use std::ffi::{OsStr, OsString};
@@ -32,15 +33,8 @@ pub const FIELDS: [&str; 12] = [
 ];
 
 /// The interfaces that this context speaks of.
-pub fn interfaces(context: &Context) -> io::Result<Vec<WireguardLink>> {
-    let mut links = genl::wireguard_links()?;
-    links.retain(|link| {
-        context
-            .family
-            .as_deref()
-            .is_none_or(|family| family == link.family)
-    });
-    Ok(links)
+pub fn interfaces(context: &Context) -> io::Result<Vec<Interface>> {
+    driver::interfaces(context.family.as_deref())
 }
 
 /// `showconf INTERFACE`
@@ -98,7 +92,7 @@ pub fn show(context: &Context, arguments: &[OsString]) -> Done {
 }
 
 fn read(context: &Context, interface: &str) -> Result<Device, Failed> {
-    genl::get_device(Link::Name(interface), context.family.as_deref())
+    driver::get(interface, context.family.as_deref())
         .map_err(|error| kernel(context, "Unable to access interface", interface, &error))
 }
 
@@ -119,7 +113,7 @@ fn all(
         Err(Failed)
     };
     for (index, link) in links.iter().enumerate() {
-        match genl::get_device(Link::Name(&link.name), Some(link.family)) {
+        match link.get() {
             Err(error) => {
                 kernel(
                     context,

@@ -8,6 +8,7 @@ mod generate;
 mod generated;
 mod hints;
 mod live;
+mod program;
 mod quick;
 mod scale;
 mod sides;
@@ -23,5 +24,6 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-bad-input", 300, bad::bad_input);
     drop_in(list, "tool-hidden-keys", 60, bad::hidden_keys);
     hints::register(list);
+    program::register(list);
     quick::register(list);
 }
