@@ -12,7 +12,11 @@
 
 /// Allocation: every function that can fail in the kernel can be made to fail here.
 pub mod alloc {
-    use core::{cell::Cell, ops::Deref, pin::Pin};
+    use core::{
+        cell::Cell,
+        ops::{Deref, DerefMut},
+        pin::Pin,
+    };
 
     /// Allocation flags; they mean nothing here.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,12 @@ pub mod alloc {
 
         fn deref(&self) -> &[T] {
             &self.0
+        }
+    }
+
+    impl<T> DerefMut for KVVec<T> {
+        fn deref_mut(&mut self) -> &mut [T] {
+            &mut self.0
         }
     }
 
@@ -252,6 +262,8 @@ pub mod sync {
     pub(super) use core::sync::atomic as plain_atomic;
     #[cfg(loom)]
     pub use loom::sync::atomic;
+    // Counting references is not what the loom models are about.
+    pub use std::sync::Arc;
 
     /// A lock.
     pub mod spinlock_bh {

@@ -11,12 +11,8 @@ use kernel::{alloc::flags::GFP_KERNEL, new_mutex, prelude::*, sync::Mutex};
 
 use crate::{
     device::{
-        handshake::Handshake,
-        keypairs::Keypairs,
-        queueing::{Fifo, InlineBudget},
-        receive::RxContext,
-        timers::PeerTimers,
-        Device,
+        handshake::Handshake, keypairs::Keypairs, queueing::Run, receive::RxContext,
+        timers::PeerTimers, Device,
     },
     impl_has_work,
     kapi::{
@@ -32,6 +28,7 @@ use crate::{
         crypto::{burn_stack, PublicKey, SymmetricKey},
         timers::TimerState,
     },
+    tables::runqueue::{Fifo, InlineBudget},
 };
 
 /// Where a peer is, and how often that has changed.
@@ -93,9 +90,9 @@ pub(crate) struct Peer {
     #[pin]
     pub(crate) staged: SpinLockBh<SkbList>,
     #[pin]
-    pub(crate) tx: SpinLockBh<Fifo>,
+    pub(crate) tx: SpinLockBh<Fifo<Run>>,
     #[pin]
-    pub(crate) rx: SpinLockBh<Fifo>,
+    pub(crate) rx: SpinLockBh<Fifo<Run>>,
     pub(crate) tx_inline: InlineBudget,
     pub(crate) rx_inline: InlineBudget,
 

@@ -33,6 +33,7 @@ use crate::{
         messages::{DataHeader, MessageType, DATA_MIN_LEN},
         timers::Event,
     },
+    tables::runqueue::Claim,
 };
 
 /// Packets that may wait for one receive context's poll; more are dropped.
@@ -73,22 +74,20 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
     if peer.is_dead() {
         return;
     }
-    if !peer.rx_inline.take() || !peer.rx.lock().try_claim_idle() {
-        enqueue(
-            peer,
-            keypair.clone(),
-            Direction::Decrypt,
-            SkbList::from(skb),
-        );
+    let claim = if peer.rx_inline.take(time::jiffies() as u32) {
+        Claim::idle(&peer.rx)
+    } else {
+        None
+    };
+    let Some(claim) = claim else {
+        enqueue(peer, keypair, Direction::Decrypt, SkbList::from(skb));
         return;
-    }
+    };
     let now = time::boottime_coarse_ns();
     if keypair.may_receive(now) && open(keypair, &mut skb) {
         accept_run(peer, keypair, SkbList::from(skb));
     }
-    if peer.rx.lock().release() {
-        drain(peer);
-    }
+    claim.end();
 }
 
 fn open(keypair: &Keypair, packet: &mut Skb) -> bool {
@@ -105,20 +104,10 @@ pub(crate) fn decrypt(keypair: &Keypair, packets: &mut SkbList) {
     }
 }
 
-/// Accepts the runs that are finished, in order, unless somebody else is at it.
-pub(crate) fn drain(peer: &RcuArc<Peer>) {
-    loop {
-        let done = peer.rx.lock().pop_done();
-        let Some((run, packets)) = done else { return };
-        accept_run(peer, run.keypair(), packets);
-        peer.rx.lock().release();
-    }
-}
-
 /// What happens to packets that have authenticated: replay check, confirmation of the key,
 /// roaming, the checks of what they carry, timers, delivery. The caller has the receive FIFO to
 /// itself.
-fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbList) {
+pub(crate) fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbList) {
     let _bh = bh::disable();
     keypair.accept_counters(&mut packets, |packet| {
         debug::skb(

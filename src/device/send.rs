@@ -22,6 +22,7 @@ use crate::{
         time,
     },
     proto::{consts::MAX_STAGED_PACKETS, messages::DATA_MIN_LEN, timers::Event},
+    tables::runqueue::Claim,
 };
 
 impl Device {
@@ -109,15 +110,18 @@ pub(crate) fn send_staged(peer: &RcuArc<Peer>) {
     if peer.is_dead() {
         return;
     }
-    if may_be_inline(peer, &packets) && peer.tx.lock().try_claim_idle() {
-        encrypt(&keypair, &mut packets);
-        transmit(peer, packets);
-        if peer.tx.lock().release() {
-            drain(peer);
-        }
+    let claim = if may_be_inline(peer, &packets) {
+        Claim::idle(&peer.tx)
     } else {
-        enqueue(peer, keypair, Direction::Encrypt, packets);
-    }
+        None
+    };
+    let Some(claim) = claim else {
+        enqueue(peer, &keypair, Direction::Encrypt, packets);
+        return;
+    };
+    encrypt(&keypair, &mut packets);
+    transmit(peer, packets);
+    claim.end();
 }
 
 /// Whether encrypting the run here costs less than handing it to a worker. With one CPU it always
@@ -126,7 +130,7 @@ pub(crate) fn send_staged(peer: &RcuArc<Peer>) {
 fn may_be_inline(peer: &Peer, packets: &SkbList) -> bool {
     packets.len() <= INLINE_PACKETS
         && netdevice::xmit_depth() <= 1
-        && (cpu::online_count() == 1 || peer.tx_inline.take())
+        && (cpu::online_count() == 1 || peer.tx_inline.take(time::jiffies() as u32))
 }
 
 /// Gives each packet its nonce and its outer traffic class. False if the key must not be used
@@ -159,18 +163,8 @@ pub(crate) fn encrypt(keypair: &Keypair, packets: &mut SkbList) {
     });
 }
 
-/// Sends the runs that are finished, in order, unless somebody else is at it.
-pub(crate) fn drain(peer: &RcuArc<Peer>) {
-    loop {
-        let done = peer.tx.lock().pop_done();
-        let Some((_run, packets)) = done else { return };
-        transmit(peer, packets);
-        peer.tx.lock().release();
-    }
-}
-
-/// Sends encrypted packets to the peer.
-fn transmit(peer: &RcuArc<Peer>, packets: SkbList) {
+/// Sends encrypted packets to the peer. The caller has the transmit FIFO to itself.
+pub(crate) fn transmit(peer: &RcuArc<Peer>, packets: SkbList) {
     if packets.is_empty() {
         return;
     }

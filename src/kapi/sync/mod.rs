@@ -6,6 +6,9 @@ pub mod bh;
 pub mod rcu;
 pub mod spinlock_bh;
 
+/// By the name that `tables/` uses on the host too.
+pub use kernel::sync::Arc;
+
 /// Atomics, by the names that `tables/` uses on the host too.
 ///
 /// Rust's own, not the kernel's: with the kernel compiled by gcc, those would be function calls.

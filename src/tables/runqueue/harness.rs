@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A peer and its packets, for the tests and for the models: packets are numbers, work counts how
+//! often it was done.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::{
+    kapi::{
+        alloc::GFP_KERNEL,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    new_spinlock_bh,
+};
+
+/// A packet, and how often it was worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet(pub u32, u32);
+
+#[derive(Default)]
+pub struct Batch(Vec<Packet>);
+
+impl Packets for Batch {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+}
+
+pub fn batch(ids: impl IntoIterator<Item = u32>) -> Batch {
+    Batch(ids.into_iter().map(|id| Packet(id, 0)).collect())
+}
+
+/// A peer with one FIFO.
+pub struct Flow {
+    pub fifo: SpinLockBh<Fifo<TestRun>>,
+    delivered: Mutex<Vec<u32>>,
+    /// How many were delivered, in memory that only the mark of the one consumer guards.
+    guarded: AtomicUsize,
+}
+
+impl Flow {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            fifo: new_spinlock_bh!(Fifo::new()),
+            delivered: Mutex::new(Vec::new()),
+            guarded: AtomicUsize::new(0),
+        })
+    }
+
+    /// Puts packets on the FIFO: with those before, if they wait and have the same key.
+    pub fn add(self: &Arc<Self>, key: u32, packets: Batch) -> Option<Arc<TestRun>> {
+        let make = |packets| {
+            Some(Arc::new(TestRun {
+                flow: self.clone(),
+                key,
+                body: new_spinlock_bh!(Body::new(packets)),
+            }))
+        };
+        add(&self.fifo, packets, |last| last.key == key, make)
+    }
+
+    /// What a consumer does. Whoever does it must see what the consumer before has done, and
+    /// nobody may be at it meanwhile.
+    pub fn consume(&self, packets: Batch) {
+        let before = self.guarded.load(Relaxed);
+        let after = before + packets.0.len();
+        self.guarded.store(after, Relaxed);
+        let mut delivered = self.delivered.lock().unwrap();
+        assert_eq!(before, delivered.len(), "two consumers at once");
+        for Packet(id, worked) in packets.0 {
+            assert_eq!(worked, 1, "packet {id} was worked on {worked} times");
+            delivered.push(id);
+        }
+        drop(delivered);
+        assert_eq!(self.guarded.load(Relaxed), after, "two consumers at once");
+    }
+
+    /// Works on a packet right here if that is possible.
+    pub fn inline(&self, id: u32) -> bool {
+        let Some(claim) = Claim::idle(&self.fifo) else {
+            return false;
+        };
+        self.consume(Batch(vec![Packet(id, 1)]));
+        claim.end();
+        true
+    }
+
+    /// What has come out. Nothing is left, nobody refers to a run any more.
+    pub fn finished(self: &Arc<Self>) -> Vec<u32> {
+        let fifo = self.fifo.lock();
+        assert!(fifo.head.is_none() && fifo.tail.is_none(), "a run is left");
+        assert!(!fifo.busy, "the mark is left");
+        assert_eq!(fifo.packets, 0);
+        drop(fifo);
+        assert_eq!(Arc::strong_count(self), 1, "somebody has a run");
+        self.delivered.lock().unwrap().clone()
+    }
+
+    #[cfg(not(loom))]
+    pub fn delivered(&self) -> Vec<u32> {
+        self.delivered.lock().unwrap().clone()
+    }
+}
+
+/// A run, which keeps its flow alive as a run does its peer.
+pub struct TestRun {
+    pub flow: Arc<Flow>,
+    key: u32,
+    body: SpinLockBh<Body<TestRun>>,
+}
+
+impl Run for TestRun {
+    type Packets = Batch;
+
+    fn body(&self) -> &SpinLockBh<Body<Self>> {
+        &self.body
+    }
+
+    fn fifo(&self) -> &SpinLockBh<Fifo<Self>> {
+        &self.flow.fifo
+    }
+
+    fn work(&self, packets: &mut Batch) {
+        packets.0.iter_mut().for_each(|packet| packet.1 += 1);
+    }
+
+    fn deliver(&self, packets: Batch) {
+        self.flow.consume(packets);
+    }
+}
+
+pub fn ring(capacity: usize) -> SpinLockBh<Ring<Arc<TestRun>>> {
+    new_spinlock_bh!(Ring::new(capacity, GFP_KERNEL).unwrap())
+}
