@@ -19,146 +19,124 @@ pub(super) fn register(list: &mut Vec<Test>) {
     );
 }
 
-/// An unconfirmed session of an initiation by the client.
-fn unconfirmed(rig: &Rig) -> Result<Session> {
-    rig.respond(0, &Tweak::default())?
-        .context("no response to an initiation")
+/// The device and its only client, with all their sessions, which are numbered from 1 on.
+struct Scene {
+    rig: Rig,
+    sessions: Vec<Session>,
 }
 
-/// Data under each session is accepted or not, as wanted; `sending`: the one to send under.
-fn state(
-    rig: &Rig,
-    when: &str,
-    sessions: &mut [(&str, &mut Session, bool)],
-    sending: Option<&str>,
-) -> Result<()> {
-    let refs: Vec<&Session> = sessions.iter().map(|(_, s, _)| &**s).collect();
-    let under = rig.sends_under(0, &refs)?.map(|n| sessions[n].0);
-    ensure!(
-        under == sending,
-        "{when}: the device sends under {under:?}, wanted {sending:?}"
-    );
-    for (name, session, wanted) in sessions.iter_mut() {
-        let got = rig.accepts(0, session)?;
-        ensure!(
-            got == *wanted,
-            "{when}: data under {name} is {}accepted",
-            if got { "" } else { "not " }
-        );
+impl Scene {
+    fn new(ctx: &Ctx) -> Result<Self> {
+        Ok(Scene {
+            rig: Rig::new(ctx, 1)?,
+            sessions: Vec::new(),
+        })
     }
-    Ok(())
+
+    /// The client makes the next session, and does not confirm it.
+    fn client_initiates(&mut self) -> Result<()> {
+        let session = self.rig.respond(0, &Tweak::default())?;
+        self.sessions
+            .push(session.context("no response to an initiation")?);
+        Ok(())
+    }
+
+    /// The device makes the next session, for a datagram that it sends.
+    fn device_initiates(&mut self) -> Result<()> {
+        self.rig.clients[0].flush()?;
+        self.rig.say(0)?;
+        self.sessions.push(self.rig.clients[0].answer(SEC)?);
+        sleep(MOMENT);
+        Ok(())
+    }
+
+    /// An empty message under session `n`, maybe damaged.
+    fn keepalive(&mut self, n: usize, damage: u8) -> Result<()> {
+        let mut message = self.sessions[n - 1].data(&[]);
+        message[20] ^= damage;
+        self.rig.clients[0].send(&message)?;
+        sleep(MOMENT);
+        Ok(())
+    }
+
+    /// The device accepts data under session `n`, or not.
+    fn accepts(&mut self, n: usize) -> Result<bool> {
+        self.rig.accepts(0, &mut self.sessions[n - 1])
+    }
+
+    /// The device sends under session `current`; data it accepts under these, and not under those.
+    fn expect(
+        &mut self,
+        when: &str,
+        current: usize,
+        accepted: &[usize],
+        refused: &[usize],
+    ) -> Result<()> {
+        let all: Vec<&Session> = self.sessions.iter().collect();
+        let under = self.rig.sends_under(0, &all)?.map(|n| n + 1);
+        ensure!(
+            under == Some(current),
+            "{when}: the device sends under session {under:?}, wanted {current}"
+        );
+        for (list, wanted) in [(accepted, true), (refused, false)] {
+            for &n in list {
+                let got = self.accepts(n)?;
+                ensure!(
+                    got == wanted,
+                    "{when}: data under session {n} is accepted: {got}"
+                );
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The device as responder. A new session waits as the next one, and costs the previous one its
 /// place; the first data under it makes it current, and what was current previous.
 fn responder(ctx: &Ctx) -> Result<()> {
-    let rig = Rig::new(ctx, 1)?;
-    let mut one = unconfirmed(&rig)?;
-    // Nothing is sent under it before it is confirmed.
+    let mut scene = Scene::new(ctx)?;
+    scene.client_initiates()?;
     ensure!(
-        rig.sends_under(0, &[&one])?.is_none(),
+        scene.rig.sends_under(0, &[&scene.sessions[0]])?.is_none(),
         "the device sends under a session that nobody has confirmed"
     );
-    ensure!(rig.accepts(0, &mut one)?, "data under the first session");
-    let mut two = unconfirmed(&rig)?;
-    let when = "one is current, two is next";
-    state(&rig, when, &mut [("one", &mut one, true)], Some("one"))?;
-    ensure!(rig.accepts(0, &mut two)?, "data under the second session");
-    state(
-        &rig,
-        "two confirmed: one is previous",
-        &mut [("one", &mut one, true), ("two", &mut two, true)],
-        Some("two"),
-    )?;
-    let mut three = unconfirmed(&rig)?;
-    state(
-        &rig,
-        "three is next: one has lost its place",
-        &mut [("one", &mut one, false), ("two", &mut two, true)],
-        Some("two"),
-    )?;
-    let mut four = unconfirmed(&rig)?;
-    state(
-        &rig,
-        "four is next in place of three",
-        &mut [("three", &mut three, false), ("two", &mut two, true)],
-        Some("two"),
-    )?;
-    // A keepalive confirms as well as data.
-    rig.clients[0].send(&four.data(&[]))?;
-    sleep(MOMENT);
-    state(
-        &rig,
-        "four confirmed by a keepalive: two is previous",
-        &mut [
-            ("one", &mut one, false),
-            ("two", &mut two, true),
-            ("three", &mut three, false),
-            ("four", &mut four, true),
-        ],
-        Some("four"),
-    )?;
-    // A forged packet confirms nothing.
-    let mut five = unconfirmed(&rig)?;
-    let mut forged = five.data(&[]);
-    forged[20] ^= 1;
-    rig.clients[0].send(&forged)?;
-    sleep(MOMENT);
-    state(
-        &rig,
-        "five is next, a forged packet came for it",
-        &mut [("two", &mut two, false), ("four", &mut four, true)],
-        Some("four"),
-    )
+    ensure!(scene.accepts(1)?, "data under the first session");
+    scene.client_initiates()?;
+    scene.expect("1 is current, 2 is next", 1, &[1], &[])?;
+    ensure!(scene.accepts(2)?, "data under the second session");
+    scene.expect("2 confirmed: 1 is previous", 2, &[1, 2], &[])?;
+    scene.client_initiates()?;
+    scene.expect("3 is next: 1 has lost its place", 2, &[2], &[1])?;
+    scene.client_initiates()?;
+    scene.expect("4 is next in place of 3", 2, &[2], &[3])?;
+    scene.keepalive(4, 0)?;
+    let when = "4 confirmed by a keepalive: 2 is previous";
+    scene.expect(when, 4, &[2, 4], &[1, 3])?;
+    scene.client_initiates()?;
+    scene.keepalive(5, 1)?;
+    let when = "5 is next, a forged packet, which confirms nothing, came for it";
+    scene.expect(when, 4, &[4], &[2])
 }
 
 /// The device as initiator. The new session is current at once; what was current becomes
 /// previous, or, if a next one was waiting, that does and the current one is gone.
 fn initiator(ctx: &Ctx) -> Result<()> {
-    let rig = Rig::new(ctx, 1)?;
+    let mut scene = Scene::new(ctx)?;
     let start = Instant::now();
-    let mut one = rig.initiated(0)?;
-    state(
-        &rig,
-        "one is current",
-        &mut [("one", &mut one, true)],
-        Some("one"),
-    )?;
+    let first = scene.rig.initiated(0)?;
+    scene.sessions.push(first);
+    scene.expect("1 is current", 1, &[1], &[])?;
     // Past 120 s sending makes it initiate anew.
     until(start, 121 * SEC);
-    rig.clients[0].flush()?;
-    rig.say(0)?;
-    let mut two = rig.clients[0].answer(SEC)?;
-    sleep(MOMENT);
-    state(
-        &rig,
-        "two is current, one previous",
-        &mut [("one", &mut one, true), ("two", &mut two, true)],
-        Some("two"),
-    )?;
+    scene.device_initiates()?;
+    scene.expect("2 is current, 1 previous", 2, &[1, 2], &[])?;
     let start = Instant::now();
     until(start, 115 * SEC);
-    let mut three = unconfirmed(&rig)?;
-    state(
-        &rig,
-        "three is next: one has lost its place",
-        &mut [("one", &mut one, false), ("two", &mut two, true)],
-        Some("two"),
-    )?;
+    scene.client_initiates()?;
+    scene.expect("3 is next: 1 has lost its place", 2, &[2], &[1])?;
     // The response holds an initiation back for 5 s.
     until(start, 122 * SEC);
-    rig.clients[0].flush()?;
-    rig.say(0)?;
-    let mut four = rig.clients[0].answer(SEC)?;
-    sleep(MOMENT);
-    state(
-        &rig,
-        "four is current in spite of three, which waited as next and is previous now",
-        &mut [
-            ("two", &mut two, false),
-            ("three", &mut three, true),
-            ("four", &mut four, true),
-        ],
-        Some("four"),
-    )
+    scene.device_initiates()?;
+    let when = "4 is current in spite of 3, which waited as next and is previous now";
+    scene.expect(when, 4, &[3, 4], &[2])
 }
