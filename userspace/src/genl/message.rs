@@ -2,10 +2,10 @@
 //! A netlink message under construction, in a buffer that never moves and is zeroed in the end.
 
 use super::Link;
+use crate::buffer::Buffer;
 use netlink_packet_core::{nla_align, NetlinkBuffer, NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE};
 use nix::errno::Errno;
 use std::io;
-use zeroize::Zeroizing;
 
 /// Bytes in a netlink header, and in the header of generic netlink after it.
 pub const HEADER: usize = 16;
@@ -54,7 +54,7 @@ pub mod allowed_ip {
 }
 
 /// A message under construction.
-pub struct Message(Zeroizing<Vec<u8>>);
+pub struct Message(Buffer);
 
 /// The message is full.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub struct Nest(usize);
 impl Message {
     /// A message with a header; the fixed part of its body follows.
     pub fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT));
+        let mut bytes = Buffer::with_capacity(LIMIT);
         bytes.resize(HEADER, 0);
         let mut header = NetlinkBuffer::new(&mut bytes[..]);
         header.set_message_type(kind);

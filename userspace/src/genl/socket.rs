@@ -2,6 +2,7 @@
 //! A netlink socket: one request at a time, and its replies.
 
 use super::message::{Message, GENL_HEADER, HEADER};
+use crate::buffer::Buffer;
 use netlink_packet_core::{
     NetlinkBuffer, NlasIterator, NLMSG_DONE, NLMSG_ERROR, NLM_F_ACK, NLM_F_REQUEST,
 };
@@ -9,7 +10,6 @@ use netlink_sys::SocketAddr;
 use nix::errno::Errno;
 use nix::libc::MSG_TRUNC;
 use std::io;
-use zeroize::{Zeroize, Zeroizing};
 
 /// Protocol numbers of netlink.
 pub const GENERIC: isize = 16;
@@ -27,11 +27,11 @@ const RECEIVE: usize = 64 * 1024;
 /// What to do with the payload of each reply.
 type Each<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
 
-/// A bound socket with its receive buffer, which is zeroed after every request.
+/// A bound socket with its receive buffer, which is zeroed after every datagram.
 pub struct Socket {
     socket: netlink_sys::Socket,
     sequence: u32,
-    buffer: Zeroizing<Vec<u8>>,
+    buffer: Buffer,
 }
 
 impl Socket {
@@ -43,7 +43,7 @@ impl Socket {
         Ok(Self {
             socket,
             sequence: 0,
-            buffer: Zeroizing::new(vec![0; RECEIVE]),
+            buffer: Buffer::with_capacity(RECEIVE),
         })
     }
 
@@ -90,18 +90,22 @@ impl Socket {
         self.socket.send(request.finish(self.sequence), 0)?;
         drop(request);
         let result = self.receive(skip, each);
-        self.buffer.as_mut_slice().zeroize();
+        self.buffer.wipe();
         result
     }
 
     fn receive(&mut self, skip: usize, each: Each<'_>) -> io::Result<()> {
         let mut interrupted = false;
         loop {
-            let length = match self.socket.recv(&mut &mut self.buffer[..], MSG_TRUNC) {
+            self.buffer.wipe();
+            let length = match self.socket.recv(&mut *self.buffer, MSG_TRUNC) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             };
-            let datagram = self.buffer.get(..length).ok_or(Errno::ENOSPC)?;
+            let datagram = self.buffer.as_slice();
+            if length > datagram.len() {
+                return Err(Errno::ENOSPC.into());
+            }
             if datagram.is_empty() {
                 return Err(Errno::EPROTO.into());
             }

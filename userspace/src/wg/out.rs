@@ -2,17 +2,17 @@
 //! Standard output through a buffer that is zeroed: what is shown may be a key.
 
 use super::{report, Context, Done, Failed, Voice};
+use crate::buffer::Buffer;
 use nix::libc::SIGPIPE;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use zeroize::{Zeroize, Zeroizing};
 
 const SIZE: usize = 64 * 1024;
 
 /// Buffered standard output. Nothing is written until the buffer is full or [`Out::finish`] is called.
 pub struct Out {
-    buffer: Zeroizing<Vec<u8>>,
+    buffer: Buffer,
     error: Option<io::Error>,
     lenient: bool,
 }
@@ -20,9 +20,8 @@ pub struct Out {
 impl Out {
     /// An empty buffer.
     pub fn new(context: &Context) -> Self {
-        let buffer = Zeroizing::new(Vec::with_capacity(SIZE));
         Self {
-            buffer,
+            buffer: Buffer::with_capacity(SIZE),
             error: None,
             lenient: context.voice == Voice::Wg,
         }
@@ -66,8 +65,7 @@ impl Out {
                 .and_then(|mut stdout| stdout.write_all(&self.buffer))
                 .err();
         }
-        self.buffer.as_mut_slice().zeroize();
-        self.buffer.clear();
+        self.buffer.wipe();
     }
 }
 
