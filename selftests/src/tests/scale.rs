@@ -13,6 +13,7 @@ use anyhow::{ensure, Context, Result};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+mod removal;
 mod traffic;
 
 pub fn register(list: &mut Vec<Test>) {
@@ -24,6 +25,7 @@ pub fn register(list: &mut Vec<Test>) {
     for (name, body, secs) in tests {
         both(list, name, secs, body);
     }
+    removal::register(list);
 }
 
 /// The link kinds side by side: the in-tree driver's, and ours.

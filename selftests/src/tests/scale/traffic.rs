@@ -18,7 +18,7 @@ const ALIVE: usize = 32;
 /// Pings of each of these, all at the same time.
 const PINGS: u16 = 20;
 
-fn public(private: &Key) -> Key {
+pub(super) fn public(private: &Key) -> Key {
     PublicKey::from(&StaticSecret::from(*private)).to_bytes()
 }
 
@@ -47,7 +47,38 @@ pub(super) fn ten_thousand(ctx: &Ctx) -> Result<()> {
 }
 
 /// The inside address of the many-peer device.
-const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 1));
+pub(super) const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 1));
+
+/// Makes a device at end 1, `wgN`, for each of these peers (their number and private key) of the
+/// device at end 0.
+pub(super) fn connect(
+    link: &mut Link,
+    kind: &str,
+    hub_key: &Key,
+    alive: &[(usize, Key)],
+) -> Result<()> {
+    let mut batch = String::new();
+    for (n, key) in alive {
+        let name = format!("wg{n}");
+        link.rt(1).link_add(&name, kind)?;
+        Wg::open(link.end(1), kind)?.set(
+            &name,
+            &DeviceConf {
+                private_key: Some(*key),
+                peers: vec![PeerConf {
+                    public_key: public(hub_key),
+                    endpoint: Some(SocketAddr::new(outer(false, 0), 51820)),
+                    allowed_ips: vec![(HUB, 32)],
+                    ..PeerConf::default()
+                }],
+                ..DeviceConf::default()
+            },
+        )?;
+        let (own, _) = allowed_ip(*n, 0);
+        batch += &format!("address add {own} peer {HUB} dev {name}\nlink set {name} up\n");
+    }
+    link.ns[1].sh_in("ip -batch -", &batch).map(drop)
+}
 
 fn exchange(kind: &str) -> Result<[Duration; 4]> {
     let mut link = Link::new()?;
@@ -77,27 +108,7 @@ fn exchange(kind: &str) -> Result<[Duration; 4]> {
     hub.set("wg0", &conf)?;
     let set = start.elapsed();
 
-    let mut batch = String::new();
-    for (n, key) in &alive {
-        let name = format!("wg{n}");
-        link.rt(1).link_add(&name, kind)?;
-        Wg::open(link.end(1), kind)?.set(
-            &name,
-            &DeviceConf {
-                private_key: Some(*key),
-                peers: vec![PeerConf {
-                    public_key: public(&hub_key),
-                    endpoint: Some(SocketAddr::new(outer(false, 0), 51820)),
-                    allowed_ips: vec![(HUB, 32)],
-                    ..PeerConf::default()
-                }],
-                ..DeviceConf::default()
-            },
-        )?;
-        let (own, _) = allowed_ip(*n, 0);
-        batch += &format!("address add {own} peer {HUB} dev {name}\nlink set {name} up\n");
-    }
-    link.ns[1].sh_in("ip -batch -", &batch)?;
+    connect(&mut link, kind, &hub_key, &alive)?;
 
     let start = Instant::now();
     for (n, _) in &alive {
