@@ -13,6 +13,7 @@ use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 use crate::{
     device::{
         keypairs::{IndexEntry, Keypair},
+        limiter::Limiter,
         peer::{LastHandshake, Peer},
         receive::Counted,
         Device,
@@ -264,12 +265,8 @@ impl Device {
             MacState::ValidMac1 if !under_load => true,
             MacState::ValidWithCookie => {
                 let allowed = endpoint.ip().is_some_and(|address| {
-                    self.shared().ratelimiter.allow(
-                        self.netdev().net().cookie(),
-                        address,
-                        now,
-                        GFP_KERNEL,
-                    )
+                    let netns = self.netdev().net().cookie();
+                    Limiter::allow(&self.shared().limiter, netns, address, now)
                 });
                 if !allowed {
                     self.report_drop(skb, Reason::RateLimited);

@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering::SeqCst;
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*, sync::Arc};
 
 use crate::{
-    device::{netlink, peer::Peer, Device, Shared, SharedHandle, SHARED},
+    device::{limiter::Limiter, netlink, peer::Peer, Device, Shared, SharedHandle, SHARED},
     kapi::{
         debug::{self, DevEvent},
         net::{
@@ -77,6 +77,9 @@ impl SharedRegistration {
 impl Drop for SharedRegistration {
     fn drop(&mut self) {
         SHARED.swap(None);
+        if let Some(shared) = &self.0 {
+            Limiter::stop(&shared.limiter);
+        }
         // Devices hold it too, and go where nobody may sleep: they must be gone before. Each has
         // been let go of already.
         rcu::barrier();

@@ -32,6 +32,7 @@
 pub(crate) mod config;
 pub(crate) mod handshake;
 pub(crate) mod keypairs;
+pub(crate) mod limiter;
 pub(crate) mod link;
 pub(crate) mod netlink;
 pub(crate) mod peer;
@@ -55,6 +56,7 @@ use crate::{
         config::Config,
         handshake::HandshakeQueue,
         keypairs::{IndexEntry, Sessions},
+        limiter::Limiter,
         peer::Peer,
         queueing::Queues,
         receive::RxContext,
@@ -80,20 +82,17 @@ use crate::{
         noise::Identity,
         Drop as Reason,
     },
-    tables::{allowedips::AllowedIps, peerlookup::PubkeyTable, ratelimiter::Ratelimiter},
+    tables::{allowedips::AllowedIps, peerlookup::PubkeyTable},
 };
 
 /// Receive contexts that a device has at most. Peers are spread over them, so that neither one
 /// peer nor ten thousand of them need one each.
 const MAX_RX_CONTEXTS: u32 = 8;
 
-/// Sources that the rate limiter of handshake messages keeps count of at a time.
-const MAX_LIMITED_SOURCES: usize = 65536;
-
 /// What all devices share. Made and dropped with the module, in process context.
 pub(crate) struct Shared {
     pub(crate) queues: Queues,
-    pub(crate) ratelimiter: Ratelimiter,
+    pub(crate) limiter: RcuArc<Limiter>,
     /// When a handshake queue was last that full; boot time in nanoseconds, 0 for never.
     pub(crate) under_load_since: AtomicU64,
 }
@@ -102,7 +101,7 @@ impl Shared {
     fn new() -> Result<Self> {
         Ok(Self {
             queues: Queues::new()?,
-            ratelimiter: Ratelimiter::new(MAX_LIMITED_SOURCES, GFP_KERNEL)?,
+            limiter: Limiter::new()?,
             under_load_since: AtomicU64::new(0),
         })
     }

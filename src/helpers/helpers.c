@@ -11,6 +11,7 @@
 
 #include "crypto.c"
 #include "dyndbg.c"
+#include "mm.c"
 #include "module.c"
 #include "namespace.c"
 #include "netdevice.c"

@@ -10,6 +10,7 @@
 pub mod cpu;
 pub mod crypto;
 pub mod debug;
+pub mod mm;
 pub mod net;
 pub mod notifier;
 pub mod random;

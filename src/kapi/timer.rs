@@ -160,6 +160,17 @@ pub fn cancel<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(object: &RcuAr
     release::<T, ID>(object, was_pending)
 }
 
+/// As [`cancel`], and waits until its callback has ended. Process context; the callback must not arm
+/// the timer again, nor want a lock that the caller holds.
+pub fn cancel_sync<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(object: &RcuArc<T>) -> bool {
+    let Some(timer) = Timer::<T, ID>::of(object) else {
+        return false;
+    };
+    // SAFETY: The timer is initialised, and `object` keeps it in place.
+    let was_pending = unsafe { bindings::timer_delete_sync(timer) } != 0;
+    release::<T, ID>(object, was_pending)
+}
+
 /// Drops the reference of a timer that has been cancelled.
 fn release<T: TimerCallback<ID> + HasTimer<ID>, const ID: u64>(
     object: &RcuArc<T>,

@@ -27,6 +27,10 @@ pub const PER_SECOND: u64 = 20;
 /// Tokens that a source may save up.
 pub const BURST: u64 = 5;
 
+/// [`Ratelimiter::forget`] forgets all sources when called so long after the last message. Two
+/// generations, and some ticks for a coarse clock.
+pub const FORGOTTEN_AFTER_MS: u32 = 2100;
+
 const SECOND_NS: u64 = 1_000_000_000;
 /// Credit is counted in nanoseconds of waiting; this much is one token.
 const TOKEN_NS: u64 = SECOND_NS / PER_SECOND;
@@ -167,6 +171,14 @@ impl Ratelimiter {
             (bytes >> 14).clamp(MIN, MAX).next_power_of_two()
         };
         usize::try_from(fitting).unwrap_or(1 << 16)
+    }
+
+    /// Forgets the sources that need not be remembered any more, as [`Self::allow`] does by the way.
+    /// Process context.
+    pub fn forget(&self, now_ns: u64) {
+        let forgotten = self.inner.lock().turn(now_ns);
+        // Perhaps many: not under the lock.
+        drop(forgotten);
     }
 
     /// Takes a token for a packet from `addr` in `netns`, and returns whether there was one.

@@ -179,6 +179,29 @@ fn concurrent_callers_share_one_bucket() {
 }
 
 #[test]
+fn all_are_forgotten_once_it_is_quiet() {
+    let limiter = limiter(100);
+    let quiet = u64::from(FORGOTTEN_AFTER_MS) * MS;
+    // Whenever within a generation the last message comes.
+    for (round, last) in [0, 1, 400, 999, 1000, 1001, 1999, 2500]
+        .into_iter()
+        .enumerate()
+    {
+        let start = START + round as u64 * 100 * SECOND_NS;
+        for n in 0..10 {
+            limiter.burst(&format!("192.0.2.{n}"), start, 1);
+        }
+        limiter.burst("192.0.2.99", start + last * MS, 1);
+        limiter.forget(start + last * MS);
+        assert!(limiter.sources() > 0);
+        limiter.forget(start + last * MS + quiet);
+        assert_eq!(limiter.sources(), 0, "the last after {last} ms");
+    }
+    // Empty as it is.
+    limiter.forget(u64::MAX);
+}
+
+#[test]
 fn the_bound_grows_with_the_memory() {
     for (memory, max) in [
         (0, 128),
