@@ -24,7 +24,7 @@ pub struct Memory {
 
 impl Memory {
     /// Reads it once.
-    fn now() -> Result<Self> {
+    pub fn now() -> Result<Self> {
         let text = fs::read_to_string("/proc/meminfo")?;
         let of = |key: &str| -> Result<i64> {
             let line = text.lines().find(|l| l.split(':').next() == Some(key));

@@ -15,6 +15,7 @@ mod ratelimit;
 mod retries;
 mod rig;
 mod rotation;
+mod sources;
 mod underload;
 
 use super::{drop_in_vtime, side_by_side, Check, Test};
@@ -69,6 +70,7 @@ pub fn register(list: &mut Vec<Test>) {
     underload::register(list);
     cookies::register(list);
     ratelimit::register(list);
+    sources::register(list);
     events::register(list);
 }
 
