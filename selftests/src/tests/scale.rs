@@ -223,12 +223,12 @@ fn waited(calls: &Calls) -> Result<u64> {
     WAITS.iter().map(|function| calls.of(function)).sum()
 }
 
-/// The in-tree driver waits for two grace periods per peer. All its ways are measured where that
-/// is bearable or `WGRS_SCALE` asks for it; beyond, only the one by which the device goes anyway.
+/// The in-tree driver waits for a grace period or two per peer. All its ways are measured where that
+/// is bearable or `WGRS_SCALE` asks for it; beyond, only the quickest (a deletion takes minutes).
 fn takes_too_long(kind: &str, count: usize, removal: Removal) -> bool {
     kind == KINDS[0]
         && count > 1_000
-        && !matches!(removal, Removal::LinkDel)
+        && !matches!(removal, Removal::Replace)
         && std::env::var_os("WGRS_SCALE").is_none()
 }
 
