@@ -167,7 +167,7 @@ impl WorkItem<0> for CryptWorker {
 pub(crate) struct Queues {
     /// Received handshake messages: long computations, on the CPU they are put on.
     pub(crate) handshake_rx: Workqueue,
-    /// Initiations to be sent, and keys to be erased.
+    /// Initiations to be sent, keys to be erased, the rate limiter's sources to be forgotten.
     pub(crate) handshake_tx: Workqueue,
     crypt: Workqueue,
     queue: Arc<CryptQueue>,

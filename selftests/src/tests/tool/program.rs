@@ -3,6 +3,7 @@
 
 use super::call::{Call, Seen};
 use super::sides::{difference, prepare, program, DIR, KIND};
+use super::words::FIELDS;
 use crate::harness::modules::Modules;
 use crate::harness::netns::Netns;
 use crate::harness::runner::{Boot, Ctx, Subject};
@@ -126,21 +127,7 @@ fn of_a_program(ctx: &Ctx) -> Result<()> {
     // One peer only: their order is another each time.
     let one = scene.call(0, &conf("setconf", &less))?;
     ensure!(one.ok(), "{one:?}");
-    let fields = [
-        "public-key",
-        "private-key",
-        "listen-port",
-        "fwmark",
-        "peers",
-        "preshared-keys",
-        "endpoints",
-        "allowed-ips",
-        "latest-handshakes",
-        "transfer",
-        "persistent-keepalive",
-        "dump",
-    ];
-    for field in fields {
+    for field in FIELDS {
         scene.same(&["show", NAME, field])?;
         scene.same(&["show", "all", field])?;
     }
@@ -164,7 +151,7 @@ fn of_a_program(ctx: &Ctx) -> Result<()> {
     ctx.note(format!(
         "{} calls that change, {} that show",
         calls.len(),
-        2 * fields.len() + 7
+        2 * FIELDS.len() + 7
     ));
     Ok(())
 }
