@@ -7,6 +7,7 @@ mod dns;
 mod iptables;
 mod scene;
 mod sudo;
+mod unit;
 
 use super::super::{drop_in, Test};
 use crate::harness::modules::Modules;
@@ -33,6 +34,7 @@ pub fn register(list: &mut Vec<Test>) {
     once(list, "tool-quick-resolvectl", dns::resolvectl);
     once(list, "tool-quick-sudo", sudo::becomes_root);
     once(list, "tool-quick-iptables", iptables::fallback);
+    once(list, "tool-quick-unit", unit::unit);
 }
 
 /// A test with our module alone.

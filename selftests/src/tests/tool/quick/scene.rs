@@ -124,6 +124,7 @@ END
         fs::DirBuilder::new().mode(0o700).create(&own)?;
         let place = Place { client, world, own };
         place.clear()?;
+        place.new_peer()?;
         Ok(place)
     }
 
@@ -168,8 +169,8 @@ END
         Ok(String::from_utf8_lossy(&seen.stdout).into_owned())
     }
 
-    /// Lets the server forget what it knows of the client: it would go on calling it where it last was.
-    fn forget(&self) -> Result<()> {
+    /// Makes the client a new peer of the server's, which would go on calling it where it last was.
+    fn new_peer(&self) -> Result<()> {
         let key = public(0);
         let ips = "10.8.0.2/32,10.8.1.2/32,fd08::2/128";
         let peer = ["peer", &key, "remove", "peer", &key, "allowed-ips", ips];
@@ -328,7 +329,7 @@ impl Scene {
             for (name, mode, content) in &case.files {
                 place.put(name, *mode, content)?;
             }
-            place.forget()?;
+            place.new_peer()?;
             place.state()
         })?;
         compare(&before).context("before")?;
