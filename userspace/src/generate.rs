@@ -134,6 +134,10 @@ fn sections(roff: &mut Roff, text: &str) {
     }
 }
 
+/// zsh reads the file when Tab is first pressed, and what is in it now must answer, too.
+const FIRST_TAB: &str = r#"[[ $funcstack[1] != _wg-rs ]] || "$_comps[wg-rs]" "$@"
+"#;
+
 /// Writes `wg-rs.bash`, `_wg-rs` and `wg-rs.fish` into `folder`. They ask wg-rs itself, which knows the interfaces there are.
 pub fn completions(folder: &Path) -> io::Result<()> {
     let shells: [(&dyn EnvCompleter, &str); 3] = [
@@ -144,6 +148,9 @@ pub fn completions(folder: &Path) -> io::Result<()> {
     for (shell, file) in shells {
         let mut text = Vec::new();
         shell.write_registration("COMPLETE", "wg-rs", "wg-rs", "wg-rs", &mut text)?;
+        if shell.is("zsh") {
+            text.extend_from_slice(FIRST_TAB.as_bytes());
+        }
         fs::write(folder.join(file), text)?;
     }
     Ok(())
@@ -190,6 +197,8 @@ mod tests {
                 .unwrap()
                 .contains("COMPLETE"));
         }
+        let zsh = fs::read_to_string(folder.join("_wg-rs")).unwrap();
+        assert!(zsh.trim_end().ends_with("\"$@\""), "{zsh}");
         fs::remove_dir_all(&folder).unwrap();
     }
 }
