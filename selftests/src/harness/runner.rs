@@ -33,16 +33,18 @@ use std::time::{Duration, Instant};
 pub enum Boot {
     /// Several processors, the clock runs as usual.
     Smp,
+    /// As [`Boot::Smp`], for tests whose outcome does not depend on how fast things go: it may run beside other work.
+    Config,
     /// One processor, virtual time: idle time is jumped over, so hours take seconds.
     Vtime,
-    /// The sanitizer kernel; runs the tests of [`Boot::Smp`] as well.
+    /// The sanitizer kernel; runs the tests of [`Boot::Smp`] and [`Boot::Config`] as well.
     San,
 }
 
 impl Boot {
     /// True if a test that asks for `self` runs in a guest of kind `guest`.
     pub fn runs_in(self, guest: Boot) -> bool {
-        self == guest || (self, guest) == (Boot::Smp, Boot::San)
+        self == guest || (matches!(self, Boot::Smp | Boot::Config) && guest == Boot::San)
     }
 }
 

@@ -45,14 +45,9 @@ type Check = fn(&Ctx) -> Result<()>;
 
 /// Every test, in the order in which they run.
 pub fn all() -> Vec<Test> {
-    let mut list = Vec::new();
+    let mut list = config();
     disturb_self::register(&mut list);
-    load::register(&mut list);
-    link::register(&mut list);
-    encapsulated::register(&mut list);
     basic::register(&mut list);
-    wgtool::register(&mut list);
-    tool::register(&mut list);
     updown::register(&mut list);
     messages::register(&mut list);
     mtu::register(&mut list);
@@ -62,15 +57,12 @@ pub fn all() -> Vec<Test> {
     receive::register(&mut list);
     scrub::register(&mut list);
     roaming::register(&mut list);
-    netlink::register(&mut list);
     netns::register(&mut list);
     nsdeath::register(&mut list);
     session::register(&mut list);
     interop::register(&mut list);
     bulk::register(&mut list);
-    scenario::register(&mut list);
     scale::register(&mut list);
-    readme::register(&mut list);
     unload::register(&mut list);
     attack::register(&mut list);
     disturb::register(&mut list);
@@ -80,6 +72,25 @@ pub fn all() -> Vec<Test> {
     faults::register(&mut list);
     // The last: it judges what the others left.
     checkers::register(&mut list);
+    list
+}
+
+/// What is about configuration: nothing in it is timed.
+fn config() -> Vec<Test> {
+    let mut list = Vec::new();
+    load::register(&mut list);
+    link::register(&mut list);
+    encapsulated::register(&mut list);
+    wgtool::register(&mut list);
+    tool::register(&mut list);
+    netlink::register(&mut list);
+    scenario::register(&mut list);
+    readme::register(&mut list);
+    for test in &mut list {
+        if test.boot == Boot::Smp {
+            test.boot = Boot::Config;
+        }
+    }
     list
 }
 
