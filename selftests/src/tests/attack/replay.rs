@@ -152,8 +152,7 @@ fn window(ctx: &Ctx) -> Result<()> {
 }
 
 /// No counter of 2^64−1−8129 or more is ever accepted, and the last one below ends the session
-/// in this direction. (That an end stops sending there, and renews the session above 2^60, is
-/// tested with a preset counter in src/proto/keypair.rs: no device gets that far here.)
+/// in this direction. (That an end stops sending there, and renews the session above 2^60: `nonces`.)
 fn limit(ctx: &Ctx) -> Result<()> {
     let scene = Scene::new(ctx, 1)?;
     let session = scene.session(0)?;
