@@ -33,16 +33,17 @@ pub fn config(data: &[u8]) {
     let lines: Vec<&[u8]> = data.split(|c| *c == b'\n').collect();
     for (quick, strict) in [(false, false), (false, true), (true, false), (true, true)] {
         let statements = config::parse(data, Dialect { quick, strict });
-        for fault in config::faults(&statements) {
+        let faults = config::faults(&statements);
+        for fault in &faults {
             let line = lines.get(fault.place.line - 1).expect("a fault has a line");
             let length = String::from_utf8_lossy(line).chars().count();
             assert!((1..=length + 1).contains(&fault.place.column), "{fault:?}");
             assert!(fault.place.len >= 1, "{fault:?}");
         }
-        let compiled = config::compile(&statements, SetDevice::whole(), &mut Offline);
+        let compiled = config::compile(statements, SetDevice::whole(), &mut Offline);
         // What the kernel is asked for is what is in the file, or nothing.
         if let Ok(change) = compiled {
-            assert!(config::faults(&statements).is_empty());
+            assert!(faults.is_empty());
             genl::write_requests(1, genl::Link::Name("wg0"), &change, &mut |_| Ok(()))
                 .expect("requests of any size");
         }
@@ -89,7 +90,7 @@ pub fn netlink(data: &[u8]) {
             strict: true,
         },
     );
-    match config::compile(&statements, SetDevice::whole(), &mut Offline) {
+    match config::compile(statements, SetDevice::whole(), &mut Offline) {
         // A scope belongs to link-local addresses only; the kernel does not mind, the resolver does.
         Ok(_)
         | Err(CompileError::Fault(Fault {

@@ -33,8 +33,9 @@ pub struct Args {
 
 const DIR: &str = "/run/wireguard";
 const NAMES: [&str; 2] = ["wg", "wg-rs"];
-const LOADS: [(&str, &[&str]); 4] = [
+const LOADS: [(&str, &[&str]); 5] = [
     ("setconf", &["setconf", "wg0", "/run/wireguard/conf"]),
+    ("addconf", &["addconf", "wg0", "/run/wireguard/conf"]),
     ("syncconf", &["syncconf", "wg0", "/run/wireguard/conf"]),
     ("show", &["show", "wg0"]),
     ("show dump", &["show", "wg0", "dump"]),

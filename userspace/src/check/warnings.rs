@@ -60,7 +60,7 @@ pub fn warnings(statements: &[Statement]) -> Vec<Finding> {
                         peer.allowed.extend(added.map(|ip| (network(ip.ip), place)));
                     }
                     Item::Endpoint(endpoint) if endpoint.numeric().is_none() => {
-                        let text = quoted(&endpoint.host).unwrap_or_default();
+                        let text = quoted(endpoint.host()).unwrap_or_default();
                         let help = "a later change of its address goes unnoticed";
                         found.push(Finding::warning(
                             place,

@@ -42,7 +42,7 @@ pub enum CompileError {
 /// Adds what the statements say to `device` (empty for `addconf`, [`SetDevice::whole`] for `setconf`). Stops at the first
 /// fault, so that lookups and warnings come in the order of the file and nothing is half-done.
 pub fn compile(
-    statements: &[Statement],
+    statements: impl IntoIterator<Item = Statement>,
     mut device: SetDevice,
     lookup: &mut dyn Lookup,
 ) -> Result<SetDevice, CompileError> {
@@ -55,10 +55,7 @@ pub fn compile(
         if matches!(&statement.item, Err(fault) if fault.kind.of_endpoint()) {
             lookup.ready().map_err(|_| CompileError::Reported)?;
         }
-        let item = statement
-            .item
-            .as_ref()
-            .map_err(|fault| CompileError::Fault(fault.clone()))?;
+        let item = statement.item.map_err(CompileError::Fault)?;
         let unresolved = |error, text: &[u8]| match error {
             LookupError::Unresolved(reason) => CompileError::Fault(Fault {
                 kind: Kind::Unresolved(reason),
@@ -69,12 +66,15 @@ pub fn compile(
         };
         match item {
             Item::Interface | Item::Quick(..) => continue,
-            Item::PrivateKey(key) => device.private_key = Some(key.clone()),
-            Item::FwMark(mark) => device.fwmark = Some(*mark),
-            Item::ListenPort(Port::Number(port)) => device.listen_port = Some(*port),
+            Item::PrivateKey(key) => device.private_key = Some(key),
+            Item::FwMark(mark) => device.fwmark = Some(mark),
+            Item::ListenPort(Port::Number(port)) => device.listen_port = Some(port),
             Item::ListenPort(Port::Name(name)) => {
-                device.listen_port =
-                    Some(lookup.port(name).map_err(|error| unresolved(error, name))?);
+                device.listen_port = Some(
+                    lookup
+                        .port(&name)
+                        .map_err(|error| unresolved(error, &name))?,
+                );
             }
             Item::Peer => {
                 device.peers.push(SetPeer {
@@ -91,19 +91,21 @@ pub fn compile(
                     continue;
                 };
                 match item {
-                    Item::PublicKey(key) => (peer.public_key, *has_key) = (*key, true),
-                    Item::PresharedKey(key) => peer.preshared_key = Some(key.clone()),
-                    Item::PersistentKeepalive(seconds) => {
-                        peer.persistent_keepalive = Some(*seconds)
-                    }
+                    Item::PublicKey(key) => (peer.public_key, *has_key) = (key, true),
+                    Item::PresharedKey(key) => peer.preshared_key = Some(key),
+                    Item::PersistentKeepalive(seconds) => peer.persistent_keepalive = Some(seconds),
                     Item::AllowedIps(list) => {
                         peer.replace_allowed_ips = !list.incremental;
-                        peer.allowed_ips.extend_from_slice(&list.ips);
+                        if peer.allowed_ips.is_empty() {
+                            peer.allowed_ips = list.ips;
+                        } else {
+                            peer.allowed_ips.extend(list.ips);
+                        }
                     }
                     Item::Endpoint(endpoint) => {
                         let addr = lookup
-                            .endpoint(endpoint)
-                            .map_err(|error| unresolved(error, &endpoint.text))?;
+                            .endpoint(&endpoint)
+                            .map_err(|error| unresolved(error, endpoint.text()))?;
                         peer.endpoint = Some(addr);
                     }
                     _ => {}

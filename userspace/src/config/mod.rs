@@ -15,5 +15,5 @@ mod write;
 
 pub use compile::{compile, faults, quick_lines, CompileError, Lookup, LookupError};
 pub use fault::{host_part_warning, Fault, Kind, Place, Problem, Warning, HIDDEN};
-pub use parse::{parse, strip, Dialect, Item, QuickKey, Statement};
+pub use parse::{parse, statements, strip, Dialect, Item, QuickKey, Statement};
 pub use write::write;

@@ -130,79 +130,75 @@ fn trim(text: &[u8]) -> &[u8] {
     &text[start..end]
 }
 
-/// A line without spaces and comment, as `wg` looks at it, and where each of its bytes came from.
+/// A line without spaces and comment, as `wg` looks at it.
 #[derive(Default)]
-struct Line {
+struct Line<'a> {
     number: usize,
+    /// As it is in the file, without its end.
+    raw: &'a [u8],
     text: Zeroizing<Vec<u8>>,
-    origin: Vec<u32>,
+    /// Where each word starts in `text`, and where in `raw`.
+    words: Vec<(usize, usize)>,
 }
 
-impl Line {
-    /// `raw` ends before the line's end. A NUL ends the line early, as it does for C.
-    fn read(&mut self, number: usize, raw: &[u8]) {
-        self.number = number;
+impl<'a> Line<'a> {
+    fn read(&mut self, number: usize, raw: &'a [u8]) {
+        (self.number, self.raw) = (number, raw);
+        self.words.clear();
         self.text.clear();
         // Growing would leave copies of a key behind.
         if self.text.capacity() < raw.len() {
             self.text = Zeroizing::new(Vec::with_capacity(raw.len().next_power_of_two()));
         }
-        self.origin.clear();
-        for (offset, &c) in effective(raw)
-            .iter()
-            .enumerate()
-            .filter(|(_, &c)| !is_space(c))
-        {
-            self.text.push(c);
-            // No line of 4 GiB fits in memory beside its copies.
-            self.origin.push(offset as u32);
+        let mut start = 0;
+        for word in effective(raw).split(|&c| is_space(c)) {
+            if !word.is_empty() {
+                self.words.push((self.text.len(), start));
+                self.text.extend_from_slice(word);
+            }
+            start += word.len() + 1;
         }
     }
 
-    /// Where one byte of the raw line stands in the file.
-    fn place_of(&self, raw: &[u8], offset: usize) -> Place {
+    /// Where these bytes of the raw line stand in the file.
+    fn place_of(&self, at: Range<usize>) -> Place {
         Place {
             line: self.number,
-            column: 1 + raw.get(..offset).map_or(0, characters),
-            len: 1,
+            column: 1 + self.raw.get(..at.start).map_or(0, characters),
+            len: self.raw.get(at).map_or(0, characters).max(1),
         }
+    }
+
+    /// Where a byte of `text` came from.
+    fn origin(&self, at: usize) -> usize {
+        let word = self.words.iter().rev().find(|(start, _)| *start <= at);
+        word.map_or(0, |(start, origin)| origin + at - start)
     }
 
     /// Where bytes of `text` stand in the file.
-    fn place(&self, raw: &[u8], at: Range<usize>) -> Place {
-        let origin = |at: usize| self.origin.get(at).map(|&offset| offset as usize);
-        let past_last = || self.origin.last().map_or(0, |&last| last as usize + 1);
-        let start = origin(at.start).unwrap_or_else(past_last);
-        let last = if at.is_empty() {
-            None
+    fn place(&self, at: Range<usize>) -> Place {
+        let after = |at: usize| at.checked_sub(1).map_or(0, |last| self.origin(last) + 1);
+        let start = if at.start < self.text.len() {
+            self.origin(at.start)
         } else {
-            origin(at.end - 1)
+            after(at.start)
         };
-        let end = last.map_or(start, |last| last + 1);
-        Place {
-            line: self.number,
-            column: 1 + raw.get(..start).map_or(0, characters),
-            len: raw.get(start..end).map_or(0, characters).max(1),
-        }
-    }
-
-    /// The offset of the value, if the line is `key=value` with a value.
-    fn value_of(&self, key: &str) -> Option<usize> {
-        let (name, rest) = self.text.split_at_checked(key.len())?;
-        (name.eq_ignore_ascii_case(key.as_bytes()) && rest.len() > 1 && rest.starts_with(b"="))
-            .then_some(key.len() + 1)
+        self.place_of(start..start.max(after(at.end)))
     }
 }
 
 /// How many characters of UTF-8 these bytes are.
 fn characters(bytes: &[u8]) -> usize {
+    if bytes.is_ascii() {
+        return bytes.len();
+    }
     bytes.iter().filter(|&&c| c & 0xc0 != 0x80).count()
 }
 
-/// The part of a line before a comment or a NUL.
+/// The part of a line before a comment, or before a NUL, which ends it for C.
 fn effective(raw: &[u8]) -> &[u8] {
-    let raw = raw.split(|&c| c == 0).next().unwrap_or_default();
-    raw.split(|&c| c == b'#').next().unwrap_or_default()
+    let end = raw.iter().position(|&c| c == b'#' || c == 0);
+    &raw[..end.unwrap_or(raw.len())]
 }
 
 /// Text that may be shown: a value that could be a mistyped secret is hidden.
@@ -231,15 +227,39 @@ fn lines(input: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 
 /// Reads a whole configuration.
 pub fn parse(input: &[u8], dialect: Dialect) -> Vec<Statement> {
-    let mut statements = Vec::new();
+    statements(input, dialect).collect()
+}
+
+/// Reads a configuration statement by statement.
+pub fn statements(input: &[u8], dialect: Dialect) -> impl Iterator<Item = Statement> + '_ {
     let mut line = Line::default();
-    let mut section = Section::None;
-    let mut interfaces = 0;
-    for (number, raw) in lines(input) {
+    let mut reader = Reader {
+        dialect,
+        section: Section::None,
+        interfaces: 0,
+    };
+    lines(input).filter_map(move |(number, raw)| {
         line.read(number, raw);
-        if let Some(offset) = raw.iter().position(|&c| c == 0).filter(|_| dialect.strict) {
-            let place = line.place_of(raw, offset);
-            statements.push(Statement {
+        reader.statement(&line)
+    })
+}
+
+/// What has been read so far, as far as it matters to the next line.
+struct Reader {
+    dialect: Dialect,
+    section: Section,
+    interfaces: usize,
+}
+
+type Entry = Result<Item, Problem>;
+
+impl Reader {
+    /// What a line says, if it says anything.
+    fn statement(&mut self, line: &Line<'_>) -> Option<Statement> {
+        let nul = || line.raw.iter().position(|&c| c == 0);
+        if let Some(offset) = self.dialect.strict.then(nul).flatten() {
+            let place = line.place_of(offset..offset + 1);
+            return Some(Statement {
                 place,
                 warnings: Vec::new(),
                 item: Err(Fault {
@@ -248,54 +268,30 @@ pub fn parse(input: &[u8], dialect: Dialect) -> Vec<Statement> {
                     text: b"\\0".to_vec(),
                 }),
             });
-            continue;
         }
         if line.text.is_empty() {
-            continue;
+            return None;
         }
         let mut warnings = Vec::new();
-        let (start, item) = if line.text.eq_ignore_ascii_case(b"[interface]") {
-            section = Section::Interface;
-            interfaces += 1;
-            let second = dialect.strict && interfaces > 1;
-            let fault = Problem {
-                kind: Kind::SecondInterface,
-                at: 0..line.text.len(),
-            };
-            (
-                0,
-                if second {
-                    Err(fault)
-                } else {
-                    Ok(Item::Interface)
-                },
-            )
+        let all = 0..line.text.len();
+        let (start, entry) = if line.text.eq_ignore_ascii_case(b"[interface]") {
+            (0, self.interface(all))
         } else if line.text.eq_ignore_ascii_case(b"[peer]") {
-            section = Section::Peer;
+            self.section = Section::Peer;
             (0, Ok(Item::Peer))
         } else {
-            quick_entry(raw, section, dialect)
-                .map(|item| {
-                    (
-                        line.text
-                            .iter()
-                            .position(|&c| c == b'=')
-                            .map_or(0, |at| at + 1),
-                        item,
-                    )
-                })
-                .or_else(|| entry(&line, raw, section, dialect, &mut warnings))
-                .unwrap_or_else(|| {
-                    (
-                        0,
-                        Err(Problem {
-                            kind: Kind::Line,
-                            at: 0..line.text.len(),
-                        }),
-                    )
-                })
+            let equals = line.text.iter().position(|&c| c == b'=');
+            let start = equals.map_or(0, |at| at + 1);
+            let entry = quick_entry(line.raw, self.section, self.dialect);
+            match entry.or_else(|| self.entry(line, start, &mut warnings)) {
+                Some(entry) => (start, entry),
+                None => {
+                    let kind = Kind::Line;
+                    (0, Err(Problem { kind, at: all }))
+                }
+            }
         };
-        let item = item.map_err(|Problem { kind, at }| {
+        let item = entry.map_err(|Problem { kind, at }| {
             let at = start + at.start..start + at.end;
             let text = match kind {
                 Kind::SecretKey => HIDDEN.to_vec(),
@@ -304,81 +300,67 @@ pub fn parse(input: &[u8], dialect: Dialect) -> Vec<Statement> {
             };
             Fault {
                 kind,
-                place: line.place(raw, at),
+                place: line.place(at),
                 text,
             }
         });
-        statements.push(Statement {
-            place: line.place(raw, start..line.text.len()),
+        Some(Statement {
+            place: line.place(start..line.text.len()),
             warnings,
             item,
-        });
+        })
     }
-    statements
-}
 
-type Entry = Result<Item, Problem>;
-
-/// A `key = value` line that `wg` knows; the offset of its value.
-fn entry(
-    line: &Line,
-    raw: &[u8],
-    section: Section,
-    dialect: Dialect,
-    warnings: &mut Vec<Warning>,
-) -> Option<(usize, Entry)> {
-    let find = |key| line.value_of(key).map(|start| (start, &line.text[start..]));
-    let key = |kind: Kind, value: &[u8]| Problem {
-        kind,
-        at: 0..value.len(),
-    };
-    match section {
-        Section::Interface => {
-            if let Some((start, value)) = find("ListenPort") {
-                return Some((
-                    start,
-                    value::port(value, dialect.strict).map(Item::ListenPort),
-                ));
-            }
-            if let Some((start, value)) = find("FwMark") {
-                return Some((start, value::fwmark(value).map(Item::FwMark)));
-            }
-            let (start, value) = find("PrivateKey")?;
-            let parsed = SecretKey::from_base64(value).ok_or_else(|| key(Kind::SecretKey, value));
-            Some((start, parsed.map(Item::PrivateKey)))
+    /// `[Interface]`
+    fn interface(&mut self, at: Range<usize>) -> Entry {
+        self.section = Section::Interface;
+        self.interfaces += 1;
+        if self.dialect.strict && self.interfaces > 1 {
+            let kind = Kind::SecondInterface;
+            return Err(Problem { kind, at });
         }
-        Section::Peer => {
-            if let Some((start, value)) = find("Endpoint") {
-                return Some((
-                    start,
-                    value::endpoint(value, dialect.strict).map(Item::Endpoint),
-                ));
+        Ok(Item::Interface)
+    }
+
+    /// A `key = value` line that `wg` knows, whose value starts at `start`.
+    fn entry(&self, line: &Line<'_>, start: usize, warnings: &mut Vec<Warning>) -> Option<Entry> {
+        let (name, value) = line.text.split_at_checked(start)?;
+        let name = name.strip_suffix(b"=").filter(|_| !value.is_empty())?;
+        let is = |key: &str| name.eq_ignore_ascii_case(key.as_bytes());
+        let fault = |kind| Problem {
+            kind,
+            at: 0..value.len(),
+        };
+        let strict = self.dialect.strict;
+        Some(match self.section {
+            Section::Interface if is("PrivateKey") => SecretKey::from_base64(value)
+                .map(Item::PrivateKey)
+                .ok_or_else(|| fault(Kind::SecretKey)),
+            Section::Interface if is("ListenPort") => {
+                value::port(value, strict).map(Item::ListenPort)
             }
-            if let Some((start, value)) = find("PublicKey") {
-                let parsed =
-                    PublicKey::from_base64(value).ok_or_else(|| key(Kind::PublicKey, value));
-                return Some((start, parsed.map(Item::PublicKey)));
-            }
-            if let Some((start, value)) = find("AllowedIPs") {
+            Section::Interface if is("FwMark") => value::fwmark(value).map(Item::FwMark),
+            Section::Peer if is("PublicKey") => PublicKey::from_base64(value)
+                .map(Item::PublicKey)
+                .ok_or_else(|| fault(Kind::PublicKey)),
+            Section::Peer if is("PresharedKey") => SecretKey::from_base64(value)
+                .map(Item::PresharedKey)
+                .ok_or_else(|| fault(Kind::SecretKey)),
+            Section::Peer if is("Endpoint") => value::endpoint(value, strict).map(Item::Endpoint),
+            Section::Peer if is("AllowedIPs") => {
                 let mut list = AllowedIps::default();
                 let result = value::allowed_ips(value, &mut list);
                 warnings.extend(list.host_bits.iter().map(|at| Warning {
-                    place: line.place(raw, start + at.start..start + at.end),
+                    place: line.place(start + at.start..start + at.end),
                     text: value[at.clone()].to_vec(),
                 }));
-                return Some((start, result.map(|()| Item::AllowedIps(list))));
+                result.map(|()| Item::AllowedIps(list))
             }
-            if let Some((start, value)) = find("PersistentKeepalive") {
-                return Some((
-                    start,
-                    value::keepalive(value).map(Item::PersistentKeepalive),
-                ));
+            Section::Peer if is("PersistentKeepalive") => {
+                value::keepalive(value).map(Item::PersistentKeepalive)
             }
-            let (start, value) = find("PresharedKey")?;
-            let parsed = SecretKey::from_base64(value).ok_or_else(|| key(Kind::SecretKey, value));
-            Some((start, parsed.map(Item::PresharedKey)))
-        }
-        Section::None => None,
+            _ => return None,
+        })
     }
 }
 

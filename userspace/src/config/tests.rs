@@ -38,7 +38,7 @@ impl Lookup for Offline {
 
 fn read(text: &str) -> Result<SetDevice, CompileError> {
     compile(
-        &parse(text.as_bytes(), Dialect::default()),
+        parse(text.as_bytes(), Dialect::default()),
         SetDevice::default(),
         &mut Offline::default(),
     )
@@ -47,7 +47,7 @@ fn read(text: &str) -> Result<SetDevice, CompileError> {
 /// Line, column and length of the first fault, and what `wg` says of it.
 fn fault(text: &str, dialect: Dialect) -> ((usize, usize, usize), String) {
     let statements = parse(text.as_bytes(), dialect);
-    match compile(&statements, SetDevice::default(), &mut Offline::default()) {
+    match compile(statements, SetDevice::default(), &mut Offline::default()) {
         Err(CompileError::Fault(fault)) => {
             let Place { line, column, len } = fault.place;
             (
@@ -68,7 +68,7 @@ fn reads_everything() {
     );
     let mut lookup = Offline::default();
     let device = compile(
-        &parse(text.as_bytes(), STRICT),
+        parse(text.as_bytes(), STRICT),
         SetDevice::whole(),
         &mut lookup,
     )
@@ -381,7 +381,7 @@ proptest! {
     fn written_and_read_again(device in device()) {
         let mut text = Vec::new();
         write(&device, &mut text).unwrap();
-        let set = compile(&parse(&text, STRICT), SetDevice::whole(), &mut Offline::default()).unwrap();
+        let set = compile(parse(&text, STRICT), SetDevice::whole(), &mut Offline::default()).unwrap();
         prop_assert!(set.replace_peers && set.peers.iter().all(|peer| peer.replace_allowed_ips));
         prop_assert_eq!(applied(set), device);
     }
@@ -389,8 +389,8 @@ proptest! {
     #[test]
     fn never_panics(text: Vec<u8>, quick: bool, strict: bool) {
         let statements = parse(&text, Dialect { quick, strict });
-        let _ = compile(&statements, SetDevice::whole(), &mut Offline::default());
         faults(&statements);
+        let _ = compile(statements, SetDevice::whole(), &mut Offline::default());
         prop_assert!(strip(&text).len() <= text.len() + 1);
     }
 
@@ -405,7 +405,7 @@ proptest! {
             let line = text.split('\n').nth(fault.place.line - 1).unwrap();
             prop_assert!(fault.place.column <= line.chars().count() + 1);
         }
-        let _ = compile(&statements, SetDevice::whole(), &mut Offline::default());
+        let _ = compile(statements, SetDevice::whole(), &mut Offline::default());
     }
 }
 

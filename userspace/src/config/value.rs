@@ -18,12 +18,10 @@ pub enum Port {
 /// An endpoint before its name is resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointText {
-    /// All of it, as written.
-    pub text: Vec<u8>,
-    /// Host name or address, without brackets.
-    pub host: Vec<u8>,
-    /// Port or name of a service.
-    pub service: Vec<u8>,
+    text: Vec<u8>,
+    host: Range<usize>,
+    /// Where the service starts.
+    service: usize,
 }
 
 /// The value of one `AllowedIPs` line.
@@ -101,27 +99,26 @@ pub fn endpoint(value: &[u8], strict: bool) -> Result<EndpointText, Problem> {
     if value.is_empty() {
         return problem(Kind::EmptyEndpoint, all);
     }
-    let (host, rest) = if let Some(inner) = value.strip_prefix(b"[") {
-        let Some(end) = inner.iter().position(|&c| c == b']') else {
+    let (host, rest) = if value.starts_with(b"[") {
+        let Some(end) = value.iter().position(|&c| c == b']') else {
             return problem(Kind::EndpointBrace, all);
         };
-        (&inner[..end], &inner[end + 1..])
+        (1..end, &value[end + 1..])
     } else {
-        let end = value
-            .iter()
-            .rposition(|&c| c == b':')
-            .unwrap_or(value.len());
-        value.split_at(end)
+        let colon = value.iter().rposition(|&c| c == b':');
+        let end = colon.unwrap_or(value.len());
+        (0..end, &value[end..])
     };
     match rest.strip_prefix(b":") {
         Some(service) if !service.is_empty() => {
+            let start = value.len() - service.len();
             if strict && number(service, 10).is_some_and(|port| port > u16::MAX.into()) {
-                return problem(Kind::PortRange, value.len() - service.len()..value.len());
+                return problem(Kind::PortRange, start..value.len());
             }
             Ok(EndpointText {
                 text: value.to_vec(),
-                host: host.to_vec(),
-                service: service.to_vec(),
+                host,
+                service: start,
             })
         }
         _ => problem(Kind::EndpointPort, all),
@@ -129,12 +126,27 @@ pub fn endpoint(value: &[u8], strict: bool) -> Result<EndpointText, Problem> {
 }
 
 impl EndpointText {
+    /// All of it, as written.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Host name or address, without brackets.
+    pub fn host(&self) -> &[u8] {
+        &self.text[self.host.clone()]
+    }
+
+    /// Port or name of a service.
+    pub fn service(&self) -> &[u8] {
+        &self.text[self.service..]
+    }
+
     /// The address, if nothing has to be looked up.
     pub fn numeric(&self) -> Option<SocketAddr> {
-        let host: IpAddr = std::str::from_utf8(&self.host).ok()?.parse().ok()?;
+        let host: IpAddr = std::str::from_utf8(self.host()).ok()?.parse().ok()?;
         Some(SocketAddr::new(
             host,
-            number(&self.service, 10)?.try_into().ok()?,
+            number(self.service(), 10)?.try_into().ok()?,
         ))
     }
 }
@@ -269,7 +281,7 @@ mod tests {
         ] {
             let endpoint = endpoint(text.as_bytes(), true).unwrap();
             assert_eq!(
-                (&endpoint.host[..], &endpoint.service[..]),
+                (endpoint.host(), endpoint.service()),
                 (host.as_bytes(), service.as_bytes()),
                 "{text}"
             );

@@ -47,17 +47,13 @@ impl Configuration {
 
     /// Looks names up, which may take long. Why that failed is said.
     pub fn resolve(&self) -> Result<SetDevice, Failed> {
-        let mut lookup = System {
-            context: &self.context,
-            path: &self.path,
-        };
-        config::compile(&self.statements, SetDevice::whole(), &mut lookup).map_err(|error| {
-            match error {
-                CompileError::Fault(fault) => {
-                    failed(wg::fault(&self.context, &self.path, &self.text, &fault))
-                }
-                CompileError::Reported => Failed(1),
+        let mut lookup = System::new(&self.context, &self.path);
+        let statements = self.statements.iter().cloned();
+        config::compile(statements, SetDevice::whole(), &mut lookup).map_err(|error| match error {
+            CompileError::Fault(fault) => {
+                failed(wg::fault(&self.context, &self.path, &self.text, &fault))
             }
+            CompileError::Reported => Failed(1),
         })
     }
 }

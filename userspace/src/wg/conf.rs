@@ -73,7 +73,7 @@ pub fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, (&'static str, io::E
 
 /// Applies a configuration, of which `path` is only the name. Nothing is sent unless all of it is valid.
 pub fn apply(context: &Context, how: How, interface: &str, path: &Path, input: &[u8]) -> Done {
-    let statements = config::parse(
+    let statements = config::statements(
         input,
         Dialect {
             quick: false,
@@ -85,8 +85,7 @@ pub fn apply(context: &Context, how: How, interface: &str, path: &Path, input: &
     } else {
         SetDevice::whole()
     };
-    let change = config::compile(&statements, start, &mut System { context, path });
-    drop(statements);
+    let change = config::compile(statements, start, &mut System::new(context, path));
     let mut change = change.map_err(|error| match error {
         CompileError::Fault(what) => fault(context, path, input, &what),
         CompileError::Reported => Failed,

@@ -23,15 +23,36 @@ pub struct System<'a> {
     pub context: &'a Context,
     /// Where the configuration comes from.
     pub path: &'a Path,
+    ready: bool,
+}
+
+impl<'a> System<'a> {
+    /// For the configuration that comes from `path`.
+    pub fn new(context: &'a Context, path: &'a Path) -> Self {
+        Self {
+            context,
+            path,
+            ready: false,
+        }
+    }
 }
 
 impl Lookup for System<'_> {
     fn endpoint(&mut self, text: &EndpointText) -> Result<SocketAddr, LookupError> {
-        endpoint(text)
+        self.ready()?;
+        match text.numeric() {
+            Some(addr) => Ok(addr),
+            None => endpoint(text),
+        }
     }
 
     fn ready(&mut self) -> Result<(), LookupError> {
-        retries().map(drop)
+        // Not for each of thousands of peers again.
+        if !self.ready {
+            retries()?;
+            self.ready = true;
+        }
+        Ok(())
     }
 
     fn port(&mut self, service: &[u8]) -> Result<u16, LookupError> {
@@ -105,7 +126,7 @@ pub fn endpoint(text: &EndpointText) -> Result<SocketAddr, LookupError> {
     }
     let mut pause = FIRST_PAUSE;
     loop {
-        let unknown = match lookup(Some(&text.host), &text.service, 0) {
+        let unknown = match lookup(Some(text.host()), text.service(), 0) {
             Ok(addr) => return Ok(addr),
             Err(unknown) => unknown,
         };
@@ -117,7 +138,7 @@ pub fn endpoint(text: &EndpointText) -> Result<SocketAddr, LookupError> {
         say(&[
             unknown.reason.as_bytes(),
             b": `",
-            &text.text,
+            text.text(),
             again.as_bytes(),
         ]
         .concat());
