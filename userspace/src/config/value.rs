@@ -156,6 +156,8 @@ pub fn allowed_ips(value: &[u8], list: &mut AllowedIps) -> Result<(), Problem> {
     if value.is_empty() {
         return Ok(());
     }
+    let commas = value.iter().filter(|&&c| c == b',').count();
+    list.ips.reserve_exact(commas + 1);
     let mut start = 0;
     for entry in value.split(|&c| c == b',') {
         let next = start + entry.len() + 1;

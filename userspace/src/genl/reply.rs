@@ -20,6 +20,9 @@ impl From<Malformed> for io::Error {
     }
 }
 
+/// Bytes of an allowed IP of IPv4, of which IPv6 has more.
+const ALLOWED_IP_LEN: usize = 28;
+
 type Parsed = Result<(), Malformed>;
 
 /// The attributes in a buffer, as type and value.
@@ -113,10 +116,14 @@ fn read_peer(buffer: &[u8]) -> Result<Peer, Malformed> {
             peer::TX_BYTES => {
                 peer.tx_bytes = array(value).map_or(peer.tx_bytes, u64::from_ne_bytes)
             }
-            peer::ALLOWED_IPS => attributes(value, &mut |_, value| {
-                peer.allowed_ips.push(read_allowed_ip(value)?);
-                Ok(())
-            })?,
+            peer::ALLOWED_IPS => {
+                // Most have one: no room for more.
+                peer.allowed_ips.reserve_exact(value.len() / ALLOWED_IP_LEN);
+                attributes(value, &mut |_, value| {
+                    peer.allowed_ips.push(read_allowed_ip(value)?);
+                    Ok(())
+                })?;
+            }
             _ => {}
         }
         Ok(())
