@@ -40,6 +40,8 @@ pub struct Call {
     pub env: Vec<(&'static str, String)>,
     /// Standard output.
     pub sink: Sink,
+    /// A file whose content comes through a pipe that bash names in one more argument: `<(cat FILE)`.
+    pub substituted: Option<String>,
 }
 
 impl Call {
@@ -54,6 +56,7 @@ impl Call {
             stdin: Vec::new(),
             env: Vec::new(),
             sink: Sink::Pipe,
+            substituted: None,
         }
     }
 
@@ -75,11 +78,28 @@ impl Call {
         self
     }
 
+    /// The same with `<(cat FILE)` as the last argument.
+    pub fn substituted(mut self, file: impl Into<String>) -> Self {
+        self.substituted = Some(file.into());
+        self
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.arg0(self.name);
+        if let Some(file) = &self.substituted {
+            const SCRIPT: &str = r#"exec -a "$0" "${@:2}" <(cat "$1")"#;
+            command = Command::new("/usr/bin/bash");
+            command.args(["-c", SCRIPT, self.name, file]).arg(program);
+        }
+        command.args(&self.args);
+        command
+    }
+
     /// Runs `program` this way, in the calling thread's namespaces. `scratch` is a folder of the caller's own.
     pub fn run(&self, program: &Path, scratch: &Path) -> Result<Seen> {
-        let mut command = Command::new(program);
-        command.arg0(self.name).args(&self.args).env_clear();
-        command.envs([
+        let mut command = self.command(program);
+        command.env_clear().envs([
             ("PATH", "/usr/sbin:/usr/bin"),
             ("HOME", "/root"),
             ("LANG", "C.UTF-8"),
@@ -165,6 +185,9 @@ impl fmt::Display for Call {
         write!(f, "{}", self.name)?;
         for arg in &self.args {
             write!(f, " {}", quoted(arg.as_encoded_bytes()))?;
+        }
+        if let Some(file) = &self.substituted {
+            write!(f, " <(cat {})", quoted(file.as_bytes()))?;
         }
         if !self.stdin.is_empty() {
             write!(f, " <<<{}", quoted(&self.stdin))?;
@@ -281,5 +304,12 @@ mod tests {
             .env("K", "1")
             .to_string();
         assert_eq!(text, "K=1 wg set 'a b' <<<'x y'");
+        let substituted = Call::new("sh", ["-c", r#"cat "$1"; echo "$0 $1""#, "x"]);
+        let file = dir.join(format!("wgrs-substituted-{}", std::process::id()));
+        fs::write(&file, "content\n").unwrap();
+        let substituted = substituted.substituted(file.to_str().unwrap());
+        let seen = substituted.run(sh, &dir).unwrap();
+        fs::remove_file(file).unwrap();
+        assert_eq!(seen.text(), "content\nx /dev/fd/63\n");
     }
 }

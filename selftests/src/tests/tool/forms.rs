@@ -14,6 +14,7 @@ pub fn steps(all: bool) -> Vec<Step> {
     full_device(&mut list);
     show_forms(&mut list, &["wg0", "all"]);
     key_sources(&mut list);
+    substitutions(&mut list);
     syncconf(&mut list);
     confs(&mut list);
     if all {
@@ -24,38 +25,41 @@ pub fn steps(all: bool) -> Vec<Step> {
     list
 }
 
-fn plain(list: &mut Vec<Step>, args: &[&str]) {
-    list.push(Step::plain(Call::new("wg", args)));
+/// A call of `wg`: its words, with one space between two. `@` stands for `value`, `PEER` for a peer's key.
+fn call(text: &str, value: &str) -> Call {
+    let words = text.split(' ').map(|word| match word {
+        "@" => value,
+        "PEER" => PUBLIC[0],
+        word => word,
+    });
+    Call::new("wg", words)
+}
+
+fn calls(list: &mut Vec<Step>, texts: &[&str], value: &str) {
+    list.extend(texts.iter().map(|text| Step::plain(call(text, value))));
 }
 
 fn show_forms(list: &mut Vec<Step>, devices: &[&str]) {
-    plain(list, &[]);
-    plain(list, &["show"]);
-    plain(list, &["show", "interfaces"]);
-    plain(list, &["showconf", "wg0"]);
+    list.push(Step::plain(Call::new("wg", [""; 0])));
+    calls(list, &["show", "show interfaces", "showconf wg0"], "");
     for device in devices {
-        plain(list, &["show", device]);
+        calls(list, &["show @"], device);
         for field in FIELDS {
-            plain(list, &["show", device, field]);
+            calls(list, &[&format!("show {device} @")], field);
         }
         for hide in ["never", "always", "x"] {
             for colour in ["always", "never"] {
-                let call = Call::new("wg", ["show", device]).env("WG_HIDE_KEYS", hide);
+                let call = call("show @", device).env("WG_HIDE_KEYS", hide);
                 list.push(Step::plain(call.env("WG_COLOR_MODE", colour)));
             }
         }
     }
     for sink in [Sink::Tty, Sink::Full, Sink::Broken, Sink::File(0o644)] {
-        for args in [
-            &["show"][..],
-            &["showconf", "wg0"],
-            &["show", "wg0", "dump"],
-            &["help"],
-        ] {
-            list.push(Step::plain(Call::new("wg", args).sink(sink)));
+        for text in ["show", "showconf wg0", "show wg0 dump", "help"] {
+            list.push(Step::plain(call(text, "").sink(sink)));
         }
     }
-    let call = Call::new("wg", ["show"]).sink(Sink::Tty);
+    let call = call("show", "").sink(Sink::Tty);
     list.push(Step::plain(call.clone().env("WG_COLOR_MODE", "never")));
     list.push(Step::plain(call.env("TERM", "dumb")));
 }
@@ -67,203 +71,189 @@ fn full_device(list: &mut Vec<Step>) {
          [2001:db8::1]:9 allowed-ips ::/0 peer {} persistent-keepalive 1 peer {}",
         PUBLIC[0], PUBLIC[1], PUBLIC[2], PUBLIC[3]
     );
-    plain(list, &all.split_whitespace().collect::<Vec<_>>());
+    calls(list, &[&all], "");
 }
+
+/// Values in a file for which arguments have others.
+const FILE_NUMBERS: [&str; 11] = [
+    "",
+    "off",
+    "0x10",
+    "65536",
+    "99999999999999999999",
+    " 5",
+    "5 ",
+    "5 5",
+    "0x 10",
+    "5#5",
+    "5;",
+];
+/// Files with a key in them, or something else.
+const KEY_FILES: [&str; 8] = [
+    "key",
+    "empty",
+    "missing",
+    "folder",
+    "nul",
+    "blanks-before",
+    "two",
+    "line-only",
+];
+const KEY_STREAMS: [&str; 7] = [
+    "/dev/stdin",
+    "/dev/fd/0",
+    "/proc/self/fd/0",
+    "-",
+    "/dev/full",
+    "/dev/zero",
+    "/",
+];
+const PREFIX_CHANGES: [&str; 5] = [
+    "+10.0.0.0/8,-10.1.2.3",
+    "-10.0.0.0/8",
+    "+10.0.0.0/8,10.0.0.0/8",
+    "-fd00::/64,+fd00::/64",
+    "-0.0.0.0/0",
+];
+const TRIES: [&str; 10] = [
+    "0",
+    "1",
+    "x",
+    "",
+    "-1",
+    " 1",
+    "1x",
+    "0x1",
+    "99999999999",
+    "Infinity",
+];
+/// Words after `set wg0`, well-ordered and not.
+const SETS: [&str; 13] = [
+    "peer PEER remove",
+    "peer PEER remove allowed-ips 10.0.0.0/8",
+    "peer PEER allowed-ips 10.0.0.0/8 allowed-ips 10.1.0.0/16",
+    "peer PEER allowed-ips ",
+    "peer PEER remove peer PEER persistent-keepalive 7",
+    "listen-port 5 listen-port 6",
+    "peer PEER endpoint 1.2.3.4:5 endpoint 1.2.3.4:6",
+    "peer PEER listen-port 5",
+    "allowed-ips 10.0.0.0/8",
+    "remove",
+    "peer",
+    "peer PEER endpoint",
+    "peer PEER update-only",
+];
+const VERBS: [&str; 10] = [
+    "show", "showconf", "set", "setconf", "addconf", "syncconf", "genkey", "genpsk", "pubkey",
+    "help",
+];
+const ODD: [&str; 9] = [
+    "-h",
+    "--help",
+    "-v",
+    "--version",
+    "version",
+    "",
+    "-",
+    "--",
+    "help help",
+];
 
 /// Each value of each keyword; as an argument and in a file.
 fn values(list: &mut Vec<Step>) {
     let peer = PUBLIC[0];
+    let file = |list: &mut Vec<Step>, text: String| conf(list, "addconf", text);
     for number in NUMBERS {
-        for keyword in ["listen-port", "fwmark"] {
-            plain(list, &["set", "wg0", keyword, number]);
-        }
-        plain(
+        let keepalive = "set wg0 peer PEER persistent-keepalive @";
+        calls(
             list,
-            &["set", "wg0", "peer", peer, "persistent-keepalive", number],
+            &["set wg0 listen-port @", "set wg0 fwmark @", keepalive],
+            number,
         );
     }
-    for number in [
-        "",
-        "off",
-        "0x10",
-        "65536",
-        "99999999999999999999",
-        " 5",
-        "5 ",
-        "5 5",
-        "0x 10",
-        "5#5",
-        "5;",
-    ] {
-        conf(
-            list,
-            "addconf",
-            format!("[Interface]\nListenPort={number}\n"),
-        );
-        conf(list, "addconf", format!("[Interface]\nFwMark = {number}\n[Peer]\nPublicKey={peer}\nPersistentKeepalive={number}"));
+    for number in FILE_NUMBERS {
+        file(list, format!("[Interface]\nListenPort={number}\n"));
+        file(list, format!("[Interface]\nFwMark = {number}\n[Peer]\nPublicKey={peer}\nPersistentKeepalive={number}"));
     }
-    for endpoint in ENDPOINTS {
-        let call = Call::new("wg", ["set", "wg0", "peer", peer, "endpoint", endpoint]);
-        list.push(Step::plain(call.env("WG_ENDPOINT_RESOLUTION_RETRIES", "0")));
-    }
+    let endpoint = |endpoint: &str, tries: &str| {
+        let call = call("set wg0 peer PEER endpoint @", endpoint);
+        Step::plain(call.env("WG_ENDPOINT_RESOLUTION_RETRIES", tries))
+    };
+    list.extend(ENDPOINTS.iter().map(|text| endpoint(text, "0")));
     for prefix in PREFIXES.iter().chain(NEAR_PREFIXES) {
-        plain(list, &["set", "wg0", "peer", peer, "allowed-ips", prefix]);
-        conf(
+        calls(list, &["set wg0 peer PEER allowed-ips @"], prefix);
+        file(
             list,
-            "addconf",
             format!("[Peer]\nPublicKey={peer}\nAllowedIPs = fd01::/16, {prefix}\n"),
         );
     }
-    for prefixes in [
-        "+10.0.0.0/8,-10.1.2.3",
-        "-10.0.0.0/8",
-        "+10.0.0.0/8,10.0.0.0/8",
-        "-fd00::/64,+fd00::/64",
-        "-0.0.0.0/0",
-    ] {
-        plain(list, &["set", "wg0", "peer", peer, "allowed-ips", prefixes]);
+    for prefixes in PREFIX_CHANGES {
+        calls(list, &["set wg0 peer PEER allowed-ips @"], prefixes);
     }
     for key in NEAR_KEYS {
-        plain(
+        calls(list, &["set wg0 peer @ allowed-ips 10.0.0.0/8"], key);
+        file(list, format!("[Peer]\nPublicKey = {key}\n"));
+        file(
             list,
-            &["set", "wg0", "peer", key, "allowed-ips", "10.0.0.0/8"],
-        );
-        conf(list, "addconf", format!("[Peer]\nPublicKey = {key}\n"));
-        conf(
-            list,
-            "addconf",
             format!("[Peer]\nPublicKey = {peer}\nPresharedKey = {key}\n"),
         );
-        conf(
-            list,
-            "addconf",
-            format!("[Interface]\nPrivateKey = {key}\n"),
-        );
+        file(list, format!("[Interface]\nPrivateKey = {key}\n"));
     }
-    for tries in [
-        "0",
-        "1",
-        "x",
-        "",
-        "-1",
-        " 1",
-        "1x",
-        "0x1",
-        "99999999999",
-        "Infinity",
-    ] {
-        let call = Call::new(
-            "wg",
-            ["set", "wg0", "peer", peer, "endpoint", "gone.test:5"],
-        );
-        list.push(Step::plain(
-            call.env("WG_ENDPOINT_RESOLUTION_RETRIES", tries),
-        ));
-    }
+    list.extend(TRIES.map(|tries| endpoint("gone.test:5", tries)));
     // It tries again after a second.
-    let call = Call::new(
-        "wg",
-        ["set", "wg0", "peer", peer, "endpoint", "fail.test:5"],
+    list.push(endpoint("fail.test:5", "1"));
+    calls(
+        list,
+        &SETS
+            .map(|words| format!("set wg0 {words}"))
+            .each_ref()
+            .map(String::as_str),
+        "",
     );
-    list.push(Step::plain(call.env("WG_ENDPOINT_RESOLUTION_RETRIES", "1")));
-    for args in [
-        &["peer", peer, "remove"][..],
-        &["peer", peer, "remove", "allowed-ips", "10.0.0.0/8"],
-        &[
-            "peer",
-            peer,
-            "allowed-ips",
-            "10.0.0.0/8",
-            "allowed-ips",
-            "10.1.0.0/16",
-        ],
-        &["peer", peer, "allowed-ips", ""],
-        &[
-            "peer",
-            peer,
-            "remove",
-            "peer",
-            peer,
-            "persistent-keepalive",
-            "7",
-        ],
-        &["listen-port", "5", "listen-port", "6"],
-        &[
-            "peer",
-            peer,
-            "endpoint",
-            "1.2.3.4:5",
-            "endpoint",
-            "1.2.3.4:6",
-        ],
-        &["peer", peer, "listen-port", "5"],
-        &["allowed-ips", "10.0.0.0/8"],
-        &["remove"],
-        &["peer"],
-        &["peer", peer, "endpoint"],
-        &["peer", peer, "update-only"],
-    ] {
-        plain(list, &[&["set", "wg0"], args].concat());
-    }
 }
 
 fn key_sources(list: &mut Vec<Step>) {
     let key = format!("{}\n", PRIVATE[0]);
-    for path in [
-        "/dev/stdin",
-        "/dev/fd/0",
-        "/proc/self/fd/0",
-        "-",
-        "/dev/full",
-        "/dev/zero",
-        "/",
-    ] {
-        let call = Call::new("wg", ["set", "wg0", "private-key", path]).stdin(key.clone());
-        list.push(Step::plain(call));
+    for path in KEY_STREAMS {
+        let call = call("set wg0 private-key @", path);
+        list.push(Step::plain(call.stdin(key.clone())));
     }
     // One stream, two keys: the second finds it at its end.
-    let call = [
-        "set",
-        "wg0",
-        "private-key",
+    let both = call(
+        "set wg0 private-key @ peer PEER preshared-key @",
         "/dev/stdin",
-        "peer",
-        PUBLIC[0],
-        "preshared-key",
-        "/dev/stdin",
-    ];
-    list.push(Step::plain(Call::new("wg", call).stdin(key.clone())));
-    plain(list, &["set", "wg0", "private-key", "/dev/null"]);
-    plain(
-        list,
-        &[
-            "set",
-            "wg0",
-            "peer",
-            PUBLIC[0],
-            "preshared-key",
-            "/dev/null",
-        ],
     );
-    let peer = ["set", "wg0", "peer", PUBLIC[0], "preshared-key"];
-    for file in [
-        "key",
-        "empty",
-        "missing",
-        "folder",
-        "nul",
-        "blanks-before",
-        "two",
-        "line-only",
-    ] {
-        plain(
-            list,
-            &["set", "wg0", "private-key", &format!("{DIR}/files/{file}")],
-        );
-        plain(
-            list,
-            &[&peer[..], &[&format!("{DIR}/files/{file}")]].concat(),
-        );
+    list.push(Step::plain(both.stdin(key)));
+    let keys = ["set wg0 private-key @", "set wg0 peer PEER preshared-key @"];
+    calls(list, &keys, "/dev/null");
+    for file in KEY_FILES {
+        calls(list, &keys, &format!("{DIR}/files/{file}"));
+    }
+}
+
+/// What bash passes as `<(…)`: a pipe by the name of its file descriptor.
+fn substitutions(list: &mut Vec<Step>) {
+    for text in ["set wg0 private-key", "set wg0 peer PEER preshared-key"] {
+        for file in KEY_FILES {
+            let call = call(text, "").substituted(format!("{DIR}/files/{file}"));
+            list.push(Step::plain(call));
+        }
+    }
+    let good = format!(
+        "[Interface]\nListenPort = 7\n[Peer]\nPublicKey = {}\n",
+        PUBLIC[1]
+    );
+    // More than a pipe holds.
+    let long = format!(
+        "{good}AllowedIPs = 10.0.0.0/8\n{}",
+        "# more\n".repeat(20_000)
+    );
+    for verb in ["setconf", "addconf", "syncconf"] {
+        for text in [&good, &long, "", "Nonsense"] {
+            let call = Call::new("wg", [verb, "wg0"]).substituted(conf_path());
+            let conf = Some(text.into());
+            list.push(Step { call, conf });
+        }
     }
 }
 
@@ -381,83 +371,69 @@ fn syncconf(list: &mut Vec<Step>) {
         range.map(one).collect()
     };
     conf(list, "setconf", many(1..200, 1));
-    plain(list, &["show"]);
+    calls(list, &["show"], "");
     conf(list, "syncconf", many(100..250, 2));
-    plain(list, &["showconf", "wg0"]);
+    calls(list, &["showconf wg0"], "");
     conf(list, "setconf", "");
 }
 
 fn keys(list: &mut Vec<Step>) {
+    let files = [0o600, 0o644, 0o601].map(Sink::File);
     for verb in ["genkey", "genpsk"] {
-        for sink in [
-            Sink::Pipe,
-            Sink::Tty,
-            Sink::Full,
-            Sink::Broken,
-            Sink::File(0o600),
-            Sink::File(0o644),
-            Sink::File(0o601),
-        ] {
-            list.push(Step::plain(Call::new("wg", [verb]).sink(sink)));
+        for sink in [Sink::Pipe, Sink::Tty, Sink::Full, Sink::Broken]
+            .iter()
+            .chain(&files)
+        {
+            list.push(Step::plain(call(verb, "").sink(*sink)));
         }
     }
+    let public = |input: String| call("pubkey", "").stdin(input);
     for input in NEAR_KEYS.iter().chain(PRIVATE).chain(PUBLIC) {
-        list.push(Step::plain(Call::new("wg", ["pubkey"]).stdin(*input)));
-        list.push(Step::plain(
-            Call::new("wg", ["pubkey"]).stdin(format!("{input}\n")),
-        ));
-    }
-    for sink in [Sink::Tty, Sink::Full, Sink::Broken, Sink::File(0o644)] {
-        list.push(Step::plain(
-            Call::new("wg", ["pubkey"]).stdin(PRIVATE[0]).sink(sink),
-        ));
+        list.push(Step::plain(public(input.to_string())));
+        list.push(Step::plain(public(format!("{input}\n"))));
     }
     let key = PRIVATE[0];
-    for input in [
-        format!("{key}\n\n \t\r\x0b\x0c\n"),
-        format!("{key}\0"),
-        format!("{key}\n{key}\n"),
-        format!("{key}\u{a0}"),
-    ] {
-        list.push(Step::plain(Call::new("wg", ["pubkey"]).stdin(input)));
+    for sink in [Sink::Tty, Sink::Full, Sink::Broken, Sink::File(0o644)] {
+        list.push(Step::plain(public(key.to_owned()).sink(sink)));
+    }
+    for end in ["\n\n \t\r\x0b\x0c\n", "\0", &format!("\n{key}\n"), "\u{a0}"] {
+        list.push(Step::plain(public(format!("{key}{end}"))));
     }
 }
 
 /// Interfaces that are none, and too many or too few arguments.
 fn names(list: &mut Vec<Step>) {
-    for name in NEAR_NAMES {
-        plain(list, &["show", name]);
-        plain(list, &["show", name, "dump"]);
-        plain(list, &["showconf", name]);
-        plain(list, &["set", name, "listen-port", "5"]);
-        plain(list, &["setconf", name, "/dev/null"]);
-        plain(list, &["syncconf", name, "/dev/null"]);
-        plain(list, &[name]);
-    }
-    let words = [
-        "show", "showconf", "set", "setconf", "addconf", "syncconf", "genkey", "genpsk", "pubkey",
-        "help",
+    let texts = [
+        "show @",
+        "show @ dump",
+        "showconf @",
+        "set @ listen-port 5",
+        "setconf @ /dev/null",
+        "syncconf @ /dev/null",
+        "@",
     ];
-    for word in words {
-        plain(list, &[word]);
-        for more in ["wg0", "--help", "-h", "help", "x", ""] {
-            plain(list, &[word, more]);
-        }
-        plain(list, &[word, "wg0", "x", "y"]);
-        plain(list, &[&word[..word.len() - 1]]);
-        plain(list, &[&word.to_uppercase()]);
+    for name in NEAR_NAMES {
+        calls(list, &texts, name);
     }
-    for odd in [
-        "-h",
-        "--help",
-        "-v",
-        "--version",
-        "version",
-        "",
-        "-",
-        "--",
-        "help help",
-    ] {
-        plain(list, &[odd]);
+    for verb in VERBS {
+        calls(
+            list,
+            &[
+                "@",
+                "@ wg0",
+                "@ --help",
+                "@ -h",
+                "@ help",
+                "@ x",
+                "@ ",
+                "@ wg0 x y",
+            ],
+            verb,
+        );
+        calls(list, &["@"], &verb[..verb.len() - 1]);
+        calls(list, &["@"], &verb.to_uppercase());
+    }
+    for odd in ODD {
+        calls(list, &["@"], odd);
     }
 }
