@@ -8,6 +8,7 @@ mod text;
 
 pub use text::{read_reply, write_request};
 
+use crate::buffer::Buffer;
 use crate::model::{Device, SetDevice};
 use nix::errno::Errno;
 use std::fs;
@@ -84,23 +85,17 @@ pub fn set(folder: &Path, name: &str, change: &SetDevice) -> io::Result<()> {
 }
 
 /// Sends a request and reads up to the empty line that ends the answer.
-fn ask(folder: &Path, name: &str, request: &[u8]) -> io::Result<Zeroizing<Vec<u8>>> {
+fn ask(folder: &Path, name: &str, request: &[u8]) -> io::Result<Buffer> {
     let mut stream = connect(folder, name).ok_or(Errno::ENODEV)?;
     stream.write_all(request)?;
-    let mut answer = Zeroizing::new(Vec::with_capacity(1 << 16));
+    let mut answer = Buffer::with_capacity(1 << 16);
     let mut chunk = Zeroizing::new([0; 4096]);
     while !answer.ends_with(b"\n\n") {
         let length = stream.read(&mut *chunk)?;
         if length == 0 {
             return Err(Errno::EPROTO.into());
         }
-        if answer.len() + length > answer.capacity() {
-            // What outgrows its place leaves keys behind there.
-            let mut larger = Zeroizing::new(Vec::with_capacity(2 * answer.capacity()));
-            larger.extend_from_slice(&answer);
-            answer = larger;
-        }
-        answer.extend_from_slice(&chunk[..length]);
+        answer.append(&chunk[..length]);
     }
     Ok(answer)
 }
