@@ -87,7 +87,7 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
     if keypair.may_receive(now) && open(keypair, &mut skb) {
         accept_run(peer, keypair, SkbList::from(skb));
     }
-    claim.end();
+    drop(claim);
 }
 
 fn open(keypair: &Keypair, packet: &mut Skb) -> bool {

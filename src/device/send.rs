@@ -121,7 +121,7 @@ pub(crate) fn send_staged(peer: &RcuArc<Peer>) {
     };
     encrypt(&keypair, &mut packets);
     transmit(peer, packets);
-    claim.end();
+    drop(claim);
 }
 
 /// Whether encrypting the run here costs less than handing it to a worker. With one CPU it always

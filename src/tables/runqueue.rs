@@ -244,8 +244,8 @@ impl<R: Run> Drop for Fifo<R> {
     }
 }
 
-/// The right to deliver packets past the queues.
-#[must_use = "the FIFO stands still until the claim ends"]
+/// The right to deliver packets past the queues, for as long as the value lives.
+#[must_use = "without it others may deliver at the same time"]
 pub struct Claim<'a, R: Run>(&'a SpinLockBh<Fifo<R>>);
 
 impl<'a, R: Run> Claim<'a, R> {
@@ -260,10 +260,12 @@ impl<'a, R: Run> Claim<'a, R> {
         drop(queue);
         Some(Self(fifo))
     }
+}
 
+impl<R: Run> Drop for Claim<'_, R> {
     /// Lets others deliver again, after what has become ready meanwhile.
     #[inline]
-    pub fn end(self) {
+    fn drop(&mut self) {
         let done = self.0.lock().release();
         deliver(self.0, done);
     }

@@ -86,7 +86,7 @@ impl Flow {
             return false;
         };
         self.consume(Batch(vec![Packet(id, 1)]));
-        claim.end();
+        drop(claim);
         true
     }
 

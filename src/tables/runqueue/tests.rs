@@ -87,7 +87,7 @@ fn a_claim_is_for_one_and_only_while_nothing_waits() {
     work(&*run);
     drop(run);
     assert_eq!(flow.delivered(), []);
-    claim.end();
+    drop(claim);
     assert_eq!(flow.finished(), [1]);
 
     let run = flow.add(2, batch([2])).unwrap();
