@@ -38,6 +38,7 @@ fn under_traffic(ctx: &Ctx) -> Result<()> {
     let rounds = rounds(12);
     let start = Instant::now();
     for n in 0..rounds {
+        ctx.progress(n, rounds);
         let victim = [Victim::Creator, Victim::Receiver, Victim::Sender][n as usize % 3];
         round(ctx, victim, n % 2 == 1).with_context(|| format!("round {n}, {victim:?} dies"))?;
     }

@@ -67,6 +67,7 @@ fn rmmod_under_traffic(ctx: &Ctx) -> Result<()> {
     let rounds = rounds(100);
     let start = Instant::now();
     for n in 0..rounds {
+        ctx.progress(n, rounds);
         if n == 10 {
             base = kernel_memory()?;
         }
