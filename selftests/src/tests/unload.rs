@@ -67,7 +67,10 @@ fn rmmod_under_traffic(ctx: &Ctx) -> Result<()> {
     let rounds = rounds(100);
     let start = Instant::now();
     for n in 0..rounds {
-        ctx.progress(n, rounds);
+        if n % 25 == 0 {
+            let kib = kernel_memory()?;
+            ctx.note(format!("{n} of {rounds} rounds; {kib} KiB of kernel memory"));
+        }
         if n == 10 {
             base = kernel_memory()?;
         }
