@@ -69,7 +69,9 @@ fn rmmod_under_traffic(ctx: &Ctx) -> Result<()> {
     for n in 0..rounds {
         if n % 25 == 0 {
             let kib = kernel_memory()?;
-            ctx.note(format!("{n} of {rounds} rounds; {kib} KiB of kernel memory"));
+            ctx.note(format!(
+                "{n} of {rounds} rounds; {kib} KiB of kernel memory"
+            ));
         }
         if n == 10 {
             base = kernel_memory()?;
