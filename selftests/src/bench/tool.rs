@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `bench-tool`: wg-rs beside `wg`, on a device with many peers: time and largest memory of the whole process.
+//! Memory below the bench's own is not seen, as a child's peak begins with its parent's: two that are the same say nothing.
 
 use super::report::Summary;
 use crate::harness::cmd;

@@ -111,13 +111,6 @@ impl Ctx {
         println!("{}", ktap::comment(text.as_ref()));
     }
 
-    /// Says how far a test of many rounds is, now and then: on a slow kernel each takes seconds.
-    pub fn progress(&self, done: u32, rounds: u32) {
-        if done > 0 && done % 25 == 0 {
-            self.note(format!("{done} of {rounds} rounds"));
-        }
-    }
-
     /// A table for the end of the report: columns wide enough, the first one to the left.
     pub fn table(&self, title: &str, rows: &[Vec<String>]) {
         println!("{}", ktap::table(title, rows));

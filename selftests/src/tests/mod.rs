@@ -75,7 +75,7 @@ pub fn all() -> Vec<Test> {
     list
 }
 
-/// What is about configuration: nothing in it is timed.
+/// What is about configuration, and what people do with it: no outcome depends on how fast things go.
 fn config() -> Vec<Test> {
     let mut list = Vec::new();
     load::register(&mut list);
