@@ -38,13 +38,13 @@ fn needs_ours(ctx: &Ctx) -> Result<()> {
     ctx.env.load_dependencies()
 }
 
-/// The module has one parameter; the sanitizer kernel's copy has one for tests besides.
+/// The module has one parameter; the sanitizer kernel's copy has two for tests besides.
 fn parameters(ctx: &Ctx) -> Result<()> {
     needs_ours(ctx)?;
     let image = fs::read(ctx.env.ko()?)?;
     let types = modinfo(&image, "parmtype");
     let wanted: &[&str] = if kmemleak_watches() {
-        &["coexist:bool", "first_nonce:u64"]
+        &["coexist:bool", "first_nonce:u64", "peers_before:u64"]
     } else {
         &["coexist:bool"]
     };

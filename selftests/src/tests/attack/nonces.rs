@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The end of the nonces, as the sender meets it. Nobody can wait for 2^60 messages: the module
-//! of the sanitizer boot begins where it is told to (`selftests/first-nonce.patch`).
+//! of the sanitizer boot begins where it is told to (`selftests/near-limits.patch`).
 
 use super::scene::{inside, tagged, Scene, WAIT};
 use super::Test;

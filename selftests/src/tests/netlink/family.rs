@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The family itself, and the module behind it.
-//!
-//! Of BEHAVIOUR.md's rows one has no test here: that a device takes 2^20 peers at most (ENOMEM).
-//! The in-tree driver starts a kernel thread for each peer, so it cannot be shown side by side; the
-//! limit in ours is one comparison before a peer is made (`MAX_PEERS`).
 
 use super::both;
 use super::dump::{add_peers, send};

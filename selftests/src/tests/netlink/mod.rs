@@ -8,6 +8,7 @@ mod dump;
 mod family;
 mod fuzz;
 mod keys;
+mod limit;
 mod middump;
 mod peers;
 mod refused;
@@ -25,6 +26,7 @@ pub fn register(list: &mut Vec<Test>) {
     refused::register(list);
     config::register(list);
     keys::register(list);
+    limit::register(list);
     peers::register(list);
     dump::register(list);
     middump::register(list);

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The last peer that a device takes, of 2^20. The in-tree driver starts a kernel thread for each
+//! peer, so that it cannot be led there; the module of the sanitizer boot counts from where it is
+//! told to (`selftests/near-limits.patch`).
+
+use crate::harness::modules::Modules;
+use crate::harness::runner::{Boot, Ctx, Skip, Subject, Test};
+use crate::harness::topo::{inner, Opts, Tunnel};
+use crate::harness::traffic::ping_all;
+use crate::harness::wgdev::{uapi, DeviceConf, PeerConf, Wg};
+use anyhow::{bail, ensure, Result};
+use nix::errno::Errno;
+use std::time::Duration;
+
+pub(super) fn register(list: &mut Vec<Test>) {
+    list.push(Test {
+        name: "netlink-peer-limit".to_owned(),
+        boot: Boot::San,
+        modules: Modules::None,
+        subject: Subject::Rs,
+        bound: Duration::from_secs(60),
+        body: Box::new(limit),
+    });
+}
+
+/// A device has so many peers at most.
+const MOST: u32 = 1 << 20;
+/// And here it takes so many.
+const ROOM: u32 = 5;
+
+/// The peer past the last gives ENOMEM; what stood before it in the request stays, as do the other
+/// peers, which can still be changed. A peer less makes room for one.
+fn limit(ctx: &Ctx) -> Result<()> {
+    if ctx.env.stand_in {
+        bail!(Skip("about our module only".to_owned()));
+    }
+    ctx.env.load_dependencies()?;
+    ctx.env
+        .load_ours(&format!("peers_before={}", MOST - ROOM))?;
+    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let friend = tunnel.ends[1].public_key;
+    let mut wg = Wg::open(tunnel.ns(0), ctx.plain()[0].kind)?;
+    let mut step = |device: u32,
+                    flags: u32,
+                    peers: &[u8],
+                    wanted: Result<(), Errno>,
+                    left: &[u8]|
+     -> Result<()> {
+        let peers = peers.iter().map(|n| PeerConf {
+            public_key: [*n; 32],
+            keepalive: Some(u16::from(*n)),
+            flags,
+            ..PeerConf::default()
+        });
+        let conf = DeviceConf {
+            flags: device,
+            peers: peers.collect(),
+            ..DeviceConf::default()
+        };
+        let got = wg.set("wg0", &conf);
+        ensure!(got == wanted, "{got:?}, not {wanted:?}");
+        let peers = wg.get("wg0")?.peers;
+        let names = peers
+            .iter()
+            .filter(|p| p.public_key != friend)
+            .map(|p| p.public_key);
+        ensure!(
+            names.eq(left.iter().map(|n| [*n; 32])),
+            "{} peers, not {left:?}",
+            peers.len()
+        );
+        Ok(())
+    };
+    step(0, 0, &[1, 2, 3], Ok(()), &[1, 2, 3])?;
+    step(0, 0, &[4, 5, 6], Err(Errno::ENOMEM), &[1, 2, 3, 4])?;
+    step(0, 0, &[5], Err(Errno::ENOMEM), &[1, 2, 3, 4])?;
+    // Nothing new is asked for.
+    step(0, 0, &[4, 1], Ok(()), &[1, 2, 3, 4])?;
+    step(0, uapi::PEER_UPDATE_ONLY, &[5], Ok(()), &[1, 2, 3, 4])?;
+    step(0, uapi::PEER_REMOVE_ME, &[5, 2], Ok(()), &[1, 3, 4])?;
+    step(0, 0, &[5, 6], Err(Errno::ENOMEM), &[1, 3, 4, 5])?;
+    ping_all(tunnel.ns(0), inner(false, 1), 3)?;
+    ping_all(tunnel.ns(1), inner(true, 0), 3)?;
+    // The tunnel's own peer makes room, too.
+    step(
+        uapi::DEVICE_REPLACE_PEERS,
+        0,
+        &[1, 2, 3, 4, 5, 6],
+        Err(Errno::ENOMEM),
+        &[1, 2, 3, 4, 5],
+    )
+}
