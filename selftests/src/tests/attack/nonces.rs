@@ -137,7 +137,17 @@ fn rekey(ctx: &Ctx) -> Result<()> {
             number += 1;
         }
         let mut new = answer(&scene).context("after 2^60 messages and one")?;
-        // Nothing waited: the device confirms with a keepalive.
+        // Nothing waited: the device confirms with a keepalive. It takes nothing before.
+        let keepalive = client.wait(
+            slow(WAIT),
+            "the confirmation",
+            |message, _| matches!(message, Message::Data { receiver, .. } if *receiver == new.own),
+        )?;
+        let got = new.open(&keepalive)?;
+        ensure!(
+            got == (FIRST, Vec::new()),
+            "the new session begins with {got:x?}"
+        );
         takes(&scene, &mut new)?;
         app.say(2..3)?;
         let got = next(&scene, &new)?;
