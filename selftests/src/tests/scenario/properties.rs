@@ -20,10 +20,12 @@ pub(super) fn register(list: &mut Vec<Test>) {
     });
 }
 
-/// What is looked at; not how often the kernel tried to find routers meanwhile. `try` shows also how a command fails.
+/// What is looked at; not how often the kernel tried to find routers meanwhile, nor what it dropped of that while the
+/// device was down, nor an address of its own that it made by chance. `try` shows also how a command fails.
 const SCRIPT: &str = r#"
     try() { echo "\$ $*"; "$@" 2>&1 || echo "exit code $?"; }
-    look() {
+    look() { look_by_chance | sed -E 's/fe80::[0-9a-f:]+/fe80::CHANCE/g'; }
+    look_by_chance() {
         try ip -d -j link show wg0
         try ip -j addr show wg0
         try ip -j netconf show dev wg0
@@ -32,7 +34,7 @@ const SCRIPT: &str = r#"
         try tc -j qdisc show dev wg0
         try bridge -j link show dev wg0
         for option in -i -k; do try ethtool $option wg0; done
-        grep -r . /run/wireguard/sys/class/net/wg0/ 2>/dev/null | grep -v statistics/tx_errors | sort
+        grep -r . /run/wireguard/sys/class/net/wg0/ 2>/dev/null | grep -v -e statistics/tx_errors -e statistics/tx_dropped | sort
         grep -r . /proc/sys/net/ipv[46]/*/wg0/ 2>/dev/null | grep -v -e stable_secret -e base_reachable | sort
     }
     mkdir /run/wireguard/sys
