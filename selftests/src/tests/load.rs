@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Loading and unloading the module.
 
-use super::{Check, Test};
+use super::{needs_ours, Check, Test};
 use crate::harness::checkers::kmemleak_watches;
 use crate::harness::cmd;
 use crate::harness::kmsg::Kmsg;
 use crate::harness::modules::{loaded, modinfo, unload, Modules, INTREE, OURS};
 use crate::harness::netns::Netns;
-use crate::harness::runner::{Boot, Ctx, Skip, Subject};
+use crate::harness::runner::{Boot, Ctx, Subject};
 use anyhow::{bail, ensure, Result};
 use nix::errno::Errno;
 use std::fs;
@@ -29,13 +29,6 @@ pub fn register(list: &mut Vec<Test>) {
             body: Box::new(body),
         });
     }
-}
-
-fn needs_ours(ctx: &Ctx) -> Result<()> {
-    if ctx.env.stand_in {
-        bail!(Skip("about our module only".to_owned()));
-    }
-    ctx.env.load_dependencies()
 }
 
 /// The module has one parameter; the sanitizer kernel's copy has two for tests besides.

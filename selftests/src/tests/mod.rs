@@ -36,8 +36,8 @@ mod vtime;
 mod wgtool;
 
 use crate::harness::modules::Modules;
-use crate::harness::runner::{Boot, Ctx, Subject, Test};
-use anyhow::Result;
+use crate::harness::runner::{Boot, Ctx, Skip, Subject, Test};
+use anyhow::{bail, Result};
 use std::time::Duration;
 
 /// The plain form of a test's body.
@@ -92,6 +92,14 @@ fn config() -> Vec<Test> {
         }
     }
     list
+}
+
+/// Readies a test that loads our module by itself, with what it depends on; nothing stands in for it.
+fn needs_ours(ctx: &Ctx) -> Result<()> {
+    if ctx.env.stand_in {
+        bail!(Skip("about our module only".to_owned()));
+    }
+    ctx.env.load_dependencies()
 }
 
 /// A test of each implementation, as `NAME@c` with the in-tree module loaded and as `NAME@rs` with

@@ -8,12 +8,12 @@ use crate::harness::capture::Seen;
 use crate::harness::modules::Modules;
 use crate::harness::noise::{handshake, Session, Tweak};
 use crate::harness::pace::slow;
-use crate::harness::runner::{Boot, Ctx, Skip, Subject};
+use crate::harness::runner::{Boot, Ctx, Subject};
 use crate::harness::topo::{inner, Opts, Tunnel};
 use crate::harness::traffic::{set_option, udp};
 use crate::harness::wire::Message;
-use crate::tests::Check;
-use anyhow::{bail, ensure, Context, Result};
+use crate::tests::{needs_ours, Check};
+use anyhow::{ensure, Context, Result};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread::sleep;
@@ -46,10 +46,7 @@ const GAP: Duration = Duration::from_millis(5500);
 
 /// Loads the module; its sessions begin with the message of this number.
 fn load(ctx: &Ctx, first: u64) -> Result<()> {
-    if ctx.env.stand_in {
-        bail!(Skip("about our module only".to_owned()));
-    }
-    ctx.env.load_dependencies()?;
+    needs_ours(ctx)?;
     Ok(ctx.env.load_ours(&format!("first_nonce={first}"))?)
 }
 

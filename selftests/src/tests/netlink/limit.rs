@@ -4,11 +4,12 @@
 //! told to (`selftests/near-limits.patch`).
 
 use crate::harness::modules::Modules;
-use crate::harness::runner::{Boot, Ctx, Skip, Subject, Test};
+use crate::harness::runner::{Boot, Ctx, Subject, Test};
 use crate::harness::topo::{inner, Opts, Tunnel};
 use crate::harness::traffic::ping_all;
 use crate::harness::wgdev::{uapi, DeviceConf, PeerConf, Wg};
-use anyhow::{bail, ensure, Result};
+use crate::tests::needs_ours;
+use anyhow::{ensure, Result};
 use nix::errno::Errno;
 use std::time::Duration;
 
@@ -31,10 +32,7 @@ const ROOM: u32 = 5;
 /// The peer past the last gives ENOMEM; what stood before it in the request stays, as do the other
 /// peers, which can still be changed. A peer less makes room for one.
 fn limit(ctx: &Ctx) -> Result<()> {
-    if ctx.env.stand_in {
-        bail!(Skip("about our module only".to_owned()));
-    }
-    ctx.env.load_dependencies()?;
+    needs_ours(ctx)?;
     ctx.env
         .load_ours(&format!("peers_before={}", MOST - ROOM))?;
     let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;

@@ -20,8 +20,8 @@ pub(super) fn register(list: &mut Vec<Test>) {
     });
 }
 
-/// What is looked at; not how often the kernel tried to find routers meanwhile, nor what it dropped of that while the
-/// device was down, nor an address of its own that it made by chance. `try` shows also how a command fails.
+/// What is looked at; not how often the kernel tried to find routers meanwhile, nor what was
+/// dropped of that, nor a link-local address, which the kernel may make by chance. `try` shows also how a command fails.
 const SCRIPT: &str = r#"
     try() { echo "\$ $*"; "$@" 2>&1 || echo "exit code $?"; }
     look() { look_by_chance | sed -E 's/fe80::[0-9a-f:]+/fe80::CHANCE/g'; }
