@@ -72,3 +72,11 @@ seconds() {
     SECONDS_TAKEN=$(printf '%d.%d' $((SECONDS_TAKEN / 1000000000)) $((SECONDS_TAKEN / 100000000 % 10)))
     return "$code"
 }
+
+# count_ktap LOG: "passed failed" of the top-level results; those that the plan promised and that never came are failures.
+count_ktap() {
+    awk '/^1\.\.[0-9]+/ { plan += substr($1, 4) }
+         /^ok [0-9].* # SKIP/ { bad++; next }      # a check that was not made
+         /^ok [0-9]/ { ok++ }   /^not ok [0-9]/ { bad++ }
+         END { if (plan > ok + bad) bad = plan - ok; print ok + 0, bad + 0 }' "$1"
+}
