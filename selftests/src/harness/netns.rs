@@ -17,6 +17,10 @@ use std::thread;
 /// Where iproute2 keeps named namespaces.
 const DIR: &str = "/run/netns";
 
+/// How often TCP tries to get rid of what a closed socket has left unsent or unconfirmed. Such a socket
+/// keeps its namespace alive, with the kernel's own number for minutes after the other end is gone.
+const ORPHAN_RETRIES: &str = "/proc/sys/net/ipv4/tcp_orphan_retries";
+
 /// A socket in the initial namespace, to number the namespaces made here (see [`leaked`]).
 static ROOT: Mutex<Option<Rtnl>> = Mutex::new(None);
 
@@ -52,6 +56,7 @@ impl Netns {
         let file = thread::scope(|scope| {
             let made = scope.spawn(|| -> Result<File> {
                 unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")?;
+                fs::write(ORPHAN_RETRIES, "3").context(ORPHAN_RETRIES)?;
                 File::create(&path)?;
                 let own = Path::new("/proc/thread-self/ns/net");
                 mount(

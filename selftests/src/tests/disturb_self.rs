@@ -12,15 +12,16 @@ use crate::harness::traffic::{ping, udp};
 use anyhow::{ensure, Context, Result};
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::unistd::Pid;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 pub fn register(list: &mut Vec<Test>) {
     for boot in [Boot::Smp, Boot::Vtime] {
         let prefix = if boot == Boot::Smp { "" } else { "vtime-" };
-        let tests: [(&str, super::Check); 2] = [
+        let tests: [(&str, super::Check); 3] = [
             ("harness-underlay-watch", watch),
             ("harness-underlay-disturb", disturb),
+            ("harness-orphan", orphan),
         ];
         for (name, body) in tests {
             list.push(Test {
@@ -91,6 +92,20 @@ fn message(kind: u8, len: usize, tag: u8) -> Vec<u8> {
     message[0] = kind;
     message[len - 1] = tag;
     message
+}
+
+/// A TCP connection whose end does not come through, as over a disturbed underlay, keeps its namespace no longer
+/// than the clean-up after the test waits.
+fn orphan(_: &Ctx) -> Result<()> {
+    let mut link = Link::new()?;
+    let at = SocketAddr::new(outer(false, 0), 5201);
+    let listener = link.end(0).run(|| Ok(TcpListener::bind(at)?))?;
+    let near = link.end(1).run(|| Ok(TcpStream::connect(at)?))?;
+    let (far, _) = listener.accept()?;
+    link.mute(1, true)?;
+    drop(near);
+    drop(far);
+    Ok(())
 }
 
 /// Every class of message is counted, in its direction, and every kind of stranger is seen.
