@@ -223,7 +223,11 @@ impl Rtnl {
     pub fn set_up(&mut self, name: &str, up: bool) -> Result<(), Errno> {
         let index = self.index(name)?;
         let body = ifinfo(index, if up { libc::IFF_UP } else { 0 }, libc::IFF_UP);
-        self.0.request(libc::RTM_NEWLINK, 0, &body).map(drop)
+        self.0.request(libc::RTM_NEWLINK, 0, &body)?;
+        if up {
+            self.settle(index);
+        }
+        Ok(())
     }
 
     /// `ip link set NAME mtu MTU`.
@@ -255,7 +259,46 @@ impl Rtnl {
 
     /// `ip addr add ADDR/CIDR dev NAME` (IPv6 without duplicate address detection).
     pub fn addr_add(&mut self, name: &str, addr: IpAddr, cidr: u8) -> Result<(), Errno> {
-        self.addr(libc::RTM_NEWADDR, CREATE, name, addr, cidr)
+        self.addr(libc::RTM_NEWADDR, CREATE, name, addr, cidr)?;
+        if addr.is_ipv6() && self.link(name)?.flags & libc::IFF_UP as u32 != 0 {
+            let index = self.index(name)?;
+            self.settle(index);
+        }
+        Ok(())
+    }
+
+    /// Waits, for a second at most, until the IPv6 addresses of the link take packets in: their local routes are made by one
+    /// of the kernel's workers, a little after the address is there or the link is up.
+    fn settle(&mut self, index: u32) {
+        let header = [libc::AF_INET6 as u8, 0, 0, 0, 0, 0, 0, 0];
+        let addresses = self.0.request(libc::RTM_GETADDR, libc::NLM_F_DUMP, &header);
+        let mut waiting = Vec::new();
+        for reply in addresses.unwrap_or_default() {
+            let here = reply.body.get(4..8) == Some(&index.to_ne_bytes()[..]);
+            // Link-local ones wait for duplicate address detection.
+            let global = reply.body.get(3) == Some(&libc::RT_SCOPE_UNIVERSE);
+            if here && global {
+                let all = attrs(reply.body.get(8..).unwrap_or(&[])).into_iter();
+                waiting.extend(all.filter(|a| a.0 == libc::IFA_ADDRESS));
+            }
+        }
+        let start = Instant::now();
+        while !waiting.is_empty() && start.elapsed() < slow(Duration::from_secs(1)) {
+            waiting.retain(|(_, address)| !self.is_local(address));
+            sleep(Duration::from_millis(u64::from(!waiting.is_empty())));
+        }
+    }
+
+    /// True if packets to this IPv6 address are taken in.
+    fn is_local(&mut self, address: &[u8]) -> bool {
+        let mut body = Attrs::after(&[libc::AF_INET6 as u8, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        body.put(libc::RTA_DST, address);
+        let routes = self.0.request(libc::RTM_GETROUTE, 0, body.bytes());
+        routes.is_ok_and(|routes| {
+            routes
+                .iter()
+                .any(|r| r.body.get(7) == Some(&libc::RTN_LOCAL))
+        })
     }
 
     /// `ip addr del ADDR/CIDR dev NAME`.

@@ -196,6 +196,10 @@ impl Stream {
     }
 }
 
+/// A stall is this many waits without progress, one after the other: when the machine stands still, all clocks go on but
+/// only one wait ends.
+const WAITS: u32 = 10;
+
 /// Sends `bytes` from `from` to `dst` in `to` over one TCP stream. The receiver compares every
 /// byte; a time of `stall` without progress on either side is an error.
 pub fn tcp(
@@ -224,14 +228,15 @@ fn send(dst: SocketAddr, seed: u64, bytes: u64, stall: Duration) -> Result<()> {
     let data = pattern(seed, PATTERN);
     let mut stream =
         TcpStream::connect_timeout(&dst, slow(Duration::from_secs(15))).context("TCP connect")?;
-    stream.set_write_timeout(Some(stall))?;
-    let mut sent = 0u64;
+    stream.set_write_timeout(Some(stall / WAITS))?;
+    let (mut sent, mut waits) = (0u64, 0);
     while sent < bytes {
         let at = (sent % PATTERN as u64) as usize;
         let take = (PATTERN - at).min(usize::try_from(bytes - sent).unwrap_or(usize::MAX));
         match stream.write(&data[at..at + take]) {
-            Ok(n) => sent += n as u64,
+            Ok(n) => (sent, waits) = (sent + n as u64, 0),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock && waits < WAITS => waits += 1,
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 bail!("TCP sender made no progress for {stall:?} after {sent} bytes")
             }
@@ -248,7 +253,8 @@ fn send(dst: SocketAddr, seed: u64, bytes: u64, stall: Duration) -> Result<()> {
 fn receive(listener: &TcpListener, seed: u64, bytes: u64, stall: Duration) -> Result<Stream> {
     let data = pattern(seed, PATTERN);
     let (mut stream, _) = listener.accept()?;
-    stream.set_read_timeout(Some(stall))?;
+    stream.set_read_timeout(Some(stall / WAITS))?;
+    let mut waits = 0;
     let mut buf = vec![0u8; 1 << 18];
     let (start, mut last, mut longest_gap) = (Instant::now(), Instant::now(), Duration::ZERO);
     let mut got = 0u64;
@@ -266,11 +272,16 @@ fn receive(listener: &TcpListener, seed: u64, bytes: u64, stall: Duration) -> Re
             Ok(0) => break,
             Ok(n) => n,
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) if e.kind() == ErrorKind::WouldBlock && waits < WAITS => {
+                waits += 1;
+                continue;
+            }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 bail!("TCP receiver got nothing for {stall:?} after {got} bytes")
             }
             Err(e) => return Err(e).context(format!("TCP read after {got} bytes")),
         };
+        waits = 0;
         longest_gap = longest_gap.max(last.elapsed());
         last = Instant::now();
         let mut chunk = &buf[..n];

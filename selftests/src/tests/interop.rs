@@ -267,7 +267,8 @@ impl Scene {
 fn handshake(scene: &mut Scene) -> Result<()> {
     let (from, to) = (scene.row.initiator, 1 - scene.row.initiator);
     ping_all(scene.tunnel.ns(from), inner(false, to), 2)?;
-    let seen = scene.underlay.seen();
+    let response = |s: &Seen| matches!(s.message, Message::Response { .. });
+    let seen = scene.underlay.wait(1, 10 * SEC, response)?;
     let first = seen.first().context("nothing on the underlay")?;
     ensure!(
         first.is_initiation(),
@@ -283,9 +284,7 @@ fn handshake(scene: &mut Scene) -> Result<()> {
             s.dst
         );
     }
-    let response = seen
-        .iter()
-        .find(|s| matches!(s.message, Message::Response { .. }));
+    let response = seen.iter().find(|s| response(s));
     let response = response.context("no response on the underlay")?;
     ensure!(
         (response.src, response.dst) == (at(to), at(from)),

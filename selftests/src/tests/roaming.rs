@@ -6,6 +6,7 @@ use super::{drop_in, Test};
 use crate::harness::capture::{Capture, Seen};
 use crate::harness::cmd::run;
 use crate::harness::noise::{cookie, handshake, Tweak};
+use crate::harness::pace::slow;
 use crate::harness::packet::ip;
 use crate::harness::runner::{Ctx, Subject};
 use crate::harness::topo::{inner, names, outer, port};
@@ -13,7 +14,7 @@ use crate::harness::traffic::udp;
 use crate::harness::wire::Message;
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const A_WHILE: Duration = Duration::from_millis(300);
@@ -115,7 +116,10 @@ fn roaming(_: &Ctx) -> Result<()> {
     check(&mut scene, places[1], "an initiation")?;
     let mut session = good.finish(&response, &[0; 32])?;
     send(0, &session.data(&[]))?;
-    std::thread::sleep(Duration::from_millis(50));
+    let start = Instant::now();
+    while scene.peer()?.endpoint != Some(places[0]) && start.elapsed() < slow(LIMIT) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     check(&mut scene, places[0], "the first keepalive")?;
     response_roams(scene, &places, &sockets)
 }

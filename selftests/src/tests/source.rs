@@ -10,7 +10,7 @@ use crate::harness::wgdev::{DeviceConf, PeerConf};
 use anyhow::{ensure, Context, Result};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -80,10 +80,7 @@ impl Scene {
 
     fn add_second(&mut self) -> Result<()> {
         let (addr, len) = (self.second(), length(self.v6));
-        self.tunnel.rt(0).addr_add("v0", addr, len)?;
-        // An IPv6 address serves only once one of the kernel's workers has seen to it.
-        sleep(Duration::from_millis(50));
-        Ok(())
+        Ok(self.tunnel.rt(0).addr_add("v0", addr, len)?)
     }
 
     /// What end 1 sends, to whatever address of end 0's, gets lost (`on`), or no longer.
@@ -124,8 +121,14 @@ impl Scene {
         sleep(Duration::from_millis(50));
         self.take();
         self.pass(0)?;
+        let start = Instant::now();
+        let mut sent = self.take();
+        while sent.is_empty() && start.elapsed() < LIMIT {
+            sleep(Duration::from_millis(10));
+            sent = self.take();
+        }
         sleep(Duration::from_millis(50));
-        let sent = self.take();
+        sent.extend(self.take());
         ensure!(
             sent == [(from, way)],
             "{when}: sent from and by {sent:?}, not {:?}",

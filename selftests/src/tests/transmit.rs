@@ -2,7 +2,7 @@
 //! Packets on their way into a tunnel: refused with an error, segmented, staged, dropped.
 
 use super::{drop_in, Test};
-use crate::harness::capture::Capture;
+use crate::harness::capture::{Capture, Seen};
 use crate::harness::netns::Netns;
 use crate::harness::packet::{address, Datagram, PacketSocket, IPV4, IPV6};
 use crate::harness::rtnl::Rtnl;
@@ -10,6 +10,7 @@ use crate::harness::runner::Ctx;
 use crate::harness::topo::{inner, mac, Opts, Tunnel};
 use crate::harness::traffic::{ping_all, set_option, udp};
 use crate::harness::wgdev::{random_key, PeerConf};
+use crate::harness::wire::Message;
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -377,12 +378,13 @@ fn udp_segments(ctx: &Ctx) -> Result<()> {
             longest == Some(10_500 + header),
             "the longest packet on wg0: {longest:?}"
         );
+        let data = |s: &Seen| s.outgoing && matches!(s.message, Message::Data { .. });
         let sent: Vec<(u64, usize)> = wire
-            .seen()
+            .wait(11, LIMIT, data)?
             .iter()
             .filter(|s| s.outgoing)
             .filter_map(|s| match s.message {
-                crate::harness::wire::Message::Data { counter, len, .. } => Some((counter, len)),
+                Message::Data { counter, len, .. } => Some((counter, len)),
                 _ => None,
             })
             .collect();

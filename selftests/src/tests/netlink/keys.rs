@@ -6,6 +6,7 @@ use super::config::public;
 use super::scene::{device, ips, peer, peers, set, Scene};
 use crate::harness::gnl::Request;
 use crate::harness::netlink::Attrs;
+use crate::harness::pace::slow;
 use crate::harness::pair::{NAME, SIDES};
 use crate::harness::runner::{Ctx, Test};
 use crate::harness::topo::{inner, outer, port};
@@ -141,7 +142,7 @@ fn same_key(ctx: &Ctx) -> Result<()> {
         for (what, set, same) in [("the same key", key, true), ("unclamped", unclamped, false)] {
             let before = handshake(&mut scene, n)?;
             wg.set_raw(&device(with_key(set)))?;
-            let got = one_way(&scene, n as u8, 3, LONG)?;
+            let got = one_way(&scene, n as u8, 3, slow(LONG))?;
             scene.check(got == 3, format!("{side}: {what}: sent {got} of 3"));
             let kept = handshake(&mut scene, n)? == before;
             scene.check(
@@ -191,11 +192,11 @@ fn new_key(ctx: &Ctx) -> Result<()> {
         scene.pair.tunnel()?;
         let (own, other) = (n as u8, 1 - n as u8);
         for from in [own, other] {
-            let got = one_way(&scene, from, 3, LONG)?;
+            let got = one_way(&scene, from, 3, slow(LONG))?;
             ensure!(got == 3, "{side}: {got} of 3 before");
         }
         scene.pair.wg(n)?.set_raw(&device(with_key([0x77; 32])))?;
-        let got = one_way(&scene, other, 3, LONG)?;
+        let got = one_way(&scene, other, 3, slow(LONG))?;
         scene.check(
             got == 3,
             format!("{side}: received {got} of 3 after the new key"),
@@ -241,7 +242,7 @@ fn first_key(ctx: &Ctx) -> Result<()> {
         let early = drain(&sink)?;
         scene.check(early == 0, format!("{side}: {early} arrived without a key"));
         wg.set_raw(&device(with_key(key)))?;
-        let got = arrived(&sink, 3, LONG);
+        let got = arrived(&sink, 3, slow(LONG));
         scene.check(
             got == 3,
             format!("{side}: {got} of 3 came with the first key"),
@@ -268,7 +269,7 @@ fn psk_next(ctx: &Ctx) -> Result<()> {
         };
         scene.pair.wg(n)?.set_raw(&psk(other))?;
         for from in 0..2 {
-            let got = one_way(&scene, from, 3, LONG)?;
+            let got = one_way(&scene, from, 3, slow(LONG))?;
             scene.check(got == 3, format!("{side}: {got} of 3 on the old session"));
         }
         // End the session.
@@ -312,7 +313,7 @@ fn keepalive(ctx: &Ctx) -> Result<()> {
             let before = sent(&mut scene)?;
             put(3000)?;
             let start = Instant::now();
-            while sent(&mut scene)? == before && start.elapsed() < Duration::from_secs(3) {
+            while sent(&mut scene)? == before && start.elapsed() < slow(Duration::from_secs(3)) {
                 sleep(Duration::from_millis(10));
             }
             let more = sent(&mut scene)? - before;

@@ -6,6 +6,7 @@ use super::dump::{add_ips, add_peers, empty, key, send};
 use super::scene::{device, ips, peer, set, Scene};
 use crate::harness::gnl::Request;
 use crate::harness::netlink::Attrs;
+use crate::harness::pace::slow;
 use crate::harness::pair::{get, Answers, NAME, SIDES};
 use crate::harness::runner::{Ctx, Test};
 use crate::harness::wgdev::uapi::*;
@@ -234,7 +235,7 @@ fn device_goes(ctx: &Ctx) -> Result<()> {
     let start = Instant::now();
     scene.pair.rt(1).link_del(NAME)?;
     ensure!(
-        start.elapsed() < Duration::from_secs(8),
+        start.elapsed() < slow(Duration::from_secs(8)),
         "{}: the deletion waited {:?} for the reader",
         SIDES[1],
         start.elapsed()

@@ -6,6 +6,7 @@ use super::scene::{device, peer, set, Scene};
 use crate::harness::gnl::{name, Answer, Gnl, Part, Request, DUMP};
 use crate::harness::netlink::Attrs;
 use crate::harness::netns::Netns;
+use crate::harness::pace::slow;
 use crate::harness::pair::{get, Answers, INDEX, NAME, SIDES};
 use crate::harness::runner::{Ctx, Test};
 use crate::harness::wgdev::uapi::*;
@@ -369,7 +370,7 @@ fn creator_gone(ctx: &Ctx) -> Result<()> {
     let start = Instant::now();
     while scene.pair.ask(&same)?.iter().any(|a| a.result().is_ok()) {
         ensure!(
-            start.elapsed() < Duration::from_secs(30),
+            start.elapsed() < slow(Duration::from_secs(30)),
             "the port can still be set"
         );
         sleep(Duration::from_millis(20));

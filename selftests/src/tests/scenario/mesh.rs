@@ -2,6 +2,7 @@
 //! Everybody with everybody.
 
 use crate::harness::netns::{leaked, Netns};
+use crate::harness::pace::slow;
 use crate::harness::runner::Ctx;
 use crate::harness::traffic::echo_request;
 use crate::harness::wgdev::{random_key, DeviceConf, Key, PeerConf, Wg};
@@ -188,7 +189,7 @@ fn ping_round(nodes: &[Node], asking: Range<u8>, distance: u8) -> Result<()> {
     }
     while !missing.is_empty() {
         ensure!(
-            start.elapsed() < Duration::from_secs(30),
+            start.elapsed() < slow(Duration::from_secs(30)),
             "no answer to nodes {missing:?}"
         );
         let waiting = missing.iter().filter_map(|n| nodes.get(usize::from(*n)));

@@ -179,19 +179,19 @@ fn full_tunnel(scene: &Scene, path: &str, nft: bool) -> Result<()> {
     // To the address of the tunnel, past the tunnel: the firewall's rule drops it.
     world.sh("ip route add 10.8.0.2/32 via 192.0.2.10")?;
     world.sh("ip route add fd08::2/128 via 2001:db8:1::10")?;
-    let past = |ns: &Netns| -> Result<[bool; 2]> {
+    let past = |ns: &Netns, seconds: &str| -> Result<[bool; 2]> {
         let mut got = [false; 2];
         for (got, ping) in got
             .iter_mut()
             .zip(["192.0.2.1 10.8.0.2", "2001:db8:1::1 fd08::2"])
         {
             *got = ns
-                .try_sh(&format!("ping -n -q -c 1 -W 0.5 -I {ping}"), "")?
+                .try_sh(&format!("ping -n -q -c 1 -W {seconds} -I {ping}"), "")?
                 .ok;
         }
         Ok(got)
     };
-    let got = past(world)?;
+    let got = past(world, "0.5")?;
     ensure!(
         got == [false; 2],
         "past the tunnel: answers {got:?} (IPv4, IPv6)"
@@ -201,7 +201,7 @@ fn full_tunnel(scene: &Scene, path: &str, nft: bool) -> Result<()> {
             client,
             "nft delete table ip wg-quick-wg0; nft delete table ip6 wg-quick-wg0",
         )?;
-        let got = past(world)?;
+        let got = past(world, "10")?;
         ensure!(
             got == [true; 2],
             "without the rule: answers {got:?} (IPv4, IPv6)"

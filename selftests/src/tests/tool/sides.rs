@@ -53,10 +53,10 @@ pub fn prepare(programs: &[&str]) -> Result<()> {
         "/etc/hosts",
         "127.0.0.1 localhost\n192.0.2.77 host.example host\n2001:db8::77 host6.example\n",
     )?;
-    // Fast to give up: one of the names is one that the server cannot tell.
+    // One question: to one of the names the server's answer is that it cannot tell.
     overlay(
         "/etc/resolv.conf",
-        "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+        "nameserver 127.0.0.1\noptions timeout:10 attempts:1\n",
     )
 }
 

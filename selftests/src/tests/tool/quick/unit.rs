@@ -5,6 +5,7 @@ use super::super::call::{Call, Seen};
 use super::super::sides::DIR;
 use super::cases::{conf, CONF, ENDPOINT};
 use super::scene::{public, Place};
+use crate::harness::pace::slow;
 use crate::harness::runner::Ctx;
 use crate::harness::wgdev::{base64, random_key};
 use anyhow::{bail, ensure, Context, Result};
@@ -167,7 +168,7 @@ pub fn unit(_: &Ctx) -> Result<()> {
     ensure!(enabled.ok(), "systemctl enable: {enabled:?}");
 
     let _systemd = Systemd::boot(&place)?;
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + slow(Duration::from_secs(60));
     while !control(&place, "is-active wg-rs@wg0").is_ok_and(|seen| seen.ok()) {
         ensure!(
             Instant::now() < deadline,
