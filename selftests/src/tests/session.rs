@@ -229,7 +229,8 @@ fn keepalive_idle(ctx: &Ctx) -> Result<()> {
             ..PeerConf::default()
         },
     )?;
-    sleep(Duration::from_millis(2500));
+    // Beyond a retry: the in-tree driver arms it after the initiation, so that a quick response may come before.
+    sleep(Duration::from_millis(7000));
     let (a0, b0) = (tunnel.peer(0)?, tunnel.peer(1)?);
     ensure!(
         !a0.last_handshake.is_zero(),
