@@ -32,7 +32,7 @@ use std::time::Duration;
 const SEC: Duration = Duration::from_secs(1);
 
 pub fn register(list: &mut Vec<Test>) {
-    let pairs: [(&str, u64, Check); 9] = [
+    let pairs: [(&str, u64, Check); 7] = [
         ("vtime-rekey-120s", 600, lifetime::rekey_120s),
         ("vtime-rekey-hour", 4000, lifetime::rekey_hour),
         ("vtime-death-180s-send", 600, lifetime::death_180s_send),
@@ -51,12 +51,6 @@ pub fn register(list: &mut Vec<Test>) {
             "vtime-persistent-keepalive",
             600,
             keepalive::persistent_keepalive,
-        ),
-        ("vtime-new-handshake-15s", 300, retries::new_handshake_15s),
-        (
-            "vtime-responder-never-rekeys",
-            600,
-            lifetime::responder_never_rekeys,
         ),
     ];
     for (name, secs, body) in pairs {
