@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Which initiations are sent and accepted: the limit of 50 a second, timestamps, indices,
-//! crossing initiations, keys of low order.
+//! crossing initiations, initiations that are forgotten, keys of low order.
 
 use super::rig::{conf, inside, Rig, MOMENT};
 use super::{drop_in, Test, SEC};
@@ -8,7 +8,7 @@ use crate::harness::capture::{Capture, Seen};
 use crate::harness::noise::handshake::{self, now, tai64n, Timestamp};
 use crate::harness::noise::Tweak;
 use crate::harness::runner::{until, Ctx};
-use crate::harness::wgdev::{uapi, Key, PeerConf};
+use crate::harness::wgdev::{uapi, DeviceConf, Key, PeerConf};
 use crate::harness::wire::Message;
 use anyhow::{bail, ensure, Context, Result};
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +26,8 @@ pub(super) fn register(list: &mut Vec<Test>) {
             ("vtime-initiation-replay", 120, replay),
             ("vtime-indices-random", 120, indices),
             ("vtime-crossing-initiations", 120, crossing),
+            ("vtime-new-key-clears-handshake", 120, new_key_clears),
+            ("vtime-down-clears-handshake", 120, down_clears),
             ("vtime-low-order-peer-keys", 120, low_order),
         ],
     );
@@ -286,6 +288,81 @@ fn crossing(ctx: &Ctx) -> Result<()> {
         "the device initiated once more"
     );
     Ok(())
+}
+
+/// Whether the device takes client `k`'s response to its initiation if `event` comes in between.
+fn taken_after(
+    rig: &mut Rig,
+    k: usize,
+    event: impl FnOnce(&mut Rig) -> Result<()>,
+) -> Result<bool> {
+    rig.say(k)?;
+    let own = rig.clients[k].wait_initiation(SEC)?;
+    let received = handshake::receive(&rig.clients[k].keys, &own)?;
+    let (mut session, response) = received.respond(&[0; 32], &Tweak::default());
+    event(rig)?;
+    rig.clients[k].send(&response)?;
+    sleep(MOMENT);
+    let taken = rig.accepts(k, &mut session)?;
+    let told = !rig.peer(k)?.last_handshake.is_zero();
+    ensure!(
+        taken == told,
+        "data under the session of client {k} is accepted: {taken}, but a handshake is told: {told}"
+    );
+    Ok(taken)
+}
+
+/// The device initiates anew for client `k`, although it did so a moment ago.
+fn initiates_at_once(rig: &Rig, k: usize) -> Result<()> {
+    rig.clients[k].flush()?;
+    rig.say(k)?;
+    let mut session = rig.clients[k].answer(SEC)?;
+    sleep(MOMENT);
+    ensure!(rig.accepts(k, &mut session)?, "data is not accepted");
+    Ok(())
+}
+
+/// A new private key makes the device forget its initiations, and the wait for the next. That
+/// shows only if the new key has the same public key, as the stored one unclamped has: responses
+/// to what another key had sent fail anyway. The stored key itself changes nothing.
+fn new_key_clears(ctx: &Ctx) -> Result<()> {
+    let mut rig = Rig::new(ctx, 2)?;
+    let key = rig.end.get(&rig.link)?.private_key.context("no key")?;
+    let mut unclamped = key;
+    unclamped[0] |= 1;
+    for (k, what, key, wanted) in [
+        (0, "the stored key", key, true),
+        (1, "the same key unclamped", unclamped, false),
+    ] {
+        let taken = taken_after(&mut rig, k, |rig| {
+            let conf = DeviceConf {
+                private_key: Some(key),
+                ..DeviceConf::default()
+            };
+            rig.end.set(&rig.link, &conf)
+        })?;
+        ensure!(
+            taken == wanted,
+            "a response that comes after {what} was set is taken: {taken}"
+        );
+    }
+    initiates_at_once(&rig, 1)
+}
+
+/// Taken down, the device forgets its initiations, and the wait for the next.
+fn down_clears(ctx: &Ctx) -> Result<()> {
+    let mut rig = Rig::new(ctx, 1)?;
+    let taken = taken_after(&mut rig, 0, |rig| {
+        for up in [false, true] {
+            rig.link.rt(0).set_up("wg0", up)?;
+        }
+        Ok(())
+    })?;
+    ensure!(
+        !taken,
+        "the response to an initiation from before down and up is taken"
+    );
+    initiates_at_once(&rig, 0)
 }
 
 /// Public keys of low order, whose shared secrets are all zero (RFC 7748, section 6.1; the list is

@@ -3,8 +3,9 @@
 
 use super::rig::{Rig, MOMENT};
 use super::{drop_in, Test, SEC};
-use crate::harness::noise::{Session, Tweak};
+use crate::harness::noise::{Keys, Session, Tweak};
 use crate::harness::runner::{until, Ctx};
+use crate::harness::wgdev::DeviceConf;
 use anyhow::{ensure, Context, Result};
 use std::thread::sleep;
 use std::time::Instant;
@@ -15,6 +16,7 @@ pub(super) fn register(list: &mut Vec<Test>) {
         &[
             ("vtime-keypairs-responder", 120, responder),
             ("vtime-keypairs-initiator", 400, initiator),
+            ("vtime-keypairs-new-key", 120, new_key),
         ],
     );
 }
@@ -139,4 +141,44 @@ fn initiator(ctx: &Ctx) -> Result<()> {
     scene.device_initiates()?;
     let when = "4 is current in spite of 3, which waited as next and is previous now";
     scene.expect(when, 4, &[3, 4], &[2])
+}
+
+/// With a new private key nothing is sent any more, neither under the current session nor under
+/// the one that waits to be confirmed, not even once it is; both are received on.
+fn new_key(ctx: &Ctx) -> Result<()> {
+    let mut scene = Scene::new(ctx)?;
+    scene.client_initiates()?;
+    ensure!(scene.accepts(1)?, "data under the first session");
+    scene.client_initiates()?;
+    scene.expect("1 is current, 2 is next", 1, &[1], &[])?;
+    let keys = Keys::random();
+    let conf = DeviceConf {
+        private_key: Some(keys.private),
+        ..DeviceConf::default()
+    };
+    scene.rig.end.set(&scene.rig.link, &conf)?;
+    let sent = |scene: &Scene| {
+        let sent = scene.rig.seen(0);
+        sent.iter()
+            .filter(|s| s.outgoing && s.data_len().is_some())
+            .count()
+    };
+    let before = sent(&scene);
+    scene.rig.say(0)?;
+    sleep(MOMENT);
+    ensure!(scene.accepts(1)?, "data under 1 is refused after a new key");
+    ensure!(
+        scene.accepts(2)?,
+        "data under 2, which confirms it, is refused"
+    );
+    ensure!(scene.accepts(1)?, "data under 1 is refused after that");
+    scene.rig.say(0)?;
+    sleep(MOMENT);
+    let more = sent(&scene) - before;
+    ensure!(more == 0, "{more} data messages were sent after a new key");
+    // What waited goes out under a session with that key.
+    scene.rig.clients[0].peer = keys.public;
+    scene.client_initiates()?;
+    scene.keepalive(3, 0)?;
+    scene.expect("3 is made with the new key", 3, &[2, 3], &[1])
 }
