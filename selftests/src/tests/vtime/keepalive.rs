@@ -16,6 +16,7 @@ pub(super) fn register(list: &mut Vec<Test>) {
         &[
             ("vtime-passive-keepalive-once", 200, passive_once),
             ("vtime-persistent-keepalive-rearm", 400, persistent_rearm),
+            ("vtime-persistent-keepalive-change", 200, persistent_change),
         ],
     );
 }
@@ -189,6 +190,70 @@ fn persistent_rearm(ctx: &Ctx) -> Result<()> {
             rig.clients[0].send(&session.data(&[]))?;
             sleep(MOMENT);
         }
+    }
+    Ok(())
+}
+
+/// Another interval counts from the next packet on, be it the keepalive that was due by the old
+/// one; after a change to none that is not sent either.
+fn persistent_change(ctx: &Ctx) -> Result<()> {
+    let mut rig = Rig::new(ctx, 4)?;
+    let mut sessions = Vec::new();
+    for k in 0..4 {
+        sessions.push(rig.session(k)?);
+    }
+    sleep(15 * SEC); // the passive keepalives for that data
+    let before: Vec<usize> = (0..4).map(|k| data(&rig.seen(k), true, 32).len()).collect();
+    let mut set = |seconds: [u16; 4]| -> Result<()> {
+        for (client, seconds) in rig.clients.iter().zip(seconds) {
+            let conf = PeerConf {
+                public_key: client.keys.public,
+                keepalive: Some(seconds),
+                ..PeerConf::default()
+            };
+            rig.end.set_peer(&rig.link, conf)?;
+        }
+        Ok(())
+    };
+    let start = Instant::now();
+    set([25, 25, 5, 25])?;
+    until(start, 2 * SEC);
+    set([5, 5, 25, 0])?;
+    until(start, 3 * SEC);
+    rig.clients[1].send(&sessions[1].data(&[]))?;
+    until(start, 60 * SEC);
+    // What the timer wheel makes of 5 s and of 25 s.
+    let (five, much) = ((4.999, 5.3), (24.999, 27.2));
+    for (k, what, wanted) in [
+        (0, "25 to 5 s", &[much, five, five, five, five][..]),
+        (
+            1,
+            "25 to 5 s, then a packet",
+            &[(7.9, 8.4), five, five, five],
+        ),
+        (2, "5 to 25 s", &[five, much]),
+        (3, "25 s to none", &[]),
+    ] {
+        let sent = data(&rig.seen(k), true, 32).split_off(before[k]);
+        ensure!(
+            sent.len() > wanted.len(),
+            "{what}: {} keepalives in 60 s, wanted more than {}",
+            sent.len(),
+            wanted.len()
+        );
+        for (pair, (low, high)) in sent.windows(2).zip(wanted) {
+            within(
+                &format!("{what}: time between keepalives"),
+                pair[1] - pair[0],
+                *low,
+                *high,
+            )?;
+        }
+        ensure!(
+            k != 3 || sent.len() == 1,
+            "{} keepalives after {what}, wanted none but that at the beginning",
+            sent.len()
+        );
     }
     Ok(())
 }
