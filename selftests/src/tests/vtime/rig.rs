@@ -206,15 +206,20 @@ impl Rig {
     /// Puts exactly `count` handshake messages into the device's queue before its worker gets to
     /// any of them, and waits until it is through. They are initiations with a wrong mac1.
     pub(super) fn flood(&self, count: usize) -> Result<()> {
-        let junk = [&[1, 0, 0, 0][..], &[0x5a; 144]].concat();
-        alone(|| {
-            for _ in 0..count {
-                self.flood.send_to(&junk, device(false)).context("flood")?;
-            }
-            Ok(())
-        })?;
+        self.flood_with(&[&[1, 0, 0, 0][..], &[0x5a; 144]].concat(), count)?;
         sleep(MOMENT);
         Ok(())
+    }
+
+    /// Sends `message` to the device `count` times before its worker gets to any of them.
+    pub(super) fn flood_with(&self, message: &[u8], count: usize) -> Result<()> {
+        alone(|| {
+            for _ in 0..count {
+                let sent = self.flood.send_to(message, device(false));
+                sent.context("flood")?;
+            }
+            Ok(())
+        })
     }
 }
 

@@ -3,10 +3,12 @@
 
 use super::rig::{device, Rig, MOMENT};
 use super::{drop_in, Test, SEC};
-use crate::harness::noise::{crypto, Client, Keys, Tweak};
+use crate::harness::capture::Seen;
+use crate::harness::noise::{crypto, handshake, Client, Keys, Tweak};
 use crate::harness::runner::{until, Ctx, Subject};
 use crate::harness::topo::outer;
 use crate::harness::wgdev::DeviceConf;
+use crate::harness::wire::Message;
 use anyhow::{ensure, Result};
 use std::net::SocketAddr;
 use std::thread::sleep;
@@ -17,6 +19,7 @@ pub(super) fn register(list: &mut Vec<Test>) {
         list,
         &[
             ("vtime-under-load-from-512", 60, from_512),
+            ("vtime-handshake-queue-4096", 60, queue_4096),
             ("vtime-under-load-without-key", 60, without_key),
         ],
     );
@@ -63,6 +66,28 @@ fn from_512(ctx: &Ctx) -> Result<()> {
         got == RESPONSE,
         "more than a second after that an initiation is answered by {got} bytes, wanted {RESPONSE}"
     );
+    let mut session = rig.session(0)?;
+    ensure!(rig.accepts(0, &mut session)?, "data is not accepted");
+    Ok(())
+}
+
+/// 4096 handshake messages wait, and no more. Each is answered with a cookie: a queue like that is a
+/// load, and for a second what is left of it is, too.
+fn queue_4096(ctx: &Ctx) -> Result<()> {
+    // A fresh device: the in-tree driver's queue may hold some less once it was used.
+    let rig = Rig::new(ctx, 1)?;
+    let client = &rig.clients[0];
+    let message = handshake::initiate(&client.keys, &client.peer, &Tweak::default()).message;
+    rig.flood_with(&message, 5000)?;
+    sleep(SEC);
+    let seen = rig.underlay.seen();
+    let reply = |s: &&Seen| s.outgoing && matches!(s.message, Message::Cookie { .. });
+    let got = seen.iter().filter(reply).count();
+    ensure!(
+        got == 4096,
+        "{got} cookie replies to 5000 initiations at a time, wanted 4096"
+    );
+    sleep(2 * SEC);
     let mut session = rig.session(0)?;
     ensure!(rig.accepts(0, &mut session)?, "data is not accepted");
     Ok(())
