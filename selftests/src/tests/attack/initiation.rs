@@ -5,9 +5,10 @@ use super::scene::{inside, outside, wall_clock, Scene, WAIT};
 use super::{drop_in, Test};
 use crate::harness::capture::Injector;
 use crate::harness::noise::handshake::{self, now, tai64n, Timestamp};
-use crate::harness::noise::{packet, Tweak};
+use crate::harness::noise::{packet, Keys, Tweak};
 use crate::harness::runner::Ctx;
 use crate::harness::topo::inner;
+use crate::harness::wgdev::DeviceConf;
 use anyhow::{ensure, Context, Result};
 use nix::sys::time::TimeSpec;
 use nix::time::{clock_gettime, clock_settime, ClockId};
@@ -79,6 +80,17 @@ fn replay(ctx: &Ctx) -> Result<()> {
         scene.link.rt(0).set_up("wg0", up)?;
     }
     refused(&scene, "after down and up", tai64n(base + 1, 0))?;
+    // And a change of our private key.
+    let keys = Keys::random();
+    let conf = DeviceConf {
+        private_key: Some(keys.private),
+        ..DeviceConf::default()
+    };
+    scene.end.set(&scene.link, &conf)?;
+    for client in &mut scene.clients {
+        client.peer = keys.public;
+    }
+    refused(&scene, "under another key of ours", tai64n(base + 1, 0))?;
     let second = accepted(&scene, tai64n(base + 2, 0))?;
     // It is the peer's own: the other client is still at an earlier time.
     let mut session = scene.session(1)?;
