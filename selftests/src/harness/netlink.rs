@@ -15,7 +15,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 const NLMSG_HDRLEN: usize = 16;
-const NLA_F_NESTED: u16 = 1 << 15;
+/// In an attribute's type: its payload is made of attributes.
+pub const NLA_F_NESTED: u16 = 1 << 15;
 
 /// A list of netlink attributes under construction.
 #[derive(Clone, Debug, Default)]
@@ -94,6 +95,17 @@ pub fn attrs(bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
     NlasIterator::new(bytes)
         .map_while(Result::ok)
         .map(|nla| (nla.kind() & 0x3fff, nla.value().to_vec()))
+        .collect()
+}
+
+/// As [`attrs`], the types with [`NLA_F_NESTED`].
+pub fn attrs_with_flags(bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    NlasIterator::new(bytes)
+        .map_while(Result::ok)
+        .map(|nla| {
+            let nested = if nla.nested_flag() { NLA_F_NESTED } else { 0 };
+            (nla.kind() | nested, nla.value().to_vec())
+        })
         .collect()
 }
 

@@ -4,7 +4,7 @@
 use super::both;
 use super::scene::{ip, Scene};
 use crate::harness::gnl::{Answer, Request, DO};
-use crate::harness::netlink::{attrs, Attrs};
+use crate::harness::netlink::{attrs, attrs_with_flags, Attrs, NLA_F_NESTED};
 use crate::harness::pace::amount;
 use crate::harness::pair::{get, Answers, NAME};
 use crate::harness::runner::{Ctx, Test};
@@ -160,6 +160,24 @@ fn compare(scene: &mut Scene, what: &str, buffers: &[usize]) -> Result<(Device, 
     told.context("no buffer")
 }
 
+/// The elements of the list that ends `attributes`.
+fn elements(attributes: &[u8], kind: u16) -> Result<Vec<Vec<u8>>> {
+    let list = attrs_with_flags(attributes).pop();
+    let (with_flags, list) = list.context("no attribute")?;
+    ensure!(
+        with_flags == kind | NLA_F_NESTED,
+        "list {kind} has type {with_flags:#x}"
+    );
+    let elements = attrs_with_flags(&list);
+    for (with_flags, _) in &elements {
+        ensure!(
+            *with_flags == NLA_F_NESTED,
+            "an element of list {kind} has type {with_flags:#x}"
+        );
+    }
+    Ok(elements.into_iter().map(|(_, element)| element).collect())
+}
+
 /// The rules of the layout: which attributes, in which order, and what is continued how.
 fn shape(messages: &[&[u8]]) -> Result<()> {
     const FULL: [u16; 4] = [
@@ -200,10 +218,12 @@ fn shape(messages: &[&[u8]]) -> Result<()> {
             kinds == wanted,
             "message {n}: attributes {kinds:?}, not {wanted:?}"
         );
-        let Some((DEVICE_PEERS, peers)) = list.last() else {
+        if kinds.last() != Some(&DEVICE_PEERS) {
             continue;
-        };
-        for (at, (_, peer)) in attrs(peers).iter().enumerate() {
+        }
+        let peers = elements(&body[4..], DEVICE_PEERS).with_context(|| format!("message {n}"))?;
+        ensure!(!peers.is_empty(), "message {n}: a list without a peer");
+        for (at, peer) in peers.iter().enumerate() {
             let kinds: Vec<u16> = attrs(peer).iter().map(|(kind, _)| *kind).collect();
             let key = attrs(peer).swap_remove(0).1;
             let mut wanted = STATE.to_vec();
@@ -221,6 +241,10 @@ fn shape(messages: &[&[u8]]) -> Result<()> {
                 kinds == wanted,
                 "message {n}, peer {at}: {kinds:?}, not {wanted:?}"
             );
+            if kinds.last() == Some(&PEER_ALLOWEDIPS) {
+                elements(peer, PEER_ALLOWEDIPS)
+                    .with_context(|| format!("message {n}, peer {at}"))?;
+            }
             previous = Some(key);
         }
     }
@@ -241,7 +265,11 @@ fn layout(ctx: &Ctx) -> Result<()> {
     compare(&mut scene, "a key", &BUFFERS)?;
     for n in 1..=4 {
         send(&mut scene, &add_peers(n - 1, n, n % 3))?;
-        compare(&mut scene, &format!("{n} peers"), &BUFFERS)?;
+        let (device, _) = compare(&mut scene, &format!("{n} peers"), &BUFFERS)?;
+        scene.check(
+            device.peers.len() == n as usize,
+            format!("{} of {n} peers", device.peers.len()),
+        );
     }
     scene.finish()
 }
