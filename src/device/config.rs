@@ -36,6 +36,8 @@ pub(crate) struct Config {
     allowed_ips_version: u64,
     /// Changes with every change of the configuration, so that a dump notices. Never 0.
     generation: u32,
+    /// What stands for the private key while there is none: a new one like it changes nothing.
+    no_key: SecretKey,
 }
 
 impl Config {
@@ -46,6 +48,7 @@ impl Config {
             allowed_ips,
             allowed_ips_version: 0,
             generation: 1,
+            no_key: SecretKey::zeroed(),
         }
     }
 }
@@ -119,7 +122,7 @@ impl UpdateGuard<'_> {
         // As stored, that is clamped; so the same key unclamped counts as another one.
         let same = match device.identity.get() {
             Some(identity) => KernelCrypto::ct_eq(identity.private().expose(), private),
-            None => SecretKey::from_bytes(*private).is_zero(),
+            None => KernelCrypto::ct_eq(self.config.no_key.expose(), private),
         };
         if same {
             return Ok(());
@@ -135,6 +138,10 @@ impl UpdateGuard<'_> {
             Some(identity) => Some(RcuArc::new(identity, GFP_KERNEL)?),
             None => None,
         };
+        if identity.is_none() {
+            // The in-tree driver clamps these zeros, too, and compares the next key with that.
+            self.config.no_key.clamp();
+        }
         let first = device.identity.swap(identity.clone()).is_none() && identity.is_some();
         let identity = identity.as_deref();
         device

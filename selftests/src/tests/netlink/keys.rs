@@ -41,7 +41,8 @@ fn with_key(key: Key) -> impl FnOnce(&mut Attrs) {
     }
 }
 
-/// Stored clamped; zero removes it.
+/// Stored clamped; zero removes it. The in-tree driver keeps what clamping makes of zero then, so
+/// that this key, of all keys, cannot be set next.
 fn stored(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let mut one = [0; 32];
@@ -63,6 +64,21 @@ fn stored(ctx: &Ctx) -> Result<()> {
         scene.check(
             got.private_key.is_none() && got.public_key.is_none(),
             format!("zero: {got:x?}"),
+        );
+    }
+    let least = clamp([0; 32]);
+    let got = scene.set("zero clamped, after zero", Ok(()), with_key(least))?;
+    scene.check(
+        got.private_key.is_none() && got.public_key.is_none(),
+        format!("zero clamped, after zero: {got:x?}"),
+    );
+    let unclamped = scene.set("the same unclamped", Ok(()), with_key(one))?;
+    scene.pair.remake()?;
+    let first = scene.set("zero clamped, the first key", Ok(()), with_key(least))?;
+    for got in [unclamped, first] {
+        scene.check(
+            got.private_key == Some(least) && got.public_key == Some(public(least)),
+            format!("the least key: {got:x?}"),
         );
     }
     scene.finish()
