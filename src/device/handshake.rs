@@ -200,7 +200,7 @@ impl Device {
 
     fn report_drop(&self, skb: &SkBuff, reason: Reason) {
         let reason = reason.as_str();
-        debug::skb(self.netdev(), SkbEvent::DropHandshake { reason }, skb, None);
+        debug::skb(self.netdev(), SkbEvent::DropHandshake { reason }, skb);
     }
 
     #[inline(never)]
@@ -275,20 +275,20 @@ impl Device {
             }
             MacState::ValidMac1 => {
                 if let Some(reply) = reply {
-                    debug::skb(self.netdev(), SkbEvent::SendCookie, skb, None);
+                    debug::skb(self.netdev(), SkbEvent::SendCookie, skb);
                     let _ = self.reply_to(&endpoint, reply.as_bytes());
                 }
                 false
             }
             MacState::Invalid => {
-                debug::skb(self.netdev(), SkbEvent::InvalidMac, skb, None);
+                debug::skb(self.netdev(), SkbEvent::InvalidMac, skb);
                 false
             }
         }
     }
 
     fn receive_cookie_reply(&self, skb: &SkBuff, message: &CookieReply) {
-        debug::skb(self.netdev(), SkbEvent::RecvCookie, skb, None);
+        debug::skb(self.netdev(), SkbEvent::RecvCookie, skb);
         let guard = rcu::read_lock();
         let peer = self.sessions().lookup(&guard, message.receiver_index());
         let Some(peer) = peer.map(|entry| entry.peer().clone()) else {
@@ -302,12 +302,7 @@ impl Device {
             .consume_reply::<KernelCrypto>(message, now);
         if let Err(reason) = consumed {
             let reason = reason.as_str();
-            debug::peer(
-                self.netdev(),
-                PeerEvent::InvalidCookie { reason },
-                peer.id(),
-                None,
-            );
+            debug::skb(self.netdev(), SkbEvent::InvalidCookie { reason }, skb);
         }
     }
 
@@ -316,12 +311,7 @@ impl Device {
             Ok(accepted) => accepted,
             Err(reason) => {
                 let reason = reason.as_str();
-                debug::skb(
-                    self.netdev(),
-                    SkbEvent::InvalidInitiation { reason },
-                    skb,
-                    None,
-                );
+                debug::skb(self.netdev(), SkbEvent::InvalidInitiation { reason }, skb);
                 return;
             }
         };
@@ -370,12 +360,7 @@ impl Device {
             Ok(peer) => peer,
             Err(reason) => {
                 let reason = reason.as_str();
-                debug::skb(
-                    self.netdev(),
-                    SkbEvent::InvalidResponse { reason },
-                    skb,
-                    None,
-                );
+                debug::skb(self.netdev(), SkbEvent::InvalidResponse { reason }, skb);
                 return;
             }
         };

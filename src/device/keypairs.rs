@@ -14,7 +14,7 @@ use crate::{
     device::peer::Peer,
     kapi::{
         debug::{self, PeerEvent},
-        net::skbuff::{Skb, SkbList},
+        net::skbuff::SkbList,
         sync::{
             rcu::{self, RcuArc, RcuCell},
             spinlock_bh::SpinLockBh,
@@ -135,14 +135,15 @@ impl Keypair {
             .is_ok()
     }
 
-    /// The replay check of authentic packets: takes those out, and hands them to `refused`, whose
-    /// counter was seen before or is too old.
-    pub(crate) fn accept_counters(&self, packets: &mut SkbList, mut refused: impl FnMut(&Skb)) {
+    /// The replay check of authentic packets: takes those out whose counter was seen before or is
+    /// too old, and tells `refused` that counter and one more than the greatest one accepted.
+    pub(crate) fn accept_counters(&self, packets: &mut SkbList, refused: impl Fn(u64, u64)) {
         let mut replay = self.replay.lock();
         packets.retain_mut(|packet| {
-            let accepted = replay.check_and_update(packet.cb().nonce);
+            let nonce = packet.cb().nonce;
+            let accepted = replay.check_and_update(nonce);
             if !accepted {
-                refused(packet);
+                refused(nonce, replay.next());
             }
             accepted
         });

@@ -42,7 +42,7 @@ const MAX_QUEUED_DELIVERIES: usize = 8192;
 /// Takes a datagram from one of the device's sockets. Softirq context.
 pub(crate) fn receive(device: &Device, mut skb: SkBuff) {
     if skb.prepare_received().is_err() {
-        debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb, None);
+        debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb);
         return;
     }
     let kind = skb
@@ -52,7 +52,7 @@ pub(crate) fn receive(device: &Device, mut skb: SkBuff) {
     match kind {
         Some(MessageType::Data) => receive_data(device, skb),
         Some(_) => device.queue_handshake(skb),
-        None => debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb, None),
+        None => debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb),
     }
 }
 
@@ -109,15 +109,8 @@ pub(crate) fn decrypt(keypair: &Keypair, packets: &mut SkbList) {
 /// itself.
 pub(crate) fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbList) {
     let _bh = bh::disable();
-    keypair.accept_counters(&mut packets, |packet| {
-        debug::skb(
-            peer.netdev(),
-            SkbEvent::InvalidNonce {
-                nonce: packet.cb().nonce,
-            },
-            packet,
-            Some(peer.id()),
-        );
+    keypair.accept_counters(&mut packets, |nonce, max| {
+        debug::invalid_nonce(peer.netdev(), nonce, max);
     });
     if packets.is_empty() {
         return;
@@ -195,7 +188,7 @@ fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, packet: &mut Skb) -> boo
     if !owner.is_some_and(|owner| owner.ptr_eq(peer)) {
         netdev.inc_rx_errors();
         netdev.inc_rx_frame_errors();
-        debug::skb(netdev, SkbEvent::UnallowedSrc, packet, Some(peer.id()));
+        debug::unallowed_src(netdev, packet, peer.id(), endpoint);
         return false;
     }
     true

@@ -34,7 +34,7 @@ impl Device {
     /// the destination, `EDESTADDRREQ` without an endpoint, or why segmentation failed.
     pub(crate) fn xmit(&self, skb: SkBuff) -> Result {
         if !skb.is_valid_ip_packet() {
-            debug::skb(&self.netdev, SkbEvent::InvalidIp, &skb, None);
+            debug::skb(&self.netdev, SkbEvent::InvalidIp, &skb);
             self.netdev.inc_tx_errors();
             return Err(EPROTONOSUPPORT);
         }
@@ -43,7 +43,7 @@ impl Device {
             .dst_addr()
             .and_then(|addr| self.allowed_ips.lookup(&guard, addr));
         let Some(peer) = peer.and_then(|peer| peer.upgrade()) else {
-            debug::skb(&self.netdev, SkbEvent::NoPeer, &skb, None);
+            debug::skb(&self.netdev, SkbEvent::NoPeer, &skb);
             return Err(self.refuse(skb, ENOKEY));
         };
         drop(guard);

@@ -15,7 +15,9 @@ use crate::{
         timer::{self, TimerCallback},
     },
     proto::{
-        consts::MAX_INITIATIONS,
+        consts::{
+            MAX_INITIATIONS, NEW_HANDSHAKE_TIMEOUT_MS, REKEY_TIMEOUT_MS, ZERO_KEY_MATERIAL_MS,
+        },
         timers::{Actions, Event, Timer},
     },
 };
@@ -113,11 +115,16 @@ impl Peer {
             }
             Timer::RetransmitHandshake if actions.send_initiation() => {
                 Some(PeerEvent::RetryHandshake {
+                    after_ms: REKEY_TIMEOUT_MS,
                     attempt: this.timer_state.attempts().saturating_add(1),
                 })
             }
-            Timer::NewHandshake if actions.send_initiation() => Some(PeerEvent::NoResponseRetry),
-            Timer::ZeroKeyMaterial if actions.zero_keys() => Some(PeerEvent::ZeroKeys),
+            Timer::NewHandshake if actions.send_initiation() => Some(PeerEvent::NoResponseRetry {
+                after_ms: NEW_HANDSHAKE_TIMEOUT_MS,
+            }),
+            Timer::ZeroKeyMaterial if actions.zero_keys() => Some(PeerEvent::ZeroKeys {
+                after_ms: ZERO_KEY_MATERIAL_MS,
+            }),
             _ => None,
         };
         if let Some(event) = event {

@@ -14,6 +14,7 @@
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
 #include <linux/udp.h>
+#include <net/ipv6.h>
 
 #undef pr_fmt
 #define pr_fmt(fmt) "wireguard: " fmt
@@ -41,7 +42,6 @@ enum wg_debug_peer_event {
 	WG_DEBUG_PEER_ZERO_KEYS,
 	WG_DEBUG_PEER_ROAMED,
 	WG_DEBUG_PEER_NO_ENDPOINT,
-	WG_DEBUG_PEER_INVALID_COOKIE,
 	WG_DEBUG_PEER_INVALID_SIZE,
 	WG_DEBUG_PEER_INVALID_TYPE,
 };
@@ -54,10 +54,9 @@ enum wg_debug_skb_event {
 	WG_DEBUG_SKB_INVALID_MAC,
 	WG_DEBUG_SKB_SEND_COOKIE,
 	WG_DEBUG_SKB_RECV_COOKIE,
+	WG_DEBUG_SKB_INVALID_COOKIE,
 	WG_DEBUG_SKB_INVALID_INITIATION,
 	WG_DEBUG_SKB_INVALID_RESPONSE,
-	WG_DEBUG_SKB_INVALID_NONCE,
-	WG_DEBUG_SKB_UNALLOWED_SRC,
 };
 
 /* An address for %pIS; an unknown one has family 0, which printk shows as such. */
@@ -87,6 +86,7 @@ static const struct sockaddr *wg_debug_source(union wg_debug_addr *addr,
 	} else if (skb->protocol == htons(ETH_P_IPV6)) {
 		addr->in6.sin6_family = AF_INET6;
 		addr->in6.sin6_addr = ipv6_hdr(skb)->saddr;
+		addr->in6.sin6_scope_id = ipv6_iface_scope_id(&ipv6_hdr(skb)->saddr, skb->skb_iif);
 		if (port)
 			addr->in6.sin6_port = udp_hdr(skb)->source;
 	}
@@ -139,12 +139,11 @@ void rust_helper_wg_debug_keypair(bool created, const struct net_device *dev, u6
 }
 
 /* The arguments of a message are evaluated only when it is switched on. */
-#define REASON (int)reason_len, reason
 #define ENDPOINT wg_debug_endpoint(&addr, endpoint, endpoint_len)
 
 void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_device *dev,
-			       u64 peer, unsigned int number, const void *endpoint,
-			       size_t endpoint_len, const char *reason, size_t reason_len)
+			       u64 peer, int tries, int seconds, const void *endpoint,
+			       size_t endpoint_len)
 {
 	union wg_debug_addr addr;
 
@@ -180,31 +179,28 @@ void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_
 				    dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_RETRY_HANDSHAKE:
-		pr_debug("%s: Handshake for peer %llu (%pISpfsc) has had no response, retrying (try %u)\n",
-			 dev->name, peer, ENDPOINT, number);
+		pr_debug("%s: Handshake for peer %llu (%pISpfsc) has had no response in %d s, retrying (try %d)\n",
+			 dev->name, peer, ENDPOINT, seconds, tries);
 		break;
 	case WG_DEBUG_PEER_GIVE_UP_HANDSHAKE:
-		pr_debug("%s: Handshake for peer %llu (%pISpfsc) has had no response to %u tries, giving up\n",
-			 dev->name, peer, ENDPOINT, number);
+		pr_debug("%s: Handshake for peer %llu (%pISpfsc) has had no response to %d tries, giving up\n",
+			 dev->name, peer, ENDPOINT, tries);
 		break;
 	case WG_DEBUG_PEER_NO_RESPONSE_RETRY:
-		pr_debug("%s: Retrying handshake with peer %llu (%pISpfsc): nothing was heard of it\n",
-			 dev->name, peer, ENDPOINT);
+		pr_debug("%s: Retrying handshake with peer %llu (%pISpfsc): nothing was heard of it for %d s\n",
+			 dev->name, peer, ENDPOINT, seconds);
 		break;
 	case WG_DEBUG_PEER_ZERO_KEYS:
-		pr_debug("%s: Zeroed all keys for peer %llu (%pISpfsc): no new session since\n",
-			 dev->name, peer, ENDPOINT);
+		pr_debug("%s: Zeroed all keys for peer %llu (%pISpfsc): no new session in %d s\n",
+			 dev->name, peer, ENDPOINT, seconds);
 		break;
 	case WG_DEBUG_PEER_ROAMED:
 		net_dbg_ratelimited("%s: Endpoint of peer %llu is now %pISpfsc\n", dev->name, peer,
 				    ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_NO_ENDPOINT:
-		net_dbg_ratelimited("%s: No endpoint for peer %llu\n", dev->name, peer);
-		break;
-	case WG_DEBUG_PEER_INVALID_COOKIE:
-		net_dbg_ratelimited("%s: Invalid cookie response for peer %llu: %.*s\n", dev->name,
-				    peer, REASON);
+		net_dbg_ratelimited("%s: No endpoint for peer %llu\n",
+				    dev->name, peer);
 		break;
 	case WG_DEBUG_PEER_INVALID_SIZE:
 		net_dbg_ratelimited("%s: Packet has an incorrect size, from peer %llu (%pISpfsc)\n",
@@ -225,13 +221,28 @@ void rust_helper_wg_debug_no_route(const struct net_device *dev, const void *end
 	net_dbg_ratelimited("%s: No route to %pISpfsc: error %d\n", dev->name, ENDPOINT, error);
 }
 
+void rust_helper_wg_debug_unallowed_src(const struct net_device *dev, const struct sk_buff *skb,
+					u64 peer, const void *endpoint, size_t endpoint_len)
+{
+	union wg_debug_addr src, addr;
+
+	net_dbg_ratelimited("%s: Packet has src IP %pISc, not among the allowed IPs of peer %llu (%pISpfsc)\n",
+			    dev->name, wg_debug_source(&src, skb, false), peer, ENDPOINT);
+}
+
 #undef ENDPOINT
+
+void rust_helper_wg_debug_invalid_nonce(const struct net_device *dev, u64 nonce, u64 max)
+{
+	net_dbg_ratelimited("%s: Packet has nonce %llu, seen before or too old (max %llu)\n", dev->name, nonce, max);
+}
+
+#define REASON (int)reason_len, reason
 /* Of the message that a skb carries: its sender. */
 #define OUTER_SOURCE wg_debug_source(&addr, skb, true)
 
 void rust_helper_wg_debug_skb(enum wg_debug_skb_event event, const struct net_device *dev,
-			      const struct sk_buff *skb, u64 peer, u64 nonce, const char *reason,
-			      size_t reason_len)
+			      const struct sk_buff *skb, const char *reason, size_t reason_len)
 {
 	union wg_debug_addr addr;
 
@@ -251,16 +262,20 @@ void rust_helper_wg_debug_skb(enum wg_debug_skb_event event, const struct net_de
 				    OUTER_SOURCE, REASON);
 		break;
 	case WG_DEBUG_SKB_INVALID_MAC:
-		net_dbg_ratelimited("%s: Invalid MAC of handshake packet from %pISpfsc\n", dev->name,
-				    OUTER_SOURCE);
+		net_dbg_ratelimited("%s: Invalid MAC of handshake packet from %pISpfsc\n",
+				    dev->name, OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_SEND_COOKIE:
-		net_dbg_ratelimited("%s: Sent cookie response to %pISpfsc: under load\n", dev->name,
-				    OUTER_SOURCE);
+		net_dbg_ratelimited("%s: Sent cookie response to %pISpfsc: under load\n",
+				    dev->name, OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_RECV_COOKIE:
 		net_dbg_ratelimited("%s: Received cookie response from %pISpfsc\n", dev->name,
 				    OUTER_SOURCE);
+		break;
+	case WG_DEBUG_SKB_INVALID_COOKIE:
+		net_dbg_ratelimited("%s: Invalid cookie response from %pISpfsc: %.*s\n", dev->name,
+				    OUTER_SOURCE, REASON);
 		break;
 	case WG_DEBUG_SKB_INVALID_INITIATION:
 		net_dbg_ratelimited("%s: Invalid handshake initiation from %pISpfsc: %.*s\n", dev->name,
@@ -269,14 +284,6 @@ void rust_helper_wg_debug_skb(enum wg_debug_skb_event event, const struct net_de
 	case WG_DEBUG_SKB_INVALID_RESPONSE:
 		net_dbg_ratelimited("%s: Invalid handshake response from %pISpfsc: %.*s\n", dev->name,
 				    OUTER_SOURCE, REASON);
-		break;
-	case WG_DEBUG_SKB_INVALID_NONCE:
-		net_dbg_ratelimited("%s: Packet has nonce %llu, seen before or too old, from peer %llu\n",
-				    dev->name, nonce, peer);
-		break;
-	case WG_DEBUG_SKB_UNALLOWED_SRC:
-		net_dbg_ratelimited("%s: Packet has src IP %pISc, not among the allowed IPs of peer %llu\n",
-				    dev->name, wg_debug_source(&addr, skb, false), peer);
 		break;
 	}
 }

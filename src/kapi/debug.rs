@@ -52,6 +52,8 @@ pub enum PeerEvent {
     RecvKeepalive,
     /// There was no response; the initiation is repeated.
     RetryHandshake {
+        /// How long it was waited for.
+        after_ms: u32,
         /// The number of the initiation that follows, from 2.
         attempt: u32,
     },
@@ -61,18 +63,19 @@ pub enum PeerEvent {
         attempts: u32,
     },
     /// The peer has fallen silent; a handshake is tried.
-    NoResponseRetry,
+    NoResponseRetry {
+        /// How long it has been silent.
+        after_ms: u32,
+    },
     /// The session has outlived itself, its keys are wiped.
-    ZeroKeys,
+    ZeroKeys {
+        /// How old it is.
+        after_ms: u32,
+    },
     /// It is somewhere else now.
     Roamed,
     /// A packet cannot be sent as there is no endpoint.
     NoEndpoint,
-    /// A cookie reply was refused.
-    InvalidCookie {
-        /// Why, in plain words.
-        reason: &'static str,
-    },
     /// A decrypted packet is shorter than it says.
     InvalidSize,
     /// A decrypted packet is neither IPv4 nor IPv6.
@@ -99,6 +102,11 @@ pub enum SkbEvent {
     SendCookie,
     /// Received: a cookie reply.
     RecvCookie,
+    /// Received: a cookie reply that is refused.
+    InvalidCookie {
+        /// Why, in plain words.
+        reason: &'static str,
+    },
     /// Received: an initiation that is refused.
     InvalidInitiation {
         /// Why, in plain words.
@@ -109,14 +117,6 @@ pub enum SkbEvent {
         /// Why, in plain words.
         reason: &'static str,
     },
-    /// Received and decrypted: its counter is replayed or too old.
-    InvalidNonce {
-        /// The counter.
-        nonce: u64,
-    },
-    /// Received and decrypted: its source does not belong to the peer. The network header is that
-    /// of the inner packet.
-    UnallowedSrc,
 }
 
 /// Says what happens to a device.
@@ -134,7 +134,7 @@ pub fn dev(dev: &NetDevice, event: DevEvent) {
 
 /// Says what happens with a peer; `endpoint` where the message names one.
 pub fn peer(dev: &NetDevice, event: PeerEvent, peer: u64, endpoint: Option<&Endpoint>) {
-    let (mut number, mut reason) = (0, "");
+    let (mut tries, mut ms) = (0, 0);
     let event = match event {
         PeerEvent::Created => bindings::wg_debug_peer_event_WG_DEBUG_PEER_CREATED,
         PeerEvent::Destroyed => bindings::wg_debug_peer_event_WG_DEBUG_PEER_DESTROYED,
@@ -145,37 +145,38 @@ pub fn peer(dev: &NetDevice, event: PeerEvent, peer: u64, endpoint: Option<&Endp
         PeerEvent::RecvInitiation => bindings::wg_debug_peer_event_WG_DEBUG_PEER_RECV_INITIATION,
         PeerEvent::RecvResponse => bindings::wg_debug_peer_event_WG_DEBUG_PEER_RECV_RESPONSE,
         PeerEvent::RecvKeepalive => bindings::wg_debug_peer_event_WG_DEBUG_PEER_RECV_KEEPALIVE,
-        PeerEvent::RetryHandshake { attempt } => {
-            number = attempt;
+        PeerEvent::RetryHandshake { after_ms, attempt } => {
+            (tries, ms) = (attempt, after_ms);
             bindings::wg_debug_peer_event_WG_DEBUG_PEER_RETRY_HANDSHAKE
         }
         PeerEvent::GiveUpHandshake { attempts } => {
-            number = attempts;
+            tries = attempts;
             bindings::wg_debug_peer_event_WG_DEBUG_PEER_GIVE_UP_HANDSHAKE
         }
-        PeerEvent::NoResponseRetry => bindings::wg_debug_peer_event_WG_DEBUG_PEER_NO_RESPONSE_RETRY,
-        PeerEvent::ZeroKeys => bindings::wg_debug_peer_event_WG_DEBUG_PEER_ZERO_KEYS,
+        PeerEvent::NoResponseRetry { after_ms } => {
+            ms = after_ms;
+            bindings::wg_debug_peer_event_WG_DEBUG_PEER_NO_RESPONSE_RETRY
+        }
+        PeerEvent::ZeroKeys { after_ms } => {
+            ms = after_ms;
+            bindings::wg_debug_peer_event_WG_DEBUG_PEER_ZERO_KEYS
+        }
         PeerEvent::NoEndpoint => bindings::wg_debug_peer_event_WG_DEBUG_PEER_NO_ENDPOINT,
         PeerEvent::Roamed => bindings::wg_debug_peer_event_WG_DEBUG_PEER_ROAMED,
-        PeerEvent::InvalidCookie { reason: why } => {
-            reason = why;
-            bindings::wg_debug_peer_event_WG_DEBUG_PEER_INVALID_COOKIE
-        }
         PeerEvent::InvalidSize => bindings::wg_debug_peer_event_WG_DEBUG_PEER_INVALID_SIZE,
         PeerEvent::InvalidType => bindings::wg_debug_peer_event_WG_DEBUG_PEER_INVALID_TYPE,
     };
     let endpoint = endpoint.map_or(&[][..], |endpoint| endpoint.sockaddr_bytes());
-    // SAFETY: The device is valid for the call; pointers and lengths are those of slices.
+    // SAFETY: The device is valid for the call; the pointer and the length are those of a slice.
     unsafe {
         bindings::wg_debug_peer(
             event,
             dev.as_raw(),
             peer,
-            number,
+            tries as i32,
+            (ms / 1000) as i32,
             endpoint.as_ptr().cast(),
             endpoint.len(),
-            reason.as_ptr().cast(),
-            reason.len(),
         )
     };
 }
@@ -191,9 +192,9 @@ pub fn keypair(dev: &NetDevice, event: PeerEvent, keypair: u64, peer: u64) {
     unsafe { bindings::wg_debug_keypair(created, dev.as_raw(), keypair, peer) };
 }
 
-/// Says what happens to a packet; `peer` where the message names one.
-pub fn skb(dev: &NetDevice, event: SkbEvent, skb: &Skb, peer: Option<u64>) {
-    let (mut nonce, mut reason) = (0, "");
+/// Says what happens to a packet.
+pub fn skb(dev: &NetDevice, event: SkbEvent, skb: &Skb) {
+    let mut reason = "";
     let event = match event {
         SkbEvent::InvalidIp => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_IP,
         SkbEvent::NoPeer => bindings::wg_debug_skb_event_WG_DEBUG_SKB_NO_PEER,
@@ -205,6 +206,10 @@ pub fn skb(dev: &NetDevice, event: SkbEvent, skb: &Skb, peer: Option<u64>) {
         SkbEvent::InvalidMac => bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_MAC,
         SkbEvent::SendCookie => bindings::wg_debug_skb_event_WG_DEBUG_SKB_SEND_COOKIE,
         SkbEvent::RecvCookie => bindings::wg_debug_skb_event_WG_DEBUG_SKB_RECV_COOKIE,
+        SkbEvent::InvalidCookie { reason: why } => {
+            reason = why;
+            bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_COOKIE
+        }
         SkbEvent::InvalidInitiation { reason: why } => {
             reason = why;
             bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_INITIATION
@@ -213,11 +218,6 @@ pub fn skb(dev: &NetDevice, event: SkbEvent, skb: &Skb, peer: Option<u64>) {
             reason = why;
             bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_RESPONSE
         }
-        SkbEvent::InvalidNonce { nonce: counter } => {
-            nonce = counter;
-            bindings::wg_debug_skb_event_WG_DEBUG_SKB_INVALID_NONCE
-        }
-        SkbEvent::UnallowedSrc => bindings::wg_debug_skb_event_WG_DEBUG_SKB_UNALLOWED_SRC,
     };
     // SAFETY: The device and the packet are valid for the call. Of the packet, the headers are read
     // that the event is documented to imply; a received message has IP and UDP headers. The last
@@ -227,12 +227,34 @@ pub fn skb(dev: &NetDevice, event: SkbEvent, skb: &Skb, peer: Option<u64>) {
             event,
             dev.as_raw(),
             skb.as_raw(),
-            peer.unwrap_or(0),
-            nonce,
             reason.as_ptr().cast(),
             reason.len(),
         )
     };
+}
+
+/// Says that the source of a packet that came from `peer`, at `endpoint`, does not belong to it.
+/// The packet's network header is that of the inner packet.
+pub fn unallowed_src(dev: &NetDevice, skb: &Skb, peer: u64, endpoint: &Endpoint) {
+    let endpoint = endpoint.sockaddr_bytes();
+    // SAFETY: The device and the packet are valid for the call, and the packet has the header that
+    // is read; the pointer and the length are those of a slice.
+    unsafe {
+        bindings::wg_debug_unallowed_src(
+            dev.as_raw(),
+            skb.as_raw(),
+            peer,
+            endpoint.as_ptr().cast(),
+            endpoint.len(),
+        )
+    };
+}
+
+/// Says that the counter of a decrypted packet is replayed or too old; `max` is one more than the
+/// greatest one accepted.
+pub fn invalid_nonce(dev: &NetDevice, nonce: u64, max: u64) {
+    // SAFETY: The device is valid for the call.
+    unsafe { bindings::wg_debug_invalid_nonce(dev.as_raw(), nonce, max) };
 }
 
 /// Says that a message cannot be sent to `endpoint`, and why.
