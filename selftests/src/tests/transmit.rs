@@ -93,17 +93,21 @@ impl Icmp {
     }
 }
 
+/// A peer without endpoint.
+fn homeless() -> Result<PeerConf> {
+    Ok(PeerConf {
+        public_key: random_key(),
+        allowed_ips: vec![("10.9.0.60".parse()?, 32), ("fd09::60".parse()?, 128)],
+        ..PeerConf::default()
+    })
+}
+
 /// No peer for the destination, or a peer without endpoint: the errno at the sender, an ICMP
 /// "host unreachable" or "address unreachable" beside it, one transmit error.
 fn refused(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
-    let homeless = PeerConf {
-        public_key: random_key(),
-        allowed_ips: vec![("10.9.0.60".parse()?, 32), ("fd09::60".parse()?, 128)],
-        ..PeerConf::default()
-    };
-    tunnel.ends[0].set_peer(&tunnel.link, homeless)?;
+    tunnel.ends[0].set_peer(&tunnel.link, homeless()?)?;
     for (to, wanted) in [
         ("10.9.0.77:7", Errno::ENOKEY),
         ("[fd09::77]:7", Errno::ENOKEY),
@@ -185,6 +189,7 @@ fn forwarded(ctx: &Ctx) -> Result<()> {
         fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
         Ok(fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?)
     })?;
+    tunnel.ends[0].set_peer(&tunnel.link, homeless()?)?;
     for nat in [false, true] {
         if nat {
             for iptables in ["iptables", "ip6tables"] {
@@ -192,7 +197,8 @@ fn forwarded(ctx: &Ctx) -> Result<()> {
                 tunnel.ns(0).sh(&rule)?;
             }
         }
-        for to in ["10.9.0.77:7", "[fd09::77]:7"] {
+        // Nobody's addresses, and the peer's without endpoint.
+        for to in ["10.9.0.77:7", "[fd09::77]:7", "10.9.0.60:7", "[fd09::60]:7"] {
             let to: SocketAddr = to.parse()?;
             let icmp = Icmp::open(&client, to.is_ipv6())?;
             let socket = socket_for(&client, to.ip())?;
