@@ -2,15 +2,16 @@
 //! A link going up and down: its sockets, what is purged, what stays.
 
 use super::{drop_in, Test};
+use crate::harness::bpf::Calls;
 use crate::harness::capture::{Capture, Injector};
 use crate::harness::kmsg::Kmsg;
 use crate::harness::netns::Netns;
 use crate::harness::packet::Datagram;
-use crate::harness::runner::Ctx;
+use crate::harness::runner::{Ctx, Skip};
 use crate::harness::topo::{inner, names, outer, port, Opts, Tunnel, PLAIN};
 use crate::harness::traffic::{ping_all, udp};
 use crate::harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use nix::errno::Errno;
 use nix::sys::socket::{
     bind, setsockopt, socket, sockopt, AddressFamily, SockFlag, SockType, SockaddrIn6,
@@ -28,6 +29,8 @@ const A_WHILE: Duration = Duration::from_millis(400);
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "up-port-taken", 60, port_taken);
     drop_in(list, "up-port-random", 60, port_random);
+    drop_in(list, "calls-port-retries", 60, port_retries);
+    drop_in(list, "up-send-buffer", 60, send_buffer);
     drop_in(list, "up-without-ipv6", 60, without_ipv6);
     drop_in(list, "down-purges", 60, down_purges);
     drop_in(list, "down-keeps", 60, down_keeps);
@@ -150,10 +153,7 @@ fn port_random(_: &Ctx) -> Result<()> {
     }
     ensure!(others > 0, "0 while up gives no new port");
     // Of two ports one is taken for IPv6: tried until the other comes.
-    ns.run(|| {
-        let file = "/proc/sys/net/ipv4/ip_local_port_range";
-        Ok(fs::write(file, "40000 40001")?)
-    })?;
+    two_ports(&ns)?;
     let one = only6(&ns, 40000)?;
     for round in 0..6 {
         // Not while the port that is free is its own.
@@ -177,6 +177,53 @@ fn port_random(_: &Ctx) -> Result<()> {
         udp(&ns, any4(port)).with_context(|| format!("port {port} is still held"))?;
     }
     drop((one, two));
+    Ok(())
+}
+
+/// Leaves the ports 40000 and 40001 alone to those who ask for any.
+fn two_ports(ns: &Netns) -> Result<()> {
+    ns.run(|| {
+        let file = "/proc/sys/net/ipv4/ip_local_port_range";
+        Ok(fs::write(file, "40000 40001")?)
+    })
+}
+
+/// When IPv6 refuses the random ports that IPv4 is given, 100 others are tried after the first.
+fn port_retries(_: &Ctx) -> Result<()> {
+    const OPENED: [&str; 2] = ["udp_sock_create4", "udp_sock_create6"];
+    let ns = Netns::new("a")?;
+    let mut rt = ns.rtnl()?;
+    rt.link_add("wg0", PLAIN.kind)?;
+    two_ports(&ns)?;
+    let _taken = (only6(&ns, 40000)?, only6(&ns, 40001)?);
+    let calls = Calls::attach(&OPENED)?;
+    let up = rt.set_up("wg0", true);
+    ensure!(up == Err(Errno::EADDRINUSE), "up: {up:?}");
+    for function in OPENED {
+        let count = calls.of(function)?;
+        ensure!(count == 101, "{function} was called {count} times");
+    }
+    Ok(())
+}
+
+/// The sockets' send buffers have no bound: what is sent must not wait for what was sent before.
+fn send_buffer(ctx: &Ctx) -> Result<()> {
+    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    for family in ["-4", "-6"] {
+        // Numbers of bytes as in skmem:(r0,rb212992,t0,tb2147483647,…).
+        let shown = tunnel.ns(0).sh(&format!("ss {family} -uanmH"))?;
+        let Some((_, memory)) = shown.split_once("skmem:(") else {
+            ensure!(shown.contains(":51820"), "no socket: {shown}");
+            bail!(Skip(
+                "this kernel tells nothing of a socket's memory".to_owned()
+            ));
+        };
+        let bound = memory.split(',').find_map(|part| part.strip_prefix("tb"));
+        ensure!(
+            shown.matches("skmem:(").count() == 1 && bound == Some("2147483647"),
+            "{family}: {shown}"
+        );
+    }
     Ok(())
 }
 
@@ -257,7 +304,18 @@ fn down_purges(ctx: &Ctx) -> Result<()> {
     sleep(Duration::from_millis(1300));
     let seen = underlay.seen();
     ensure!(seen.is_empty(), "down, it sends {seen:?}");
-    // Going up, the peers with a persistent keepalive begin at once, the third does not.
+    // Going up, the peers with a persistent keepalive begin at once, the third does not. Not because
+    // their time has come: that is far off.
+    for of in tunnel.ends[0].get(&tunnel.link)?.peers {
+        if lost.iter().any(|to| of.allowed_ips == [((*to).into(), 32)]) {
+            let rare = PeerConf {
+                public_key: of.public_key,
+                keepalive: Some(3000),
+                ..PeerConf::default()
+            };
+            tunnel.ends[0].set_peer(&tunnel.link, rare)?;
+        }
+    }
     tunnel.rt(0).set_up("wg0", true)?;
     let seen = underlay.wait(2, LIMIT, |s| s.is_initiation())?;
     ensure!(
