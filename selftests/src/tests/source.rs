@@ -2,20 +2,25 @@
 //! The sticky source: a peer is answered from the address that it sends to, and what ends that.
 
 use super::{drop_in, side_by_side, Test};
+use crate::harness::bpf::Calls;
 use crate::harness::capture::Capture;
+use crate::harness::noise::{Client, Keys};
+use crate::harness::pace::slow;
 use crate::harness::runner::{Boot, Ctx};
 use crate::harness::topo::{inner, mac, outer, port, Opts, Tunnel};
 use crate::harness::traffic::udp;
 use crate::harness::wgdev::{DeviceConf, PeerConf};
 use anyhow::{ensure, Context, Result};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "source-sticky", 90, sticky);
+    drop_in(list, "source-cleared-for-all", 60, cleared_for_all);
+    drop_in(list, "calls-route-cache", 60, route_cache);
     side_by_side(list, "vtime-source-forgotten", Boot::Vtime, 900, forgotten);
 }
 
@@ -123,8 +128,8 @@ impl Scene {
         self.pass(0)?;
         let start = Instant::now();
         let mut sent = self.take();
-        while sent.is_empty() && start.elapsed() < LIMIT {
-            sleep(Duration::from_millis(10));
+        while sent.is_empty() && start.elapsed() < slow(LIMIT) {
+            sleep(Duration::from_millis(5));
             sent = self.take();
         }
         sleep(Duration::from_millis(50));
@@ -254,6 +259,124 @@ fn sticky(ctx: &Ctx) -> Result<()> {
         scene.expect(first, 0, "the address is gone")?;
         scene.add_second()?;
         scene.expect(first, 0, "the address is there again")?;
+    }
+    Ok(())
+}
+
+/// A new mark and a new port clear the sources of all peers, not of one alone.
+fn cleared_for_all(ctx: &Ctx) -> Result<()> {
+    for v6 in [false, true] {
+        let mut scene = Scene::new(ctx, ctx.plain(), v6)?;
+        let first = outer(v6, 0);
+        scene.pass(0)?;
+        scene.add_second()?;
+        // The second peer has its own place at end 1.
+        let (keys, inside) = (Keys::random(), IpAddr::from([10, 9, 0, 50]));
+        let conf = PeerConf {
+            public_key: keys.public,
+            allowed_ips: vec![(inside, 32)],
+            ..PeerConf::default()
+        };
+        let Tunnel { ends, link } = &mut scene.tunnel;
+        ends[0].set_peer(link, conf)?;
+        let from = SocketAddr::new(outer(v6, 1), 40001);
+        let to = SocketAddr::new(second(v6), port(0));
+        let client = Client::new(link.end(1), keys, ends[0].public_key, from, to)?;
+        let mut session = client.handshake()?;
+        let source = |scene: &Scene| -> Result<IpAddr> {
+            client.flush()?;
+            scene.sockets[0].send_to(&[1; 100], (inside, 9))?;
+            let (_, from) = client.receive(LIMIT)?.context("nothing comes")?;
+            Ok(from.ip())
+        };
+        for (what, conf) in [
+            (
+                "a mark set",
+                DeviceConf {
+                    fwmark: Some(7),
+                    ..DeviceConf::default()
+                },
+            ),
+            (
+                "another port set",
+                DeviceConf {
+                    listen_port: Some(51000),
+                    ..DeviceConf::default()
+                },
+            ),
+        ] {
+            scene.stick()?;
+            // A keepalive, and no more: whatever comes after the change would be taken as a source.
+            let counted = |scene: &mut Scene| -> Result<u64> {
+                let Tunnel { ends, link } = &mut scene.tunnel;
+                let second = ends[0].get(link)?.peers.pop();
+                Ok(second.context("no second peer")?.rx_bytes)
+            };
+            let before = counted(&mut scene)?;
+            client.send(&session.data(&[]))?;
+            let start = Instant::now();
+            while counted(&mut scene)? != before + 32 {
+                ensure!(
+                    start.elapsed() < slow(LIMIT),
+                    "before {what}: no keepalive comes"
+                );
+                sleep(Duration::from_millis(5));
+            }
+            let is = source(&scene)?;
+            ensure!(is == second(v6), "before {what}: sent from {is}");
+            let Tunnel { ends, link } = &mut scene.tunnel;
+            ends[0].set(link, &conf)?;
+            let is = source(&scene)?;
+            ensure!(is == first, "{what}: sent to the second peer from {is}");
+            scene.expect(first, 0, what)?;
+        }
+    }
+    Ok(())
+}
+
+/// The route to a peer is looked up for its first message on each processor, not for every one.
+fn route_cache(ctx: &Ctx) -> Result<()> {
+    let processors = thread::available_parallelism()?.get() as u64;
+    for (v6, lookup) in [
+        (false, "ip_route_output_flow"),
+        (true, "ip6_dst_lookup_flow"),
+    ] {
+        let opts = Opts {
+            v6,
+            ..Opts::new(ctx.plain())
+        };
+        let mut tunnel = Tunnel::new(ctx, &opts)?;
+        // Of the other family inside: so all lookups are for messages.
+        let at = SocketAddr::new(inner(!v6, 1), 9);
+        let sink = udp(tunnel.ns(1), at)?;
+        sink.set_read_timeout(Some(LIMIT))?;
+        let socket = udp(tunnel.ns(0), SocketAddr::new(inner(!v6, 0), 0))?;
+        socket.connect(at)?;
+        let pass = |count| -> Result<()> {
+            for n in 0..count {
+                socket.send(b"tick")?;
+                let got = sink.recv(&mut [0; 9]);
+                got.with_context(|| format!("IPv6 {v6}: datagram {n}"))?;
+            }
+            Ok(())
+        };
+        pass(1)?;
+        let calls = Calls::attach(&[lookup])?;
+        pass(20)?;
+        let count = calls.of(lookup)?;
+        ensure!(
+            count <= processors,
+            "{lookup}: {count} times for 20 messages"
+        );
+        // By another mark there may be another route.
+        let conf = DeviceConf {
+            fwmark: Some(7),
+            ..DeviceConf::default()
+        };
+        tunnel.ends[0].set(&tunnel.link, &conf)?;
+        pass(1)?;
+        let more = calls.of(lookup)?;
+        ensure!(more > count, "{lookup}: not called after a mark was set");
     }
     Ok(())
 }
