@@ -5,13 +5,16 @@
 
 use super::{drop_in, Test};
 use crate::harness::bpf::{Direction, Stain};
-use crate::harness::runner::Ctx;
+use crate::harness::cmd;
+use crate::harness::netns::Netns;
+use crate::harness::runner::{Ctx, Skip};
 use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::{ping, ping_all, tcp};
+use crate::harness::traffic::{ping, ping_all, tcp, udp};
 use crate::harness::wgdev::DeviceConf;
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// The mark for end 0's messages.
 const FWMARK: u32 = 0x99;
@@ -21,6 +24,7 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "scrub-receive", 90, receive);
     drop_in(list, "scrub-transmit", 90, transmit);
     drop_in(list, "scrub-connections", 120, connections);
+    drop_in(list, "scrub-flows-in-cake", 60, flows_in_cake);
 }
 
 /// A tunnel with end 0's mark for messages set.
@@ -100,6 +104,51 @@ fn transmit(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
+/// The underlay's fair queueing tells the flows in the tunnel apart: that they are hashes of
+/// connections (`l4_hash`) is kept with them. sch_cake looks at headers otherwise, and those of all
+/// messages are alike.
+fn flows_in_cake(ctx: &Ctx) -> Result<()> {
+    const FLOWS: u64 = 6;
+    if !cmd::try_run(&["modprobe", "sch_cake"], "")?.ok {
+        bail!(Skip("this kernel has no sch_cake".to_owned()));
+    }
+    for v6 in [false, true] {
+        let tunnel = scene(ctx, v6)?;
+        // So slow that what is sent waits for seconds.
+        let slow = "tc qdisc add dev v0 root cake bandwidth 16kbit besteffort flows";
+        tunnel.ns(0).sh(slow)?;
+        let to = SocketAddr::new(inner(v6, 1), 9);
+        let _sink = udp(tunnel.ns(1), to)?;
+        for _ in 0..FLOWS {
+            let socket = udp(tunnel.ns(0), SocketAddr::new(inner(v6, 0), 0))?;
+            socket.connect(to)?;
+            for _ in 0..4 {
+                socket.send(&[4; 1000])?;
+            }
+        }
+        // Those whose packets wait are sparse or bulk ones. Another may be of the link's own packets.
+        let start = Instant::now();
+        loop {
+            let shown = tunnel.ns(0).sh("tc -s qdisc show dev v0")?;
+            let number = |name: &str| -> Option<u64> {
+                let (_, rest) = shown.split_once(name)?;
+                rest.split_whitespace().next()?.parse().ok()
+            };
+            let flows = number("sp_flows").zip(number("bk_flows"));
+            let flows = flows.with_context(|| format!("no flows in {shown}"))?;
+            if flows.0 + flows.1 >= FLOWS {
+                break;
+            }
+            ensure!(
+                start.elapsed() < Duration::from_secs(2),
+                "IPv6 {v6}: {flows:?} flows of {FLOWS}: {shown}"
+            );
+            sleep(Duration::from_millis(20));
+        }
+    }
+    Ok(())
+}
+
 /// Counters for what must not be: found on a packet before connection tracking sees it (its
 /// state), and after (its mark, its connection's mark, whether it was left out).
 const COUNTERS: [&str; 5] = [
@@ -142,6 +191,14 @@ fn rules(hook: &str, from: &str, to: &str, mark: u32, notrack: bool) -> String {
     )
 }
 
+/// The packets that a counter of netfilter's table `t` has counted.
+pub(super) fn counted(ns: &Netns, name: &str) -> Result<u64> {
+    let shown = ns.sh(&format!("nft list counter inet t {name}"))?;
+    let packets = shown.split("packets ").nth(1);
+    let packets = packets.and_then(|rest| rest.split(' ').next());
+    packets.context("no count")?.parse().context(shown)
+}
+
 /// Netfilter takes inner and outer packets for different ones: each is tracked, whether or not the
 /// other is, as a connection of its own, and has a mark and priority of its own.
 fn connections(ctx: &Ctx) -> Result<()> {
@@ -159,14 +216,7 @@ fn connections(ctx: &Ctx) -> Result<()> {
                 };
                 tunnel.ns(0).sh_in("nft -f -", &rules)?;
                 traffic(&tunnel, u8::from(receiving)).with_context(|| case.clone())?;
-                let count = |name: &str| -> Result<u64> {
-                    let shown = tunnel
-                        .ns(0)
-                        .sh(&format!("nft list counter inet t {name}"))?;
-                    let packets = shown.split("packets ").nth(1);
-                    let packets = packets.and_then(|rest| rest.split(' ').next());
-                    packets.context("no count")?.parse().context(shown)
-                };
+                let count = |name| counted(tunnel.ns(0), name);
                 for place in ["first_way", "second_way"] {
                     let packets = count(place)?;
                     ensure!(packets > 10, "{case}: {packets} packets counted by {place}");
