@@ -9,11 +9,12 @@ use crate::harness::noise::{cookie, handshake, Tweak};
 use crate::harness::pace::slow;
 use crate::harness::packet::ip;
 use crate::harness::runner::{Ctx, Subject};
-use crate::harness::topo::{inner, names, outer, port};
-use crate::harness::traffic::udp;
+use crate::harness::topo::{inner, mac, names, outer, port, Opts, Tunnel};
+use crate::harness::traffic::{ping_all, udp};
+use crate::harness::wgdev::PeerConf;
 use crate::harness::wire::Message;
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -22,6 +23,7 @@ const A_WHILE: Duration = Duration::from_millis(300);
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "receive-roaming-and-counters", 60, roaming);
     drop_in(list, "receive-cookie-load", 60, cookie_load);
+    drop_in(list, "receive-roaming-link-local", 60, link_local);
 }
 
 /// Every authenticated message moves the endpoint to where it came from and counts with its whole
@@ -166,6 +168,62 @@ fn receive(socket: &UdpSocket) -> Result<Vec<u8>> {
     let n = socket.recv(&mut buf)?;
     buf.truncate(n);
     Ok(buf)
+}
+
+/// Link-local addresses as endpoints: the same on two links, told apart by their scope. It says by
+/// which link messages go, and is learnt from those that come.
+fn link_local(ctx: &Ctx) -> Result<()> {
+    const LINKS: [[&str; 2]; 2] = [["v0", "v1"], ["w0", "w1"]];
+    let local = |n: u8| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa, u16::from(n) + 1);
+    let opts = Opts {
+        v6: true,
+        endpoints: [false; 2],
+        ..Opts::new(ctx.plain())
+    };
+    let mut tunnel = Tunnel::new(ctx, &opts)?;
+    let fd = tunnel.ns(1).fd();
+    tunnel.rt(0).veth_add(("w0", mac(4)), ("w1", mac(5)), fd)?;
+    let mut scopes = [[0; 2]; 2];
+    for n in 0..2u8 {
+        for (way, other) in [mac(1 - n), mac(5 - n)].into_iter().enumerate() {
+            let link = LINKS[way][usize::from(n)];
+            tunnel.rt(n).set_up(link, true)?;
+            tunnel.rt(n).addr_add(link, local(n).into(), 64)?;
+            tunnel.rt(n).neigh_set(link, local(1 - n).into(), other)?;
+            scopes[way][usize::from(n)] = tunnel.rt(n).index(link)?;
+        }
+    }
+    // Either end sends first, by either link.
+    for (n, way) in [(0u8, 1), (0, 0), (1, 1), (1, 0)] {
+        let what = format!("end {n} first, by {}", LINKS[way][usize::from(n)]);
+        let scoped = |of: u8, ip, by: u8| {
+            let scope = scopes[way][usize::from(by)];
+            SocketAddr::V6(SocketAddrV6::new(ip, port(of), 0, scope))
+        };
+        let other = scoped(1 - n, local(1 - n), n);
+        let conf = PeerConf {
+            endpoint: Some(other),
+            ..PeerConf::default()
+        };
+        tunnel.set_peer(n, conf)?;
+        let wires = [
+            Capture::start(tunnel.ns(n), LINKS[0][usize::from(n)])?,
+            Capture::start(tunnel.ns(n), LINKS[1][usize::from(n)])?,
+        ];
+        ping_all(tunnel.ns(n), inner(false, 1 - n), 2).with_context(|| what.clone())?;
+        ping_all(tunnel.ns(1 - n), inner(true, n), 2).with_context(|| what.clone())?;
+        let seen = wires[way].wait(12, LIMIT, |_| true)?;
+        let others = wires[1 - way].seen();
+        ensure!(others.is_empty(), "{what}: by the other link {others:?}");
+        // Which of its addresses on that link it chose is its own business.
+        let IpAddr::V6(source) = seen[0].src.ip() else {
+            bail!("{what}: {seen:?}");
+        };
+        let told = [tunnel.peer(n)?.endpoint, tunnel.peer(1 - n)?.endpoint];
+        let wanted = [Some(other), Some(scoped(n, source, 1 - n))];
+        ensure!(told == wanted, "{what}: endpoints {told:?}, not {wanted:?}");
+    }
+    Ok(())
 }
 
 /// Under a flood of initiations cookie replies come, with traffic class 0 and else the headers and
