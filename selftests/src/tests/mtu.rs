@@ -3,15 +3,21 @@
 
 use super::{drop_in, Test};
 use crate::harness::capture::Capture;
+use crate::harness::packet::{Datagram, PacketSocket, IPV4};
 use crate::harness::runner::Ctx;
 use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::{ping, ping_all, tcp};
+use crate::harness::traffic::{ping, ping_all, tcp, udp};
+use crate::harness::wgdev::PeerConf;
 use crate::harness::wire::{frame, Frame};
 use anyhow::{ensure, Result};
+use nix::errno::Errno;
+use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(5);
+/// Long enough for an answer that must not come.
+const A_WHILE: Duration = Duration::from_millis(100);
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "mtu-padding", 60, padding);
@@ -114,7 +120,7 @@ fn tcp_gso(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Small MTUs work; MTU 0 does no harm.
+/// Small MTUs work; the least and the greatest do no harm.
 fn small_and_zero(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
@@ -131,30 +137,64 @@ fn small_and_zero(ctx: &Ctx) -> Result<()> {
     tunnel.rt(0).set_mtu("wg0", 600)?;
     tunnel.rt(1).set_mtu("wg1", 600)?;
     tcp(tunnel.ns(0), tunnel.ns(1), at, 1 << 18, LIMIT)?;
-    for mtu in [0u32, 1, 2_147_483_552] {
-        tunnel.rt(0).set_mtu("wg0", mtu)?;
-        // Below 68 the stack takes IPv4 off; packets may still be forced out.
-        let _ = ping(
-            tunnel.ns(0),
-            inner(false, 1),
-            2,
-            20,
-            Duration::from_millis(100),
-        )?;
-        let _ = ping(
-            tunnel.ns(1),
-            inner(false, 0),
-            2,
-            20,
-            Duration::from_millis(100),
-        )?;
-    }
+    extremes(ctx, &mut tunnel)?;
     ensure!(
         tunnel.rt(0).set_mtu("wg0", 2_147_483_553).is_err(),
         "an MTU above the maximum"
     );
     tunnel.rt(0).set_mtu("wg0", 1420)?;
     tunnel.rt(1).set_mtu("wg1", 1420)?;
-    let _ = tunnel.rt(0).addr_add("wg0", inner(false, 0), 24);
+    // The stack has taken it off.
+    tunnel.rt(0).addr_add("wg0", inner(false, 0), 24)?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)
+}
+
+/// Below 68 the stack takes IPv4 off end 0's device, and hands it no packet that is longer. But the
+/// tunnel stays: what comes is taken in, and keepalives leave. With the greatest MTU packets do, too.
+fn extremes(ctx: &Ctx, tunnel: &mut Tunnel) -> Result<()> {
+    // IPv6 has nothing to say when it comes back.
+    tunnel.ns(0).run(|| {
+        for of in ["all", "default"] {
+            let file = format!("/proc/sys/net/ipv6/conf/{of}/disable_ipv6");
+            fs::write(file, "1")?;
+        }
+        Ok(())
+    })?;
+    let at = |n| SocketAddr::new(inner(false, n), 9);
+    let _sink = udp(tunnel.ns(1), at(1))?;
+    let packet = Datagram::new(at(0), at(1), 0, &[5; 60]).packet();
+    let device = PacketSocket::open(tunnel.ns(0), "wg0", false)?;
+    let too_long = Err(Errno::EMSGSIZE);
+    for (mtu, wanted) in [(0u32, too_long), (1, too_long), (2_147_483_552, Ok(()))] {
+        let what = format!("MTU {mtu}");
+        tunnel.rt(0).set_mtu("wg0", mtu)?;
+        let before = tunnel.counters(0)?;
+        for n in [0, 1] {
+            let got = ping(tunnel.ns(n), inner(false, 1 - n), 2, 20, A_WHILE)?;
+            ensure!(got == 0, "{what}: {got} answers to end {n}'s pings");
+        }
+        let mut moved = vec![("rx_packets", 2), ("rx_bytes", 2 * (48 + 32))];
+        tunnel.expect_moved(0, &before, &moved, &what)?;
+        let wire = tunnel.watch(ctx, 0)?;
+        let sent = device.send(IPV4, &packet);
+        ensure!(sent == wanted, "{what}: a packet by hand: {sent:?}");
+        let mut lens = vec![32];
+        if wanted.is_ok() {
+            lens.insert(0, 96 + 32);
+        }
+        for keepalive in [100, 0] {
+            let conf = PeerConf {
+                keepalive: Some(keepalive),
+                ..PeerConf::default()
+            };
+            tunnel.set_peer(0, conf)?;
+        }
+        moved.push(("tx_packets", lens.len() as u64));
+        moved.push(("tx_bytes", lens.iter().sum::<usize>() as u64));
+        tunnel.expect_moved(0, &before, &moved, &what)?;
+        let seen = wire.wait(lens.len(), LIMIT, |s| s.outgoing)?;
+        let seen: Vec<usize> = seen.iter().filter_map(|s| s.data_len()).collect();
+        ensure!(seen == lens, "{what}: messages of {seen:?}, not {lens:?}");
+    }
+    Ok(())
 }
