@@ -119,15 +119,35 @@ fn creator_dies(_: &Ctx) -> Result<()> {
     Ok(rt.link_del("wg0")?)
 }
 
-/// A namespace that goes with a working device in it takes the device along.
+/// A namespace that goes with a working device in it takes the device along, and with it the
+/// underlay's link; the other end's device stays as it is.
 fn dies_with_device(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
-    drop(tunnel);
-    // A link that hung in unregistration or held a namespace is found by the harness.
-    let root = crate::harness::rtnl::Rtnl::open();
-    root.map(drop)
-        .context("netlink after the namespaces' death")
+    let Tunnel { link, ends } = tunnel;
+    drop(ends); // their sockets would keep both namespaces
+    let [dying, staying] = link.into_namespaces();
+    let mut rt = staying.rtnl()?;
+    rt.index("v1").context("before the namespace's death")?;
+    drop(dying);
+    // The kernel takes all links of a namespace down together, and the pair's other half with them.
+    let start = Instant::now();
+    while rt.index("v1") != Err(Errno::ENODEV) {
+        ensure!(
+            start.elapsed() < slow(Duration::from_secs(30)),
+            "the namespace does not go"
+        );
+        sleep(Duration::from_millis(20));
+    }
+    let flags = rt.link("wg1")?.flags;
+    ensure!(flags & libc::IFF_UP as u32 != 0, "wg1 went down by itself");
+    let device = Wg::open(&staying, PLAIN.kind)?.get("wg1")?;
+    ensure!(
+        device.listen_port == port(1) && device.peers.len() == 1,
+        "the other end has become {device:?}"
+    );
+    // A link that hung in unregistration or held a namespace is found by the harness, too.
+    Ok(rt.link_del("wg1")?)
 }
 
 /// Datagrams from `ns` to inside address `to` until told to stop; errors are part of it.
