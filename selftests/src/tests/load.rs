@@ -68,8 +68,10 @@ fn refused(ctx: &Ctx) -> Result<()> {
         let [line] = said.as_slice() else {
             bail!("wanted one line in the log, got {said:?}")
         };
-        let advice = line.contains("coexist=1") || line.contains("rmmod wireguard");
-        ensure!(advice, "the line does not say what to do: {line}");
+        // Who says it: not the in-tree module, whose prefix the devices' messages have.
+        let wanted = "wireguard_rs: another module provides wireguard already: \
+                      rmmod wireguard, or load this one with coexist=1";
+        ensure!(*line == wanted, "the line says: {line}");
     }
     ns.sh("ip link add wg0 type wireguard")?;
     ns.sh("ip link del wg0")?;
