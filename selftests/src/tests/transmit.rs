@@ -2,6 +2,7 @@
 //! Packets on their way into a tunnel: refused with an error, segmented, staged, dropped.
 
 use super::{drop_in, Test};
+use crate::harness::bpf::Spoil;
 use crate::harness::capture::{Capture, Seen};
 use crate::harness::netns::Netns;
 use crate::harness::packet::{address, Datagram, PacketSocket, IPV4, IPV6};
@@ -31,6 +32,7 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "transmit-wrong-protocol", 60, wrong_protocol);
     drop_in(list, "transmit-multicast", 60, multicast);
     drop_in(list, "transmit-udp-segments", 60, udp_segments);
+    drop_in(list, "transmit-unsegmentable", 60, unsegmentable);
     drop_in(list, "transmit-staged", 60, staged);
 }
 
@@ -289,6 +291,36 @@ fn wrong_protocol(ctx: &Ctx) -> Result<()> {
         );
     }
     ping_all(tunnel.ns(0), inner(true, 1), 2)
+}
+
+/// A packet of segments that cannot be taken apart: the errno at the sender, the ICMP beside it, one
+/// transmit error; nothing of it is sent.
+fn unsegmentable(ctx: &Ctx) -> Result<()> {
+    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    ping_all(tunnel.ns(0), inner(false, 1), 1)?;
+    let spoil = Spoil::attach(tunnel.ns(0), "wg0")?;
+    for v6 in [false, true] {
+        let to = SocketAddr::new(inner(v6, 1), 7);
+        let icmp = Icmp::open(tunnel.ns(0), v6)?;
+        let socket = socket_for(tunnel.ns(0), to.ip())?;
+        set_option(&socket, libc::SOL_UDP, UDP_SEGMENT, 1000)?;
+        let before = tunnel.counters(0)?;
+        let sent = send(&socket, &[7; 3000], to);
+        ensure!(
+            sent == Err(Errno::EPROTONOSUPPORT),
+            "three segments to {to}: {sent:?}"
+        );
+        let moved = [("tx_errors", 1)];
+        tunnel.expect_moved(0, &before, &moved, format!("three segments to {to}"))?;
+        let heard = icmp.next(LIMIT)?;
+        let (kind, code) = if v6 { (1, 3) } else { (3, 1) };
+        ensure!(
+            heard == Some((kind, code, to)),
+            "three segments to {to}: ICMP {heard:?}, not {kind}/{code}"
+        );
+    }
+    drop(spoil);
+    ping_all(tunnel.ns(0), inner(true, 1), 1)
 }
 
 /// To groups and to all: a peer's if it is allowed them, else refused, without ICMP.

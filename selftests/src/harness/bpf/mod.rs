@@ -5,10 +5,12 @@
 
 mod calls;
 mod inject;
+mod spoil;
 mod stain;
 mod underlay;
 
 pub use calls::Calls;
+pub use spoil::Spoil;
 pub use stain::Stain;
 pub use underlay::{Action, Class, Direction, Reason, Rule, Underlay};
 
