@@ -6,6 +6,8 @@ use super::{data, drop_in, initiations, Scene, Test, SEC};
 use crate::harness::capture::{seen, Capture, Captured, Injector};
 use crate::harness::noise::{cookie, handshake, Session, Tweak};
 use crate::harness::runner::{until, within, Ctx};
+use crate::harness::topo::inner;
+use crate::harness::traffic::ping_all;
 use anyhow::{bail, ensure, Context, Result};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -170,7 +172,10 @@ pub(super) fn death_180s_receive(ctx: &Ctx) -> Result<()> {
             "{got} datagrams taken from a message delivered at {at} s"
         );
     }
-    Ok(())
+    // A new session takes its place.
+    scene.mute_both(false)?;
+    ping_all(scene.tunnel.ns(1), inner(false, 0), 1)?;
+    ping_all(scene.tunnel.ns(0), inner(false, 1), 1)
 }
 
 /// The responder goes on with a session past 120 s, sending and receiving, without an initiation of

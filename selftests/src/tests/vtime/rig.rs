@@ -145,6 +145,16 @@ impl Rig {
         Ok(session)
     }
 
+    /// A new session with client `k` carries data both ways.
+    pub(super) fn works(&self, k: usize) -> Result<()> {
+        let session = self.session(k)?;
+        ensure!(
+            self.sends_under(k, &[&session])? == Some(0),
+            "no data to client {k} under a new session"
+        );
+        Ok(())
+    }
+
     /// A session that the device has initiated, for a datagram to client `k`.
     pub(super) fn initiated(&self, k: usize) -> Result<Session> {
         self.clients[k].flush()?;

@@ -9,7 +9,7 @@ use crate::harness::runner::{until, Ctx, Subject};
 use crate::harness::topo::outer;
 use crate::harness::wgdev::DeviceConf;
 use crate::harness::wire::Message;
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -99,11 +99,12 @@ fn queue_4096(ctx: &Ctx) -> Result<()> {
 fn without_key(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 1)?;
     let keyed = rig.end.public_key;
-    let conf = DeviceConf {
-        private_key: Some([0; 32]),
+    let key = rig.end.get(&rig.link)?.private_key;
+    let conf = |private_key| DeviceConf {
+        private_key,
         ..DeviceConf::default()
     };
-    rig.end.set(&rig.link, &conf)?;
+    rig.end.set(&rig.link, &conf(Some([0; 32])))?;
     ensure!(
         rig.end.get(&rig.link)?.public_key.is_none(),
         "the private key is still there"
@@ -140,5 +141,6 @@ fn without_key(ctx: &Ctx) -> Result<()> {
         "{sent} cookie replies from a device without a key, wanted {wanted}"
     );
     sleep(2 * SEC);
-    Ok(())
+    rig.end.set(&rig.link, &conf(key))?;
+    rig.works(0).context("with its key again")
 }
