@@ -5,12 +5,13 @@
 
 use crate::harness::modules::Modules;
 use crate::harness::runner::{Boot, Ctx, Subject, Test};
-use crate::harness::topo::{inner, Opts, Tunnel};
+use crate::harness::topo::{inner, outer, port, Opts, Tunnel};
 use crate::harness::traffic::ping_all;
 use crate::harness::wgdev::{uapi, DeviceConf, PeerConf, Wg};
 use crate::tests::needs_ours;
 use anyhow::{ensure, Result};
 use nix::errno::Errno;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 pub(super) fn register(list: &mut Vec<Test>) {
@@ -35,7 +36,7 @@ fn limit(ctx: &Ctx) -> Result<()> {
     needs_ours(ctx)?;
     ctx.env
         .load_ours(&format!("peers_before={}", MOST - ROOM))?;
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
     let friend = tunnel.ends[1].public_key;
     let mut wg = Wg::open(tunnel.ns(0), ctx.plain()[0].kind)?;
     let mut step = |device: u32,
@@ -86,5 +87,14 @@ fn limit(ctx: &Ctx) -> Result<()> {
         &[1, 2, 3, 4, 5, 6],
         Err(Errno::ENOMEM),
         &[1, 2, 3, 4, 5],
-    )
+    )?;
+    step(0, uapi::PEER_REMOVE_ME, &[5], Ok(()), &[1, 2, 3, 4])?;
+    let peer = PeerConf {
+        endpoint: Some(SocketAddr::new(outer(false, 1), port(1))),
+        allowed_ips: vec![(inner(false, 1), 32), (inner(true, 1), 128)],
+        ..PeerConf::default()
+    };
+    tunnel.set_peer(0, peer)?;
+    ping_all(tunnel.ns(0), inner(false, 1), 1)?;
+    ping_all(tunnel.ns(1), inner(true, 0), 1)
 }

@@ -270,7 +270,9 @@ fn user_namespace(ctx: &Ctx) -> Result<()> {
             );
         }
     }
-    scene.verdict()
+    // Others in their place.
+    scene.pair.remake()?;
+    scene.finish()
 }
 
 /// Runs `inside` in a process with user and network namespaces of its own. When that calls its
