@@ -2,14 +2,19 @@
 //! Bad input to wg-rs by its own name: it names the place, ends with 1, leaves the device alone, and keeps secrets.
 
 use super::call::{Call, End};
-use super::sides::{program, Sides, DIR};
+use super::sides::{program, Sides, DIR, SIDES};
 use super::words::{PRIVATE, PUBLIC};
 use crate::harness::kmsg::Kmsg;
 use crate::harness::pace::slow;
+use crate::harness::pair::NAME;
 use crate::harness::runner::Ctx;
+use crate::harness::topo::{inner, mac, names, outer};
+use crate::harness::traffic::ping_all;
+use crate::harness::wgdev::{base64, parse_dump};
 use anyhow::{ensure, Context, Result};
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -287,7 +292,44 @@ pub fn bad_input(_: &Ctx) -> Result<()> {
         !log.drain()?.iter().any(|line| leaks(line)),
         "a secret in the kernel's log"
     );
-    Ok(())
+    carries(&mut sides).context("afterwards")
+}
+
+/// The device that was left alone makes a tunnel with the other side's.
+fn carries(sides: &mut Sides) -> Result<()> {
+    let key = format!("{DIR}/files/other-key");
+    fs::write(&key, PRIVATE[1])?;
+    let keyed = Call::new("wg", ["set", NAME, "private-key", &key, "listen-port", "8"]);
+    ensure!(sides.on(0, 0, &keyed)?.ok(), "no key for the other side");
+    let dumps = sides.dumps()?;
+    let mut rt = [sides.ns[0].rtnl()?, sides.ns[1].rtnl()?];
+    rt[0].veth_add(("v0", mac(0)), ("v1", mac(1)), sides.ns[1].fd())?;
+    for n in 0..2u8 {
+        let (own, other) = (usize::from(n), usize::from(1 - n));
+        let (_, veth) = names(n);
+        for (name, ip) in [(veth, outer(false, n)), (NAME, inner(false, n))] {
+            rt[own].addr_add(name, ip, 24)?;
+            rt[own].set_up(name, true)?;
+        }
+        let public = parse_dump(&dumps[other].replies()).public_key;
+        let peer = base64(&public.context("no public key")?);
+        let at = SocketAddr::new(outer(false, 1 - n), [8, 7][other]).to_string();
+        let words = [
+            "set",
+            NAME,
+            "peer",
+            &peer,
+            "allowed-ips",
+            "10.9.0.0/24",
+            "endpoint",
+            &at,
+        ];
+        let call = Call::new(SIDES[own], words);
+        let seen = sides.on(own, own, &call)?;
+        ensure!(seen.ok(), "{call}: {seen:?}");
+    }
+    ping_all(&sides.ns[1], inner(false, 0), 1)?;
+    ping_all(&sides.ns[0], inner(false, 1), 1)
 }
 
 /// True if eight characters of the secret in a row are in the text.
