@@ -68,10 +68,20 @@ pub fn register(list: &mut Vec<Test>) {
                 modules,
                 subject,
                 bound: Duration::from_secs(if modules == Modules::None { 300 } else { 60 }),
-                body: Box::new(body),
+                body: Box::new(move |ctx| {
+                    body(ctx)?;
+                    works(ctx)
+                }),
             });
         }
     }
+}
+
+/// Nothing fails any more: a tunnel carries packets.
+fn works(ctx: &Ctx) -> Result<()> {
+    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain())).context("afterwards")?;
+    ping_all(tunnel.ns(0), inner(false, 1), 1)?;
+    ping_all(tunnel.ns(1), inner(true, 0), 1)
 }
 
 /// No operation here has more allocations than this.
@@ -518,7 +528,7 @@ fn workers(ctx: &Ctx) -> Result<()> {
     recovers(ctx, &mut tunnel, answered?, failed)
 }
 
-/// Loading the module: each registration of its init can fail.
+/// Loading the module: each registration of its init can fail. It stays loaded at the end.
 fn module_load(ctx: &Ctx) -> Result<()> {
     let faults = ready()?;
     let ours = ctx.subject == Subject::Rs && !ctx.env.stand_in;
@@ -538,5 +548,10 @@ fn module_load(ctx: &Ctx) -> Result<()> {
         "module load",
         || nix::kmod::finit_module(&file, c"", nix::kmod::ModuleInitFlags::empty()),
         |_| unload_all(),
-    )
+    )?;
+    ctx.env.load(if ctx.subject == Subject::C {
+        Modules::Intree
+    } else {
+        Modules::Ours
+    })
 }
