@@ -151,6 +151,9 @@ struct Figures {
     dump: Duration,
     messages: usize,
     memory: Memory,
+    /// Bytes of slabs and per-CPU memory that are still in use when they are gone, by
+    /// [`Removal::Replace`].
+    left: i64,
     /// In the order of [`REMOVALS`]: the time, and the grace periods waited for.
     removals: Vec<Option<(Duration, u64)>>,
 }
@@ -174,7 +177,7 @@ fn measure(ctx: &Ctx, calls: &Calls, kind: &str, count: usize) -> Result<Figures
         millis(dump)
     ));
 
-    let mut removals = Vec::new();
+    let (mut removals, mut left) = (Vec::new(), None);
     for (removal, name) in REMOVALS {
         if takes_too_long(kind, count, removal) {
             removals.push(None);
@@ -190,13 +193,15 @@ fn measure(ctx: &Ctx, calls: &Calls, kind: &str, count: usize) -> Result<Figures
         if matches!(removal, Removal::Each | Removal::Replace) {
             scene.check(&[]).with_context(|| format!("after {name}"))?;
         }
-        if matches!(removal, Removal::Each) && count >= 10_000 {
-            let left = Memory::settled()?.since(&before);
-            let (left, used) = (left.slab + left.percpu, memory.slab + memory.percpu);
+        if !matches!(removal, Removal::LinkDel) {
+            let gone = Memory::settled()?.since(&before);
+            let (still, used) = (gone.slab + gone.percpu, memory.slab + memory.percpu);
+            // Of few peers too little to tell it from what else goes on.
             ensure!(
-                left < used / 8,
-                "{kind}: {left} bytes of {used} are still in use when {count} peers are gone"
+                still < used / 8 || count < 10_000,
+                "{kind}: {still} bytes of {used} are still in use when {count} peers are gone by {name}"
             );
+            left = Some(still);
         }
     }
     let caches = memory.top_caches(8);
@@ -214,6 +219,7 @@ fn measure(ctx: &Ctx, calls: &Calls, kind: &str, count: usize) -> Result<Figures
         dump,
         messages,
         memory,
+        left: left.context("no removal that leaves the device")?,
         removals,
     })
 }
@@ -316,6 +322,7 @@ fn report(ctx: &Ctx, all: &[Vec<Figures>]) {
         row("  of it slab", &|f| each(f, f.memory.slab)),
         row("  of it per-CPU", &|f| each(f, f.memory.percpu)),
         row("  of it stacks", &|f| each(f, f.memory.stacks)),
+        row("  slab, per-CPU left", &|f| each(f, f.left)),
     ];
     for (n, (_, name)) in REMOVALS.iter().enumerate() {
         rows.push(row(name, &|f| {
