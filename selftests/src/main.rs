@@ -41,7 +41,8 @@ enum Verb {
         /// Leave these out: parts of names, or globs with `*` (may be repeated).
         #[arg(long)]
         skip: Vec<String>,
-        /// Capture the underlay of every tunnel (kept with a failed test's artefacts).
+        /// Capture all that goes over any interface at the first run already (as it is done when a
+        /// failed test is run again).
         #[arg(long)]
         pcap: bool,
         /// Parts of names, or globs with `*`; none means all.
@@ -56,6 +57,12 @@ enum Verb {
         /// What the requests are made from; a new one each time if not given.
         #[arg(long)]
         seed: Option<u64>,
+    },
+    /// Run tests that fail, for the harness's own test of what is kept of them.
+    #[command(hide = true)]
+    FailOnPurpose {
+        /// Where it is kept.
+        out: PathBuf,
     },
     /// Measure this module beside the in-tree one. Needs root; meant for a guest.
     Bench(bench::Args),
@@ -128,6 +135,15 @@ fn real_main() -> Result<bool> {
                 lock_memory: false,
             };
             Ok(run(&[&test], &options)? == 0)
+        }
+        Verb::FailOnPurpose { out } => {
+            let tests = tests::harness::broken();
+            let options = Options {
+                out: Some(out),
+                pcap: false,
+                lock_memory: false,
+            };
+            Ok(run(&tests.iter().collect::<Vec<_>>(), &options)? == 0)
         }
         Verb::Bench(args) => bench::run(&args).map(|()| true),
         Verb::BenchTool(args) => bench::tool::run(&args).map(|()| true),

@@ -25,6 +25,8 @@ pub struct Captured {
     pub outgoing: bool,
     /// The whole frame, link layer header included (if the link has one).
     pub bytes: Vec<u8>,
+    /// How long it was, if it is not kept whole.
+    pub len: usize,
 }
 
 /// A WireGuard message seen on the underlay.
@@ -69,20 +71,41 @@ pub struct Capture {
     thread: Option<JoinHandle<Result<()>>>,
 }
 
+/// What to see of a frame, and how many of them to keep.
+#[derive(Clone, Copy)]
+enum Extent {
+    /// All of every one.
+    Whole,
+    /// In place of the link's own header the one of [`LINUX_SLL2`], which tells the interface, and
+    /// of the rest so much as is of use; and in the end the first and the last frames.
+    Record,
+}
+
+/// The pcap link type of frames of any interface: "Linux cooked-mode capture v2".
+pub const LINUX_SLL2: u32 = 276;
+
+/// Of a frame in a record.
+const SNAP: usize = 2048;
+/// The first frames of a record that are kept.
+const FIRST: usize = 2000;
+/// And at least so many of the last ones.
+const LAST: usize = 4000;
+
 /// A packet socket on `ifname` of the calling thread's namespace that sees every frame.
 fn open(ifname: &str) -> Result<OwnedFd> {
-    let all = (libc::ETH_P_ALL as u16).to_be();
     let index = nix::net::if_::if_nametoindex(ifname).with_context(|| ifname.to_owned())?;
+    open_socket(libc::SOCK_RAW, index as i32, 256 << 20)
+}
+
+/// A packet socket of that type on the interface of that number, or with 0 on all of them.
+fn open_socket(kind: i32, index: i32, buffer: i32) -> Result<OwnedFd> {
+    let all = (libc::ETH_P_ALL as u16).to_be();
     // SAFETY: plain system calls on values of this frame; the descriptor is owned at once.
     unsafe {
-        let fd = Errno::result(libc::socket(
-            libc::AF_PACKET,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            0,
-        ))?;
+        let fd = Errno::result(libc::socket(libc::AF_PACKET, kind | libc::SOCK_CLOEXEC, 0))?;
         let fd = OwnedFd::from_raw_fd(fd);
         for (level, option, value) in [
-            (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 256 << 20),
+            (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, buffer),
             (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1),
         ] {
             Errno::result(libc::setsockopt(
@@ -96,7 +119,7 @@ fn open(ifname: &str) -> Result<OwnedFd> {
         let mut addr: libc::sockaddr_ll = zeroed();
         addr.sll_family = libc::AF_PACKET as u16;
         addr.sll_protocol = all;
-        addr.sll_ifindex = index as i32;
+        addr.sll_ifindex = index;
         let len = size_of::<libc::sockaddr_ll>() as u32;
         Errno::result(libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len))?;
         Ok(fd)
@@ -104,11 +127,11 @@ fn open(ifname: &str) -> Result<OwnedFd> {
 }
 
 /// Reads one frame; `None` when there is none waiting.
-fn read(fd: &OwnedFd, buf: &mut [u8]) -> Result<Option<Captured>> {
+fn read(fd: &OwnedFd, buf: &mut [u8], extent: Extent) -> Result<Option<Captured>> {
     let mut control = [0u64; 16];
     let mut iov = [IoSliceMut::new(buf)];
     // SAFETY: the message header points at live buffers of this frame with their true sizes.
-    let (n, outgoing, at) = unsafe {
+    let (n, addr, at) = unsafe {
         let mut addr: libc::sockaddr_ll = zeroed();
         let mut msg: libc::msghdr = zeroed();
         msg.msg_name = (&raw mut addr).cast();
@@ -117,7 +140,9 @@ fn read(fd: &OwnedFd, buf: &mut [u8]) -> Result<Option<Captured>> {
         msg.msg_iovlen = 1;
         msg.msg_control = control.as_mut_ptr().cast();
         msg.msg_controllen = size_of_val(&control);
-        let n = libc::recvmsg(fd.as_raw_fd(), &mut msg, libc::MSG_DONTWAIT);
+        // With MSG_TRUNC it tells the whole length.
+        let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+        let n = libc::recvmsg(fd.as_raw_fd(), &mut msg, flags);
         if n < 0 {
             return match Errno::last() {
                 Errno::EAGAIN | Errno::EINTR => Ok(None),
@@ -134,22 +159,47 @@ fn read(fd: &OwnedFd, buf: &mut [u8]) -> Result<Option<Captured>> {
                 .read_unaligned();
             at = Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32);
         }
-        (n as usize, addr.sll_pkttype == libc::PACKET_OUTGOING, at)
+        (n as usize, addr, at)
     };
+    let header = match extent {
+        Extent::Whole => Vec::new(),
+        Extent::Record => cooked(&addr),
+    };
+    let seen = buf.get(..n).unwrap_or(buf);
     Ok(Some(Captured {
         at,
-        outgoing,
-        bytes: buf.get(..n).unwrap_or(&[]).to_vec(),
+        outgoing: addr.sll_pkttype == libc::PACKET_OUTGOING,
+        len: header.len() + n,
+        bytes: [header.as_slice(), seen].concat(),
     }))
 }
 
+/// The header of [`LINUX_SLL2`].
+fn cooked(addr: &libc::sockaddr_ll) -> Vec<u8> {
+    let mut header = addr.sll_protocol.to_ne_bytes().to_vec(); // in network order already
+    header.extend_from_slice(&[0; 2]);
+    header.extend_from_slice(&addr.sll_ifindex.to_be_bytes());
+    header.extend_from_slice(&addr.sll_hatype.to_be_bytes());
+    header.extend_from_slice(&[addr.sll_pkttype, addr.sll_halen]);
+    header.extend_from_slice(&addr.sll_addr);
+    header
+}
+
 /// Copies frames until the other end of `stop` closes and the socket is empty.
-fn pump(fd: &OwnedFd, stop: &OwnedFd, frames: &Frames) -> Result<()> {
-    let mut buf = vec![0u8; 1 << 17];
+fn pump(fd: &OwnedFd, stop: &OwnedFd, frames: &Frames, extent: Extent) -> Result<()> {
+    let size = match extent {
+        Extent::Whole => 1 << 17,
+        Extent::Record => SNAP,
+    };
+    let mut buf = vec![0u8; size];
     let mut stopping = false;
     loop {
-        while let Some(frame) = read(fd, &mut buf)? {
-            frames.lock().expect("poisoned").push(frame);
+        while let Some(frame) = read(fd, &mut buf, extent)? {
+            let mut frames = frames.lock().expect("poisoned");
+            frames.push(frame);
+            if matches!(extent, Extent::Record) && frames.len() > FIRST + 2 * LAST {
+                frames.drain(FIRST..FIRST + LAST);
+            }
         }
         if stopping {
             return Ok(());
@@ -169,11 +219,22 @@ fn pump(fd: &OwnedFd, stop: &OwnedFd, frames: &Frames) -> Result<()> {
 impl Capture {
     /// Starts to watch `ifname` in `ns`. When this returns, nothing is missed any more.
     pub fn start(ns: &Netns, ifname: &str) -> Result<Self> {
-        let fd = ns.run(|| open(ifname)).context("open a packet socket")?;
+        Self::run(ns.run(|| open(ifname)), Extent::Whole)
+    }
+
+    /// Watches all interfaces of `ns`, those to come included, for the record: frames as in a file
+    /// of the type [`LINUX_SLL2`], long ones cut off, and of many only the first and the last.
+    pub fn of_all(ns: &Netns) -> Result<Self> {
+        let fd = ns.run(|| open_socket(libc::SOCK_DGRAM, 0, 16 << 20));
+        Self::run(fd, Extent::Record)
+    }
+
+    fn run(fd: Result<OwnedFd>, extent: Extent) -> Result<Self> {
+        let fd = fd.context("open a packet socket")?;
         let (theirs, stop) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let frames = Frames::default();
         let shared = frames.clone();
-        let thread = std::thread::spawn(move || pump(&fd, &theirs, &shared));
+        let thread = std::thread::spawn(move || pump(&fd, &theirs, &shared, extent));
         Ok(Capture {
             frames,
             stop: Some(stop),
@@ -192,7 +253,8 @@ impl Capture {
         if let Some(thread) = self.thread.take() {
             thread.join().expect("capture thread panicked")?;
         }
-        let frames = std::mem::take(&mut *self.frames.lock().expect("poisoned"));
+        // A copy: if the test fails on them, they are kept.
+        let frames = self.frames.lock().expect("poisoned").clone();
         Ok(frames)
     }
 
@@ -289,7 +351,7 @@ pub fn only_wireguard(frames: &[Captured], secret: &[u8], mtu: usize) -> Result<
     Ok(count)
 }
 
-/// Writes frames as a pcap file. `linktype`: 1 Ethernet, 101 raw IP.
+/// Writes frames as a pcap file. `linktype`: 1 Ethernet, 101 raw IP, [`LINUX_SLL2`].
 pub fn write_pcap(path: &Path, frames: &[Captured], linktype: u32) -> Result<()> {
     let mut out = Vec::new();
     // Nanosecond pcap, version 2.4, snap length 256 KiB.
@@ -297,8 +359,13 @@ pub fn write_pcap(path: &Path, frames: &[Captured], linktype: u32) -> Result<()>
         out.extend_from_slice(&word.to_ne_bytes());
     }
     for frame in frames {
-        let len = frame.bytes.len() as u32;
-        for word in [frame.at.as_secs() as u32, frame.at.subsec_nanos(), len, len] {
+        let (kept, len) = (frame.bytes.len() as u32, frame.len as u32);
+        for word in [
+            frame.at.as_secs() as u32,
+            frame.at.subsec_nanos(),
+            kept,
+            len,
+        ] {
             out.extend_from_slice(&word.to_ne_bytes());
         }
         out.extend_from_slice(&frame.bytes);

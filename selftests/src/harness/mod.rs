@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What the tests are made with. Nothing here knows a particular test.
 
+pub mod artefacts;
 pub mod bpf;
 pub mod capture;
 pub mod checkers;

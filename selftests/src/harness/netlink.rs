@@ -145,9 +145,15 @@ impl Netlink {
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         setsockopt(&fd, sockopt::RcvBuf, &(4 << 20))?;
         // An answer that the kernel had no memory for never comes.
-        let limit = TimeVal::seconds(slow(Duration::from_secs(60)).as_secs() as i64);
-        setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
-        Ok(Netlink { fd, seq: 1 })
+        let netlink = Netlink { fd, seq: 1 };
+        netlink.wait_at_most(slow(Duration::from_secs(60)))?;
+        Ok(netlink)
+    }
+
+    /// An answer that does not come within `limit` is an error.
+    pub fn wait_at_most(&self, limit: Duration) -> Result<(), Errno> {
+        let limit = TimeVal::microseconds(limit.as_micros() as i64);
+        setsockopt(&self.fd, sockopt::ReceiveTimeout, &limit)
     }
 
     /// Sends one request and reads its whole answer: up to the acknowledgement, or to the end of

@@ -4,6 +4,8 @@
 //! The names live in `/run/netns`, on a tmpfs private to the test's mount namespace: when the
 //! test's last process is gone, so are the names and with them the namespaces.
 
+use super::artefacts;
+use super::capture::Capture;
 use super::rtnl::Rtnl;
 use anyhow::{Context, Result};
 use nix::mount::{mount, umount2, MntFlags, MsFlags};
@@ -47,6 +49,8 @@ pub struct Netns {
     name: String,
     path: PathBuf,
     file: File,
+    /// For the record, see [`artefacts::watch`].
+    capture: Option<Capture>,
 }
 
 impl Netns {
@@ -76,11 +80,14 @@ impl Netns {
             root.nsid_add(file.as_raw_fd())
                 .context("number the namespace")?;
         }
-        Ok(Netns {
+        let mut ns = Netns {
             name: name.to_owned(),
             path,
             file,
-        })
+            capture: None,
+        };
+        ns.capture = artefacts::watch(&ns)?;
+        Ok(ns)
     }
 
     /// Its name, as `ip -n` takes it.
@@ -126,9 +133,22 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
+        artefacts::last_look(self);
+        self.capture = None;
         let _ = umount2(&self.path, MntFlags::MNT_DETACH);
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Enters the named namespaces with the calling thread, one after the other, as far as possible.
+pub fn enter_each() -> impl Iterator<Item = (String, Result<()>)> {
+    let entries = fs::read_dir(DIR).into_iter().flatten().flatten();
+    entries.map(|entry| {
+        let entered = File::open(entry.path())
+            .context("open")
+            .and_then(|file| setns(&file, CloneFlags::CLONE_NEWNET).context("setns"));
+        (entry.file_name().to_string_lossy().into_owned(), entered)
+    })
 }
 
 /// How many namespaces made by earlier tests still live. Call in the initial namespace.

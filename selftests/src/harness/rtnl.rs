@@ -4,7 +4,7 @@
 //! In-process because a timed test in virtual time must not start programs (host file I/O lets
 //! the guest's clock jump), and because the load/unload test does it hundreds of times.
 
-use super::netlink::{attrs, Attrs, Netlink};
+use super::netlink::{attrs, Attrs, Netlink, Reply};
 use super::pace::slow;
 use nix::errno::Errno;
 use std::collections::BTreeMap;
@@ -45,6 +45,13 @@ impl Rtnl {
     /// Opens a socket in the calling thread's namespace.
     pub fn open() -> Result<Self, Errno> {
         Ok(Rtnl(Netlink::route()?))
+    }
+
+    /// The same, for answers that come within `limit`.
+    pub fn open_for(limit: Duration) -> Result<Self, Errno> {
+        let netlink = Netlink::route()?;
+        netlink.wait_at_most(limit)?;
+        Ok(Rtnl(netlink))
     }
 
     /// `ip link add NAME type KIND`.
@@ -161,17 +168,38 @@ impl Rtnl {
         let data = self
             .link_attr(name, libc::IFLA_STATS64)?
             .ok_or(Errno::ENODATA)?;
-        let words = data.chunks_exact(8).zip(COUNTERS);
-        Ok(Counters(
-            words
-                .map(|(bytes, name)| {
-                    (
-                        *name,
-                        u64::from_ne_bytes(bytes.try_into().unwrap_or([0; 8])),
-                    )
-                })
-                .collect(),
-        ))
+        Ok(Counters::parse(&data))
+    }
+
+    /// Every link of the namespace.
+    pub fn links(&mut self) -> Result<Vec<Counted>, Errno> {
+        let text = |data: &[u8]| {
+            String::from_utf8_lossy(data)
+                .trim_end_matches('\0')
+                .to_owned()
+        };
+        let replies = self
+            .0
+            .request(libc::RTM_GETLINK, libc::NLM_F_DUMP, &ifinfo(0, 0, 0))?;
+        let link = |reply: &Reply| {
+            let mut link = Counted::default();
+            let index = reply.body.get(4..8).and_then(|b| b.try_into().ok());
+            link.index = index.map_or(0, u32::from_ne_bytes);
+            for (attr, data) in attrs(reply.body.get(16..).unwrap_or(&[])) {
+                match attr {
+                    libc::IFLA_IFNAME => link.name = text(&data),
+                    libc::IFLA_STATS64 => link.counters = Counters::parse(&data),
+                    libc::IFLA_LINKINFO => {
+                        let info = attrs(&data);
+                        let kind = info.iter().find(|(k, _)| *k == libc::IFLA_INFO_KIND);
+                        link.kind = kind.map(|(_, data)| text(data)).unwrap_or_default();
+                    }
+                    _ => {}
+                }
+            }
+            link
+        };
+        Ok(replies.iter().map(link).collect())
     }
 
     /// The link's 64-bit counters.
@@ -411,6 +439,16 @@ pub struct LinkStats {
     pub tx_dropped: u64,
 }
 
+/// A link among others. The kind is empty if it has none.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Counted {
+    pub index: u32,
+    pub name: String,
+    pub kind: String,
+    pub counters: Counters,
+}
+
 /// A link as the kernel describes it.
 #[derive(Clone, Debug)]
 pub struct LinkInfo {
@@ -466,6 +504,13 @@ const COUNTERS: &[&str] = &[
 pub struct Counters(BTreeMap<&'static str, u64>);
 
 impl Counters {
+    /// Of a `struct rtnl_link_stats64`.
+    fn parse(data: &[u8]) -> Counters {
+        let words = data.chunks_exact(8).zip(COUNTERS);
+        let value = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or([0; 8]));
+        Counters(words.map(|(bytes, name)| (*name, value(bytes))).collect())
+    }
+
     /// Those that moved since `before`, and by how much.
     pub fn since(&self, before: &Counters) -> Counters {
         let moved = self.0.iter().map(|(name, now)| {

@@ -2,30 +2,31 @@
 //! Runs tests: each in a process, PID, mount and network namespaces of its own, with a time bound,
 //! and with the kernel log, the devices, the namespaces and the modules checked afterwards.
 
-use super::capture::{write_pcap, Capture, Frames};
+use super::artefacts;
+use super::capture::Frames;
 use super::cmd;
 use super::kmsg::{self, Kmsg};
 use super::ktap::{self, Outcome};
 use super::modules::{self, Env, Modules};
 use super::netns;
 use super::pace::slow;
-use super::topo::{self, Driver, Link, BY_TOOL, COEXIST, PLAIN};
-use anyhow::{bail, ensure, Context, Result};
+use super::topo::{Driver, BY_TOOL, COEXIST, PLAIN};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use nix::mount::{mount, MsFlags};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sched::{unshare, CloneFlags};
 use nix::sys::mman::{mlockall, MlockAllFlags};
 use nix::sys::signal::{kill, Signal};
 use nix::sys::wait::{waitpid, WaitStatus};
-use nix::unistd::{fork, ForkResult, Pid};
-use std::cell::RefCell;
+use nix::unistd::{dup2_stderr, dup2_stdout, fork, ForkResult, Pid};
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 /// The kind of guest a test needs.
@@ -82,9 +83,6 @@ pub struct Ctx {
     pub env: Env,
     /// Which implementation the test is about.
     pub subject: Subject,
-    pcap: bool,
-    kept: RefCell<Vec<(String, Frames, u32)>>,
-    running: RefCell<Vec<Capture>>,
 }
 
 impl Ctx {
@@ -118,27 +116,7 @@ impl Ctx {
 
     /// Keeps a capture's frames as NAME.pcap if the test fails. `linktype` as in pcap.
     pub fn keep(&self, name: &str, frames: Frames, linktype: u32) {
-        self.kept
-            .borrow_mut()
-            .push((name.to_owned(), frames, linktype));
-    }
-
-    /// With `--pcap`: watches the underlay for the length of the test.
-    pub fn auto_capture(&self, link: &Link) -> Result<()> {
-        if self.pcap {
-            let capture = Capture::start(link.end(0), "v0")?;
-            self.keep("underlay", capture.frames(), 1);
-            self.running.borrow_mut().push(capture);
-        }
-        Ok(())
-    }
-
-    fn save(&self, dir: &Path) -> Result<()> {
-        for (n, (name, frames, linktype)) in self.kept.borrow().iter().enumerate() {
-            let frames = frames.lock().expect("poisoned");
-            write_pcap(&dir.join(format!("{n}-{name}.pcap")), &frames, *linktype)?;
-        }
-        Ok(())
+        artefacts::keep(name, frames, linktype);
     }
 }
 
@@ -158,10 +136,28 @@ impl std::error::Error for Skip {}
 pub struct Options {
     /// Where to keep a failed test's artefacts.
     pub out: Option<PathBuf>,
-    /// Capture the underlay of every tunnel.
+    /// Capture everything, not only when a failed test is run again.
     pub pcap: bool,
     /// Keep everything in memory (virtual time must not wait for the host's files).
     pub lock_memory: bool,
+}
+
+/// So many failed tests are run once more, with captures: where more fail, these will tell why.
+const AGAIN: usize = 10;
+/// A second run may take so long, or as long as the test, if that may take longer.
+const AGAIN_BOUND: Duration = Duration::from_secs(300);
+/// What a test has for its artefacts after the end of its time.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// One run of a test.
+struct Run {
+    /// Where to keep its artefacts.
+    dir: Option<PathBuf>,
+    /// When it starts, and the time it gets, on the guest's clock.
+    start: Instant,
+    bound: Duration,
+    /// It is for the artefacts only: they are kept however it ends, and what it says is one of them.
+    again: bool,
 }
 
 /// Runs `tests` and gives the number of failures.
@@ -175,13 +171,22 @@ pub fn run(tests: &[&Test], options: &Options) -> Result<usize> {
     println!("{}", ktap::header(tests.len()));
     let mut failed = 0;
     for (n, test) in tests.iter().enumerate() {
-        let start = Instant::now();
-        let (outcome, sound) = one(test, &env, options)?;
-        failed += usize::from(matches!(outcome, Outcome::Fail(_)));
-        println!(
-            "{}",
-            ktap::result(n + 1, &test.name, &outcome, start.elapsed())
-        );
+        let dir = test.name.replace(['/', '@'], "_");
+        let first = Run {
+            dir: options.out.as_ref().map(|out| out.join(dir)),
+            start: Instant::now(),
+            bound: slow(test.bound),
+            again: false,
+        };
+        let (outcome, mut sound) = one(test, &env, options, &first)?;
+        let took = first.start.elapsed();
+        println!("{}", ktap::result(n + 1, &test.name, &outcome, took));
+        if let Outcome::Fail(_) = outcome {
+            failed += 1;
+            if sound && failed <= AGAIN {
+                sound = again(test, &env, options, &first, took)?;
+            }
+        }
         if !sound {
             println!("Bail out! the kernel is not fit for further tests");
             return Ok(failed.max(1));
@@ -190,23 +195,44 @@ pub fn run(tests: &[&Test], options: &Options) -> Result<usize> {
     Ok(failed)
 }
 
-/// Runs one test; also tells whether the kernel is fit for the next.
-fn one(test: &Test, env: &Env, options: &Options) -> Result<(Outcome, bool)> {
+/// Runs a failed test once more, with captures of all its namespaces, which the first run did not
+/// have because they change the ways of packets. It has failed, whatever comes of this. Tells
+/// whether the kernel is fit for the next.
+fn again(test: &Test, env: &Env, options: &Options, first: &Run, took: Duration) -> Result<bool> {
+    let Some(dir) = &first.dir else {
+        return Ok(true);
+    };
+    let run = Run {
+        dir: Some(dir.join("again")),
+        start: Instant::now(),
+        bound: (2 * took + GRACE).min(test.bound.max(AGAIN_BOUND)),
+        again: true,
+    };
+    let (outcome, sound) = one(test, env, options, &run)?;
+    let text = match outcome {
+        Outcome::Fail(why) => format!("failed: {why}"),
+        other => format!("{other:?}"),
+    };
+    println!(
+        "{}",
+        ktap::comment(&format!("once more, with captures: {text}"))
+    );
+    Ok(sound)
+}
+
+/// Runs a test once; also tells whether the kernel is fit for the next.
+fn one(test: &Test, env: &Env, options: &Options, run: &Run) -> Result<(Outcome, bool)> {
     let mut log = Kmsg::at_end()?;
     let links = links()?;
     kmsg::mark(&format!("start {}", test.name));
-    let dir = options
-        .out
-        .as_ref()
-        .map(|out| out.join(test.name.replace(['/', '@'], "_")));
-    let mut outcome = in_child(slow(test.bound), || {
-        inside(test, env, options, dir.as_deref())
+    let mut outcome = in_child(run.bound, |verdict| {
+        inside(test, env, options, run, verdict)
     })?;
     let mut fail = |why: String| match &mut outcome {
         Outcome::Fail(first) => first.push_str(&format!("\nalso: {why}")),
         other => *other = Outcome::Fail(why),
     };
-    let after = in_child(slow(Duration::from_secs(90)), || clean_up(&links))?;
+    let after = in_child(slow(Duration::from_secs(90)), |_| clean_up(&links))?;
     if let Outcome::Fail(why) = &after {
         fail(why.clone());
     }
@@ -215,19 +241,20 @@ fn one(test: &Test, env: &Env, options: &Options) -> Result<(Outcome, bool)> {
     if let [first, ..] = bad.as_slice() {
         fail(format!("kernel log: {first} ({} such lines)", bad.len()));
     }
-    if let (Outcome::Fail(_), Some(dir)) = (&outcome, &dir) {
+    let failed = matches!(outcome, Outcome::Fail(_));
+    if let Some(dir) = run.dir.as_ref().filter(|_| failed || run.again) {
         fs::create_dir_all(dir)?;
         fs::write(dir.join("kmsg.txt"), lines.join("\n") + "\n")?;
     }
     kmsg::mark(&format!("end {}", test.name));
     // On rubble no other test can start; links can be cleared away.
     let sound = after == Outcome::Ok
-        || in_child(slow(Duration::from_secs(90)), || clear_away(&links))? == Outcome::Ok;
+        || in_child(slow(Duration::from_secs(90)), |_| clear_away(&links))? == Outcome::Ok;
     Ok((outcome, sound))
 }
 
 /// The test's own process: loads the modules, makes the namespaces, runs the body.
-fn inside(test: &Test, env: &Env, options: &Options, dir: Option<&Path>) -> Result<()> {
+fn inside(test: &Test, env: &Env, options: &Options, run: &Run, verdict: &OwnedFd) -> Result<()> {
     if options.lock_memory {
         mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context("mlockall")?;
     }
@@ -236,20 +263,73 @@ fn inside(test: &Test, env: &Env, options: &Options, dir: Option<&Path>) -> Resu
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make / private")?;
     netns::prepare()?;
+    if run.again {
+        speak_into(run.dir.as_deref())?;
+    }
+    if run.again || options.pcap {
+        artefacts::record();
+    }
     let ctx = Ctx {
         env: env.clone(),
         subject: test.subject,
-        pcap: options.pcap,
-        kept: RefCell::default(),
-        running: RefCell::default(),
     };
-    let result = (test.body)(&ctx);
-    if let (Err(_), Some(dir)) = (&result, dir) {
-        fs::create_dir_all(dir)?;
-        ctx.save(dir)?;
-        fs::write(dir.join("counters.txt"), topo::last_counters())?;
+    end_in_time(run, verdict)?;
+    let ran = catch_unwind(AssertUnwindSafe(|| (test.body)(&ctx)));
+    let result = ran.unwrap_or_else(|_| Err(anyhow!(PANICKED)));
+    if ENDED.swap(true, Ordering::Relaxed) {
+        sleep(Duration::MAX); // too late
+    }
+    if run.again || result.as_ref().is_err_and(|e| !e.is::<Skip>()) {
+        save(run.dir.as_deref());
     }
     result
+}
+
+const PANICKED: &str = "the test panicked (see above)";
+
+/// The test has come back, or its time is over: whichever was first.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// A thread that ends the test's process when its time is over: here are its captures and, still
+/// alive, its namespaces.
+fn end_in_time(run: &Run, verdict: &OwnedFd) -> Result<()> {
+    let mut verdict = File::from(verdict.try_clone()?);
+    let (start, bound, dir) = (run.start, run.bound, run.dir.clone());
+    thread::spawn(move || {
+        until(start, bound);
+        if ENDED.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if dir.is_some() {
+            // Twice: what hangs may also keep the namespaces from being looked at.
+            save(dir.as_deref());
+            artefacts::look_at_all();
+            save(dir.as_deref());
+        }
+        let _ = verdict.write_all(format!("fail{}", not_finished(bound)).as_bytes());
+        // SAFETY: ends the process, whatever its other threads do.
+        unsafe { libc::_exit(0) }
+    });
+    Ok(())
+}
+
+fn not_finished(bound: Duration) -> String {
+    format!("not finished after {bound:?}")
+}
+
+fn save(dir: Option<&Path>) {
+    if let Some(Err(e)) = dir.map(artefacts::save) {
+        println!("{}", ktap::comment(&format!("artefacts: {e:#}")));
+    }
+}
+
+/// What is printed goes into a file from now on, not into the report.
+fn speak_into(dir: Option<&Path>) -> Result<()> {
+    let dir = dir.context("no folder")?;
+    fs::create_dir_all(dir)?;
+    let file = File::create(dir.join("output.txt"))?;
+    dup2_stdout(&file)?;
+    Ok(dup2_stderr(&file)?)
 }
 
 /// What must be true after every test, in the initial namespaces.
@@ -298,8 +378,8 @@ fn links() -> Result<BTreeSet<String>> {
 }
 
 /// Runs `f` as the first process of a PID namespace, for at most `bound`. Whatever it started
-/// dies with it.
-fn in_child(bound: Duration, f: impl FnOnce() -> Result<()>) -> Result<Outcome> {
+/// dies with it. `f` is told where its verdict goes, if it cannot come back.
+fn in_child(bound: Duration, f: impl FnOnce(&OwnedFd) -> Result<()>) -> Result<Outcome> {
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     std::io::stdout().flush()?;
     // SAFETY: this process has one thread, so the child may do anything.
@@ -311,18 +391,22 @@ fn in_child(bound: Duration, f: impl FnOnce() -> Result<()>) -> Result<Outcome> 
         }
         ForkResult::Parent { child } => {
             drop(writer);
-            let outcome = collect(reader, bound);
-            if outcome.is_none() {
+            let (text, gone) = collect(reader, bound + slow(GRACE))?;
+            if !gone {
                 let _ = kill(child, Signal::SIGKILL);
             }
             waitpid(child, None)?;
-            Ok(outcome.unwrap_or_else(|| Outcome::Fail(format!("not finished after {bound:?}"))))
+            Ok(if text.is_empty() && !gone {
+                Outcome::Fail(not_finished(bound))
+            } else {
+                verdict(&text)
+            })
         }
     }
 }
 
 /// Between the harness and the test: makes the PID namespace and waits for its first process.
-fn middle(writer: OwnedFd, f: impl FnOnce() -> Result<()>) -> i32 {
+fn middle(writer: OwnedFd, f: impl FnOnce(&OwnedFd) -> Result<()>) -> i32 {
     die_with_parent();
     if unshare(CloneFlags::CLONE_NEWPID).is_err() {
         return 1;
@@ -331,7 +415,7 @@ fn middle(writer: OwnedFd, f: impl FnOnce() -> Result<()>) -> i32 {
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
             die_with_parent();
-            let ran = catch_unwind(AssertUnwindSafe(f));
+            let ran = catch_unwind(AssertUnwindSafe(|| f(&writer)));
             let _ = std::io::stdout().flush();
             let text = match ran {
                 Ok(Ok(())) => "ok".to_owned(),
@@ -339,9 +423,9 @@ fn middle(writer: OwnedFd, f: impl FnOnce() -> Result<()>) -> i32 {
                     Some(Skip(why)) => format!("skip{why}"),
                     None => format!("fail{e:#}"),
                 },
-                Err(_) => "failthe test panicked (see above)".to_owned(),
+                Err(_) => format!("fail{PANICKED}"),
             };
-            let _ = std::fs::File::from(writer).write_all(text.as_bytes());
+            let _ = File::from(writer).write_all(text.as_bytes());
             0
         }
         Ok(ForkResult::Parent { child }) => {
@@ -364,16 +448,24 @@ fn reap(child: Pid) -> i32 {
     }
 }
 
-/// Reads the test's verdict; `None` if it did not come in time.
-fn collect(reader: OwnedFd, bound: Duration) -> Option<Outcome> {
-    let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(bound.as_millis() as i32).unwrap_or(PollTimeout::MAX);
-    if poll(&mut fds, timeout).ok()? == 0 {
-        return None;
+/// Reads the test's verdict for at most so long; also tells whether its process has gone.
+fn collect(reader: OwnedFd, limit: Duration) -> Result<(String, bool)> {
+    let (start, mut bytes) = (Instant::now(), Vec::new());
+    let mut file = File::from(reader);
+    loop {
+        let left = limit.saturating_sub(start.elapsed()).as_millis();
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+        let mut buf = [0; 4096];
+        let gone = poll(&mut fds, timeout)? > 0 && {
+            let n = file.read(&mut buf)?;
+            bytes.extend_from_slice(&buf[..n]);
+            n == 0
+        };
+        if gone || left == 0 {
+            return Ok((String::from_utf8_lossy(&bytes).into_owned(), gone));
+        }
     }
-    let mut text = String::new();
-    let _ = std::fs::File::from(reader).read_to_string(&mut text);
-    Some(verdict(&text))
 }
 
 fn verdict(text: &str) -> Outcome {
@@ -446,6 +538,23 @@ mod tests {
         assert_eq!(verdict("skipx"), Outcome::Skip("x".into()));
         assert_eq!(verdict("faily"), Outcome::Fail("y".into()));
         assert!(matches!(verdict(""), Outcome::Fail(_)));
+    }
+
+    #[test]
+    fn collects() {
+        let pipe = || nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let limit = Duration::from_millis(20);
+        let (reader, writer) = pipe();
+        assert_eq!(collect(reader, limit).unwrap(), (String::new(), false));
+        drop(writer);
+        for ended in [true, false] {
+            let (reader, writer) = pipe();
+            let mut file = File::from(writer);
+            file.write_all(b"ok").unwrap();
+            let kept = (!ended).then_some(file);
+            assert_eq!(collect(reader, limit).unwrap(), ("ok".to_owned(), ended));
+            drop(kept);
+        }
     }
 
     #[test]

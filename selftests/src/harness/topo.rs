@@ -12,11 +12,10 @@ use super::rtnl::{Counters, Rtnl};
 use super::runner::Ctx;
 use super::tool;
 use super::userspace::Program;
-use super::wgdev::{base64, random_key, Device, DeviceConf, Key, Peer, PeerConf, Wg};
+use super::wgdev::{random_key, Device, DeviceConf, Key, Peer, PeerConf, Wg};
 use anyhow::{ensure, Context, Result};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Mutex;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 /// A WireGuard implementation, and how to talk to it.
@@ -98,11 +97,8 @@ pub fn names(n: u8) -> (&'static str, &'static str) {
 pub struct Link {
     /// The namespaces.
     pub ns: [Netns; 2],
-    rt: Eyes,
+    rt: [Rtnl; 2],
 }
-
-/// The route netlink sockets of a link. On drop they look a last time, see [`last_counters`].
-struct Eyes([Rtnl; 2]);
 
 impl Link {
     /// Makes namespaces `a` and `b` and the pair, up and addressed.
@@ -125,7 +121,7 @@ impl Link {
                 rt.addr_add(veth, outer(v6, n), cidr)?;
             }
         }
-        let mut link = Link { ns, rt: Eyes(rt) };
+        let mut link = Link { ns, rt };
         link.mute(0, false)?;
         link.mute(1, false)?;
         Ok(link)
@@ -142,14 +138,14 @@ impl Link {
         };
         let (_, veth) = names(n);
         for v6 in [false, true] {
-            self.rt.0[usize::from(n)].neigh_set(veth, outer(v6, other), to)?;
+            self.rt[usize::from(n)].neigh_set(veth, outer(v6, other), to)?;
         }
         Ok(())
     }
 
     /// The route netlink socket of end `n`.
     pub fn rt(&mut self, n: u8) -> &mut Rtnl {
-        &mut self.rt.0[usize::from(n)]
+        &mut self.rt[usize::from(n)]
     }
 
     /// The namespace of end `n`.
@@ -301,7 +297,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Sets it up.
-    pub fn new(ctx: &Ctx, opts: &Opts) -> Result<Self> {
+    pub fn new(_: &Ctx, opts: &Opts) -> Result<Self> {
         let mut link = Link::new()?;
         let mut ends = [
             End::new(&mut link, 0, opts.drivers[0], opts.mtu)?,
@@ -321,7 +317,6 @@ impl Tunnel {
             };
             ends[own].set_peer(&link, peer)?;
         }
-        ctx.auto_capture(&link)?;
         Ok(Tunnel { link, ends })
     }
 
@@ -375,49 +370,5 @@ impl Tunnel {
         let capture = Capture::start(self.ns(n), veth)?;
         ctx.keep(veth, capture.frames(), 1);
         Ok(capture)
-    }
-}
-
-/// The last counters of what this test's process has dropped, for the case that it fails.
-static LAST_COUNTERS: Mutex<String> = Mutex::new(String::new());
-
-/// What `ip -s link` and `wg show` told when the links and ends were dropped.
-pub fn last_counters() -> String {
-    LAST_COUNTERS.lock().map(|s| s.clone()).unwrap_or_default()
-}
-
-fn add_counters(line: &str) {
-    if let Ok(mut last) = LAST_COUNTERS.lock() {
-        last.push_str(line);
-        last.push('\n');
-    }
-}
-
-impl Drop for Eyes {
-    fn drop(&mut self) {
-        for (rt, (wg, veth)) in self.0.iter_mut().zip([names(0), names(1)]) {
-            for name in [wg, veth] {
-                add_counters(&format!("{name}: {:?}", rt.stats(name)));
-            }
-        }
-    }
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let (name, _) = names(self.n);
-        let Config::Netlink(wg) = &mut self.config else {
-            return;
-        };
-        for peer in wg.get(name).iter().flat_map(|device| &device.peers) {
-            add_counters(&format!(
-                "{name}: peer {} at {:?}: received {}, sent {}, last handshake {:?}",
-                base64(&peer.public_key),
-                peer.endpoint,
-                peer.rx_bytes,
-                peer.tx_bytes,
-                peer.last_handshake
-            ));
-        }
     }
 }

@@ -6,6 +6,7 @@ use super::netns::Netns;
 use super::pace::slow;
 use anyhow::{bail, ensure, Context, Result};
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -94,7 +95,7 @@ impl Program {
                 .spawn()
                 .with_context(|| format!("start {} (see scripts/peers)", self.file()))
         })?;
-        let socket = format!("/run/wireguard/{name}.sock");
+        let socket = socket_path(name);
         let start = Instant::now();
         while UnixStream::connect(&socket).is_err() {
             if let Some(status) = child.try_wait()? {
@@ -102,14 +103,38 @@ impl Program {
             }
             ensure!(
                 start.elapsed() < slow(Duration::from_secs(20)),
-                "{} does not listen on {socket}: {}",
+                "{} does not listen on {}: {}",
                 self.file(),
+                socket.display(),
                 log_tail(name)
             );
             sleep(Duration::from_millis(20));
         }
         Ok(())
     }
+}
+
+/// What the program of device `name` tells of its peers, line by line, without the keys that are
+/// nobody's business; nothing if there is no such program.
+pub fn told(name: &str, limit: Duration) -> Result<Vec<String>> {
+    let path = socket_path(name);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let mut socket = UnixStream::connect(path)?;
+    socket.set_read_timeout(Some(limit))?;
+    socket.write_all(b"get=1\n\n")?;
+    let lines = BufReader::new(socket).lines();
+    let lines = lines.take_while(|line| line.as_ref().map_or(true, |line| !line.is_empty()));
+    let all = lines.collect::<Result<Vec<_>, _>>()?;
+    let secret =
+        |line: &String| line.starts_with("private_key") || line.starts_with("preshared_key");
+    Ok(all.into_iter().filter(|line| !secret(line)).collect())
+}
+
+/// Where the program of device `name` is spoken to.
+fn socket_path(name: &str) -> PathBuf {
+    format!("/run/wireguard/{name}.sock").into()
 }
 
 /// Where the program of device `name` says what happens to it: on the test's own tmpfs.

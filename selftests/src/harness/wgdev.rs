@@ -185,11 +185,17 @@ pub struct Wg {
 impl Wg {
     /// Opens the family called `family` inside `ns`.
     pub fn open(ns: &Netns, family: &str) -> Result<Self> {
-        ns.run(|| {
-            let mut nl = Netlink::generic()?;
-            let family = family_id(&mut nl, family)?;
-            Ok(Wg { nl, family })
-        })
+        ns.run(|| Self::here(family, None))
+    }
+
+    /// The same in the calling thread's namespace, for answers that come within `limit`.
+    pub fn here(family: &str, limit: Option<Duration>) -> Result<Self> {
+        let mut nl = Netlink::generic()?;
+        if let Some(limit) = limit {
+            nl.wait_at_most(limit)?;
+        }
+        let family = family_id(&mut nl, family)?;
+        Ok(Wg { nl, family })
     }
 
     /// Sends one SET made of raw attributes.

@@ -11,6 +11,7 @@ mod disturb_self;
 mod disturb_vtime;
 mod encapsulated;
 mod faults;
+pub mod harness;
 mod interop;
 mod link;
 mod load;
@@ -46,6 +47,7 @@ type Check = fn(&Ctx) -> Result<()>;
 /// Every test, in the order in which they run.
 pub fn all() -> Vec<Test> {
     let mut list = config();
+    harness::register(&mut list);
     disturb_self::register(&mut list);
     basic::register(&mut list);
     updown::register(&mut list);

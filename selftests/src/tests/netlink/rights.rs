@@ -284,7 +284,7 @@ fn in_user_namespace(
     let (ready_r, ready_w) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let (go_r, go_w) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let (text_r, text_w) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    // SAFETY: the threads of this process have ended; the child leaves by `_exit`.
+    // SAFETY: no other thread of this process does anything but sleep; the child leaves by `_exit`.
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop((ready_r, go_w, text_r));
