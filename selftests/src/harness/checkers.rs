@@ -2,8 +2,10 @@
 //! The kernel's own checkers that must be asked: kmemleak, lockdep, the reference trackers.
 
 use anyhow::{ensure, Context, Result};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -58,19 +60,54 @@ pub fn lockdep_alive() -> Result<()> {
     Ok(())
 }
 
-/// The references that are held now to devices and namespaces by those whose devices or
-/// namespaces are called `name`, as (file, contents).
-pub fn references(name: &str) -> Result<Vec<(String, String)>> {
+/// Where each device and namespace, until its memory is freed, has a file: who refers to it.
+const TRACKERS: &str = "/sys/kernel/debug/ref_tracker";
+
+/// The trackers that there were before the first test: those of the initial namespace and its devices.
+static AT_START: OnceLock<BTreeSet<String>> = OnceLock::new();
+
+/// What the trackers say now, by name; nothing on a kernel without them.
+fn trackers() -> BTreeMap<String, String> {
+    let entries = fs::read_dir(TRACKERS).into_iter().flatten().flatten();
+    entries
+        .map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // One that has just gone cannot be read.
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            (name, text)
+        })
+        .collect()
+}
+
+/// To be called before the first test, for [`trackers_left`].
+pub fn note_trackers() {
+    AT_START.get_or_init(|| trackers().into_keys().collect());
+}
+
+/// The trackers that were not there before the first test, by name: devices and namespaces whose
+/// memory is still held.
+pub fn trackers_left() -> Result<BTreeMap<String, String>> {
+    let before = AT_START.get().context("the first trackers are not known")?;
+    ensure!(!before.is_empty(), "{TRACKERS} is empty");
+    let mut left = trackers();
+    left.retain(|name, _| !before.contains(name));
+    Ok(left)
+}
+
+/// The references that a module has taken which is not loaded any more: (tracker, where).
+pub fn orphaned_references() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let dir = "/sys/kernel/debug/ref_tracker";
-    for entry in fs::read_dir(dir).context(dir)?.flatten() {
-        let file = entry.file_name().to_string_lossy().into_owned();
-        let text = fs::read_to_string(entry.path()).unwrap_or_default();
-        if file.contains(name) || text.contains(name) {
-            found.push((file, text));
+    for (name, text) in trackers() {
+        for line in text.lines().filter(|line| is_nowhere(line)) {
+            found.push((name.clone(), line.trim().to_owned()));
         }
     }
-    Ok(found)
+    found
+}
+
+/// True for a line of a stack that is a bare address: there is no code with a name any more.
+fn is_nowhere(line: &str) -> bool {
+    line.trim_start().starts_with("0x")
 }
 
 #[cfg(test)]
@@ -84,5 +121,12 @@ mod tests {
         assert_eq!(list.len(), 2);
         assert!(list[0].contains("comm"));
         assert!(reports("").is_empty());
+    }
+
+    #[test]
+    fn stacks() {
+        assert!(is_nowhere("     0xffffffffc0001234"));
+        assert!(!is_nowhere("     wg_open+0x12/0x34 [wireguard_rs]"));
+        assert!(!is_nowhere("netdev@00000000d1d2d3d4 has 1/1 users at"));
     }
 }

@@ -4,6 +4,7 @@
 
 use super::artefacts;
 use super::capture::Frames;
+use super::checkers;
 use super::cmd;
 use super::kmsg::{self, Kmsg};
 use super::ktap::{self, Outcome};
@@ -168,6 +169,7 @@ pub fn run(tests: &[&Test], options: &Options) -> Result<usize> {
     for module in ["veth", "tun"] {
         cmd::try_run(&["modprobe", module], "")?;
     }
+    checkers::note_trackers();
     println!("{}", ktap::header(tests.len()));
     let mut failed = 0;
     for (n, test) in tests.iter().enumerate() {

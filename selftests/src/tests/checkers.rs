@@ -2,11 +2,13 @@
 //! What the sanitizer kernel's checkers have to say at the end, after all other tests.
 
 use super::{Check, Test};
-use crate::harness::checkers::{leaks, lockdep_alive, references};
+use crate::harness::checkers::{leaks, lockdep_alive, orphaned_references, trackers_left};
 use crate::harness::modules::Modules;
+use crate::harness::pace::slow;
 use crate::harness::runner::{Boot, Ctx, Subject};
 use anyhow::{ensure, Result};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 pub fn register(list: &mut Vec<Test>) {
     let tests: [(&str, Check); 3] = [
@@ -38,11 +40,25 @@ fn no_leaks(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Nobody holds a reference to a device of the tests: they are all gone.
+/// All devices and namespaces of the tests are freed, and nothing that the module has referred to is
+/// still held.
 fn no_references(_: &Ctx) -> Result<()> {
-    for name in ["wg0", "wg1"] {
-        let held = references(name)?;
-        ensure!(held.is_empty(), "references to {name}: {held:?}");
+    let start = Instant::now();
+    // A work item of the kernel takes the trackers of what was freed away.
+    let mut left = trackers_left()?;
+    while !left.is_empty() && start.elapsed() < slow(Duration::from_secs(5)) {
+        sleep(Duration::from_millis(100));
+        left = trackers_left()?;
     }
+    ensure!(
+        left.is_empty(),
+        "{} devices and namespaces are still held: {left:?}",
+        left.len()
+    );
+    let orphaned = orphaned_references();
+    ensure!(
+        orphaned.is_empty(),
+        "references of a module that is not loaded any more: {orphaned:?}"
+    );
     Ok(())
 }
