@@ -67,7 +67,11 @@ fn low_order(ctx: &Ctx) -> Result<()> {
     let mut session = scene.session(0)?;
     let before = scene.peer(0)?;
 
-    // As the ephemeral key of an initiation, by a peer; everything else is right.
+    // As the ephemeral key of an initiation, by a peer; everything else is right. Had one been
+    // believed, then this one, which is older, would be refused.
+    let client = &scene.clients[0];
+    sleep(Duration::from_millis(25));
+    let older = handshake::initiate(&client.keys, &client.peer, &Tweak::default());
     scene.silent("a low-order ephemeral key in an initiation", || {
         for point in points() {
             sleep(Duration::from_millis(25));
@@ -108,6 +112,10 @@ fn low_order(ctx: &Ctx) -> Result<()> {
         "the peer's state has changed"
     );
     scene.ping(0, &mut session)?;
+    let client = &scene.clients[0];
+    client.send(&older.message)?;
+    let response = client.wait_response(&older, WAIT)?;
+    scene.ping(0, &mut older.finish(&response, &client.psk)?)?;
 
     // As the ephemeral key of a response; the device goes on waiting for the right one.
     let mut initiation = scene.initiation(1)?;
