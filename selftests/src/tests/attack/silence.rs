@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Where not one packet may come out: wrong lengths, wrong MACs, strangers, no key.
 
-use super::scene::{outside, Scene};
+use super::scene::{inside, outside, Scene};
 use super::{drop_in, Test};
-use crate::harness::noise::{cookie, handshake, Client, Keys, Tweak};
+use crate::harness::noise::crypto::mac;
+use crate::harness::noise::{cookie, handshake, packet, Client, Keys, Tweak};
 use crate::harness::runner::Ctx;
+use crate::harness::topo::inner;
 use crate::harness::traffic::pattern;
 use crate::harness::wgdev::DeviceConf;
 use anyhow::{ensure, Result};
@@ -180,9 +182,23 @@ fn strangers(ctx: &Ctx) -> Result<()> {
     };
     set(&mut scene, Some([0; 32]))?;
     let before = outgoing(&scene);
+    let client = &scene.clients[0];
     for _ in 0..5 {
         gap();
-        scene.clients[0].initiate(&Tweak::default())?;
+        client.initiate(&Tweak::default())?;
+    }
+    // As if there were a key of zeros for mac1.
+    let mut unkeyed = handshake::initiate(&client.keys, &client.peer, &Tweak::default()).message;
+    let zeros = mac(&[0; 32], &[&unkeyed[..116]]);
+    unkeyed[116..132].copy_from_slice(&zeros);
+    client.send(&unkeyed)?;
+    // Answers to nothing, and what was the live session: its data may arrive, but nothing comes
+    // back.
+    client.send(&response)?;
+    client.send(&cookie::reply(&client.keys.public, &right, &[7; 16]))?;
+    let ping = packet::echo(inside(false, 0), inner(false, 0), 1, b"anybody there?");
+    for packet in [&ping[..], &[]] {
+        client.send(&session.data(packet))?;
     }
     scene.wake(0)?;
     sleep(Duration::from_millis(500));
