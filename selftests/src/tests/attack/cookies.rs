@@ -223,6 +223,20 @@ fn rules(ctx: &Ctx) -> Result<()> {
         bail!("a response without mac2 gets no cookie reply");
     };
     ensure!(of_response == new, "another cookie for a response");
+    let (session, right) = received.respond(&client.psk, &with(new));
+    for bit in [0, 63, 127] {
+        let mut response = right.clone();
+        response[76 + bit / 8] ^= 1 << (bit % 8);
+        let answer = load.send(client, &response, session.own)?;
+        ensure!(
+            matches!(answer, Answer::Cookie(_)),
+            "bit {bit} of a response's mac2 flipped: not a cookie reply"
+        );
+    }
+    // That may have taken longer than the device waits for a response.
+    let initiation = load.scene.initiation(0)?;
+    let client = &load.scene.clients[0];
+    let received = handshake::receive(&client.keys, &initiation)?;
     let (mut session, response) = received.respond(&client.psk, &with(new));
     load.raise()?;
     client.send(&response)?;
