@@ -249,13 +249,17 @@ impl Capture {
 
     /// Ends the capture and gives all frames.
     pub fn stop(mut self) -> Result<Vec<Captured>> {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            thread.join().expect("capture thread panicked")?;
-        }
+        self.end()?;
         // A copy: if the test fails on them, they are kept.
         let frames = self.frames.lock().expect("poisoned").clone();
         Ok(frames)
+    }
+
+    /// Captures no more; what there is stays.
+    pub fn end(&mut self) -> Result<()> {
+        self.stop = None;
+        let thread = self.thread.take();
+        thread.map_or(Ok(()), |t| t.join().expect("capture thread panicked"))
     }
 
     /// The WireGuard messages so far, in order.
