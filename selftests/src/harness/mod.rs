@@ -23,6 +23,7 @@ pub mod probe;
 pub mod ram;
 pub mod rtnl;
 pub mod runner;
+pub mod suspend;
 pub mod tool;
 pub mod topo;
 pub mod traffic;

@@ -109,16 +109,38 @@ fn own_frames() -> Result<HashSet<u64>> {
     Ok(frames)
 }
 
-/// Where the secrets are outside this process: their physical addresses, by name. Each half of a
-/// secret of 32 bytes is looked for by itself, at every address that is a multiple of 4.
-pub fn find(secrets: &[(String, [u8; 32])]) -> Result<BTreeMap<String, Vec<u64>>> {
-    forget_registers();
+fn open() -> Result<(File, Vec<Segment>)> {
     let mut core = File::open("/proc/kcore").context("kcore")?;
     let mut header = vec![0; 1 << 16];
     let n = core.read(&mut header)?;
     let segments = segments(&header[..n]).context("kcore's header")?;
     ensure!(!segments.is_empty(), "kcore shows no memory");
+    Ok((core, segments))
+}
 
+/// What is around `address`, one of [`find`]'s: as many bytes as `reach` to either side, less
+/// where a segment begins or ends.
+pub fn around(address: u64, reach: usize) -> Result<Vec<u8>> {
+    let (core, segments) = open()?;
+    let has = |s: &&Segment| (s.address..s.address + s.len).contains(&address);
+    let segment = segments.iter().find(has).context("not in memory")?;
+    let at = address - segment.address;
+    let from = at.saturating_sub(reach as u64);
+    let wanted = segment.len.min(at + reach as u64) - from;
+    // Much more is read: the kernel's own buffer keeps the last page of what it has copied.
+    let len = segment.len.min(from + CHUNK as u64) - from;
+    let mut bytes = vec![1; usize::try_from(len)?];
+    let read = core.read_exact_at(&mut bytes, segment.offset + from);
+    read.with_context(|| format!("kcore at {address:x}"))?;
+    bytes.truncate(usize::try_from(wanted)?);
+    Ok(bytes)
+}
+
+/// Where the secrets are outside this process: their physical addresses, by name. Each half of a
+/// secret of 32 bytes is looked for by itself, at every address that is a multiple of 4.
+pub fn find(secrets: &[(String, [u8; 32])]) -> Result<BTreeMap<String, Vec<u64>>> {
+    forget_registers();
+    let (core, segments) = open()?;
     let mut halves: Vec<(&str, &[u8])> = Vec::new();
     for (name, secret) in secrets {
         secret.chunks(16).for_each(|half| halves.push((name, half)));

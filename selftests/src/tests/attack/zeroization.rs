@@ -5,28 +5,51 @@
 use super::scene::{conf, inside, Scene, WAIT};
 use super::{drop_in_vtime, Test};
 use crate::harness::modules::unload_all;
-use crate::harness::noise::crypto::dh;
+use crate::harness::noise::crypto::{dh, public};
 use crate::harness::noise::{handshake, Received, Session, Tweak};
 use crate::harness::ram;
-use crate::harness::runner::Ctx;
+use crate::harness::runner::{Ctx, Subject};
+use crate::harness::suspend::rehearse;
 use crate::harness::topo::inner;
 use crate::harness::wgdev::{random_key, uapi, DeviceConf, Key};
 use crate::harness::wire::Message;
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::Duration;
 
 pub fn register(list: &mut Vec<Test>) {
-    drop_in_vtime(list, "attack-zeroization", 1800, zeroization);
+    drop_in_vtime(list, "attack-zeroization-sessions", 1800, sessions);
+    drop_in_vtime(list, "attack-zeroization-suspend", 1800, suspend);
+    drop_in_vtime(list, "attack-zeroization-key-change", 900, key_change);
+    drop_in_vtime(list, "attack-zeroization-link-down", 900, link_down);
+    drop_in_vtime(list, "attack-zeroization-rmmod", 900, rmmod);
 }
 
-/// Secrets by name.
+/// For what waits for an RCU grace period, or for a work queue.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Where secrets are, by name.
+type Found = BTreeMap<String, Vec<u64>>;
+
+/// Secrets by name, and handshakes that the device has begun and waits for the responses of.
 #[derive(Default)]
-struct Secrets(Vec<(String, Key)>);
+struct Secrets {
+    keys: Vec<(String, Key)>,
+    open: Vec<(String, Received)>,
+    /// Where they have been seen.
+    places: BTreeSet<u64>,
+}
 
 impl Secrets {
+    fn one(name: &str, key: Key) -> Self {
+        let mut secrets = Secrets::default();
+        secrets.add(name, key);
+        secrets
+    }
+
     fn add(&mut self, name: &str, key: Key) {
-        self.0.push((name.to_owned(), key));
+        self.keys.push((name.to_owned(), key));
     }
 
     fn session(&mut self, name: &str, session: &Session) {
@@ -34,139 +57,298 @@ impl Secrets {
         self.add(&format!("{name}: sending key"), session.receive);
     }
 
-    /// All must be in memory somewhere.
-    fn are_there(&self, ctx: &Ctx, when: &str) -> Result<()> {
-        let found = ram::find(&self.0)?;
-        let count: usize = found.values().map(Vec::len).sum();
-        ctx.note(format!(
-            "{when}: {count} halves of {} secrets",
-            self.0.len()
-        ));
-        let absent = |(name, _): &&(String, Key)| !found.contains_key(name);
-        let absent: Vec<_> = self.0.iter().filter(absent).map(|(name, _)| name).collect();
-        ensure!(absent.is_empty(), "{when}: not in memory: {absent:?}");
-        Ok(())
+    fn handshake(&mut self, name: &str, received: &Received) {
+        self.add(&chain_of(name), received.chain());
+        self.open.push((name.to_owned(), received.clone()));
     }
 
-    /// None may be in memory but `control`, which must.
-    fn are_gone(&self, when: &str, control: &(String, Key)) -> Result<()> {
-        let mut all = self.0.clone();
-        all.push(control.clone());
-        let mut found = ram::find(&all)?;
-        let seen = found.remove(&control.0).is_some();
-        ensure!(seen, "{when}: the search does not find {}", control.0);
-        ensure!(found.is_empty(), "{when}: still in memory: {found:x?}");
+    /// Adds the ephemeral private keys of the handshakes: they lie near the chaining keys.
+    fn add_ephemerals(&mut self, found: &Found) -> Result<()> {
+        for (name, received) in std::mem::take(&mut self.open) {
+            let places = found.get(&chain_of(&name)).context("no chaining key")?;
+            let key = ephemeral(places, &received.ephemeral)?;
+            let key = key.with_context(|| format!("{name}: no ephemeral key near the chain's"))?;
+            self.add(&format!("{name}: ephemeral key"), key);
+        }
         Ok(())
     }
 }
 
-/// The last of the device's tries to make a session with client `k`, which does not answer: its
-/// state stays for a while.
-fn last_initiation(scene: &mut Scene, k: usize) -> Result<Received> {
-    let mut last = scene.initiation(k)?;
-    sleep(Duration::from_secs(130));
-    let client = &scene.clients[k];
-    while let Some((message, _)) = client.receive(Duration::ZERO)? {
-        last = message;
-    }
-    handshake::receive(&client.keys, &last)
+fn chain_of(name: &str) -> String {
+    format!("{name}: chaining key")
 }
 
-/// After two rekeys, a peer's removal, 540 s, a finished handshake; after the link went down and
-/// the private key changed; and after rmmod.
-fn zeroization(ctx: &Ctx) -> Result<()> {
-    ram::keep_pages()?;
-    let mut scene = Scene::new(ctx, 5)?;
-    let mut first = Secrets::default();
-    // A device's private key that no dump has told.
-    let key = random_key();
-    let set_key = |scene: &mut Scene, key| {
+/// The private key to `public`, if it lies near one of these places.
+fn ephemeral(places: &[u64], wanted: &Key) -> Result<Option<Key>> {
+    const NEAR: usize = 512;
+    for place in places {
+        let bytes = ram::around(*place, NEAR)?;
+        let keys = bytes.windows(32).step_by(4).map(Key::try_from);
+        let clamped = |key: &Key| key[0] & 7 == 0 && key[31] & 0xc0 == 0x40;
+        let mut keys = keys.flatten().filter(clamped);
+        if let Some(key) = keys.find(|key| public(key) == *wanted) {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
+
+/// A device whose private key no dump has told.
+struct Memory<'a> {
+    ctx: &'a Ctx,
+    scene: Scene,
+    key: Key,
+}
+
+impl<'a> Memory<'a> {
+    fn new(ctx: &'a Ctx, clients: usize) -> Result<Self> {
+        ram::keep_pages()?;
+        let mut memory = Memory {
+            ctx,
+            scene: Scene::new(ctx, clients)?,
+            key: [0; 32],
+        };
+        memory.change_key()?;
+        Ok(memory)
+    }
+
+    /// Gives the device another private key.
+    fn change_key(&mut self) -> Result<()> {
+        self.key = random_key();
         let conf = DeviceConf {
-            private_key: Some(key),
+            private_key: Some(self.key),
             ..DeviceConf::default()
         };
-        scene.end.set(&scene.link, &conf)
-    };
-    set_key(&mut scene, key)?;
-    let public = crate::harness::noise::crypto::public(&key);
-    for client in &mut scene.clients {
-        client.peer = public;
+        self.scene.end.set(&self.scene.link, &conf)?;
+        let public = public(&self.key);
+        for client in &mut self.scene.clients {
+            client.peer = public;
+        }
+        Ok(())
     }
-    let psk: Key = rand::random();
-    scene.clients[1].psk = psk;
-    let conf1 = conf(1, &scene.clients[1]);
-    scene.end.set_peer(&scene.link, conf1)?;
-    first.add("a preshared key", psk);
-    let shared = dh(&key, &scene.clients[1].keys.public);
-    first.add("the shared secret of the static keys", shared);
 
-    let received = last_initiation(&mut scene, 4)?;
-    first.add("the chaining key", received.chain());
-    first.session("rekeyed", &scene.session(0)?);
-    first.session("removed", &scene.session(1)?);
-    first.session("expired", &scene.session(2)?);
-    first.session("unconfirmed", &scene.clients[3].handshake()?);
-    first.are_there(ctx, "at the start")?;
+    fn own_key(&self) -> Secrets {
+        Secrets::one("the private key", self.key)
+    }
 
-    // Two more handshakes: the first session is not even the previous one any more.
-    scene.session(0)?;
-    let third = scene.session(0)?;
-    let (mut answered, response) = received.respond(&[0; 32], &Tweak::default());
-    let client = &scene.clients[4];
-    client.send(&response)?;
-    // The device has nothing left to send, so it confirms the session by a keepalive.
-    client.wait(
-        WAIT,
-        "a keepalive",
-        |message, _| matches!(message, Message::Data { receiver, .. } if *receiver == answered.own),
-    )?;
-    client.ping(&mut answered, inside(false, 4), inner(false, 0))?;
-    let mut gone = conf(1, &scene.clients[1]);
-    gone.flags = uapi::PEER_REMOVE_ME;
-    gone.preshared_key = None;
-    scene.end.set_peer(&scene.link, gone)?;
-    first.session("expired, third", &third);
-    first.session("expired, initiator", &answered);
+    /// Gives the device and client `k` another preshared key.
+    fn change_psk(&mut self, k: usize) -> Result<Key> {
+        let psk = rand::random();
+        self.scene.clients[k].psk = psk;
+        let conf = conf(k, &self.scene.clients[k]);
+        self.scene.end.set_peer(&self.scene.link, conf)?;
+        Ok(psk)
+    }
+
+    fn remove(&mut self, k: usize) -> Result<()> {
+        let mut gone = conf(k, &self.scene.clients[k]);
+        gone.flags = uapi::PEER_REMOVE_ME;
+        gone.preshared_key = None;
+        self.scene.end.set_peer(&self.scene.link, gone)
+    }
+
+    /// The device's handshakes with the clients `who`, which do not answer: after its last tries
+    /// their state stays for a while.
+    fn open<const N: usize>(&mut self, who: [usize; N]) -> Result<[Received; N]> {
+        for k in who {
+            self.scene.initiation(k)?;
+        }
+        sleep(Duration::from_secs(130));
+        let mut open = Vec::new();
+        for k in who {
+            let client = &self.scene.clients[k];
+            let mut last = None;
+            while let Some((message, _)) = client.receive(Duration::ZERO)? {
+                last = Some(message);
+            }
+            let last = last.context("the device did not try again")?;
+            open.push(handshake::receive(&client.keys, &last)?);
+        }
+        open.try_into().ok().context("as many as clients")
+    }
+
+    /// Client `k` answers. The device confirms the session by a keepalive: it has nothing left to
+    /// send.
+    fn answer(&self, k: usize, open: &Received) -> Result<Session> {
+        let client = &self.scene.clients[k];
+        let (mut session, response) = open.respond(&client.psk, &Tweak::default());
+        client.send(&response)?;
+        client.wait(
+            WAIT,
+            "a keepalive",
+            |message, _| matches!(message, Message::Data { receiver, .. } if *receiver == session.own),
+        )?;
+        client.ping(&mut session, inside(false, k), inner(false, 0))?;
+        Ok(session)
+    }
+
+    /// All kinds of sessions: with client 0 as the initiator one, and the one before it; one with
+    /// client 1 as the responder to `open`; and one with client 2 that is not confirmed.
+    fn sessions(&self, open: &Received) -> Result<Secrets> {
+        let mut secrets = Secrets::default();
+        secrets.session("previous session", &self.scene.session(0)?);
+        secrets.session("session", &self.scene.session(0)?);
+        secrets.session("the device's session", &self.answer(1, open)?);
+        secrets.session("unconfirmed session", &self.scene.clients[2].handshake()?);
+        Ok(secrets)
+    }
+
+    /// All of these must be in memory.
+    fn all_there<const N: usize>(&self, when: &str, sets: [&mut Secrets; N]) -> Result<()> {
+        let keys: Vec<_> = sets.iter().flat_map(|set| set.keys.clone()).collect();
+        let found = self.search(when, &keys, &[])?;
+        for set in sets {
+            set.add_ephemerals(&found)?;
+            set.places.extend(found.values().flatten());
+        }
+        Ok(())
+    }
+
+    /// Secrets `gone` must not be in memory, secrets `there` must be. The in-tree driver leaves
+    /// copies on the stacks of kernel workers, until something else comes to lie there: of those
+    /// of its secrets only that counts which is where it was seen before.
+    fn all_gone(&self, when: &str, gone: &Secrets, there: &mut Secrets) -> Result<()> {
+        let found = self.search(when, &there.keys, &gone.keys)?;
+        there.places.extend(found.values().flatten());
+        let strict = self.ctx.subject == Subject::Rs;
+        let counts = |place: &u64| strict || gone.places.contains(place);
+        let is_left = |secret: &&(String, Key)| {
+            let places = found.get(&secret.0);
+            places.is_some_and(|places| places.iter().any(counts))
+        };
+        let left: Vec<_> = gone.keys.iter().filter(is_left).map(|s| &s.0).collect();
+        ensure!(
+            left.is_empty(),
+            "{when}: still in memory: {left:?} ({found:x?})"
+        );
+        Ok(())
+    }
+
+    /// Where all these are; `there` must be somewhere.
+    fn search(&self, when: &str, there: &[(String, Key)], gone: &[(String, Key)]) -> Result<Found> {
+        let found = ram::find(&[there, gone].concat())?;
+        let halves = |secret: &(String, Key)| found.get(&secret.0).map_or(0, Vec::len);
+        self.ctx.note(format!(
+            "{when}: {} halves of {} secrets; {} of {} others",
+            there.iter().map(halves).sum::<usize>(),
+            there.len(),
+            gone.iter().map(halves).sum::<usize>(),
+            gone.len()
+        ));
+        let absent = |secret: &&(String, Key)| !found.contains_key(&secret.0);
+        let absent: Vec<_> = there.iter().filter(absent).map(|s| &s.0).collect();
+        ensure!(absent.is_empty(), "{when}: not in memory: {absent:?}");
+        Ok(found)
+    }
+}
+
+/// After rekeys, a peer's removal, a finished handshake and another preshared key, soon; of what
+/// only time ends, after 540 s.
+fn sessions(ctx: &Ctx) -> Result<()> {
+    let mut memory = Memory::new(ctx, 7)?;
+    let [mut soon, mut later] = [Secrets::default(), Secrets::default()];
+
+    let psk = memory.change_psk(1)?;
+    soon.add("removed: preshared key", psk);
+    let shared = dh(&memory.key, &memory.scene.clients[1].keys.public);
+    soon.add("removed: shared secret of the static keys", shared);
+    let [answered, removed, given_up] = memory.open([4, 5, 6])?;
+    soon.handshake("answered", &answered);
+    soon.handshake("removed", &removed);
+    later.handshake("given up", &given_up);
+
+    let scene = &memory.scene;
+    soon.session("rekeyed twice", &scene.session(0)?);
+    soon.session("removed", &scene.session(1)?);
+    later.session("expired", &scene.session(2)?);
+    soon.session("never confirmed", &scene.clients[3].handshake()?);
+    soon.add("replaced preshared key", memory.change_psk(2)?);
+    memory.all_there("at the start", [&mut soon, &mut later])?;
+
+    // After two more handshakes the first session is not even the previous one any more; a session
+    // that was not confirmed gives way to the next at once.
+    let scene = &memory.scene;
+    later.session("rekeyed", &scene.session(0)?);
+    later.session("in use", &scene.session(0)?);
+    later.session("unconfirmed", &scene.clients[3].handshake()?);
+    later.session("the device's", &memory.answer(4, &answered)?);
+    memory.remove(1)?;
+    memory.remove(5)?;
+    later.add("preshared key", memory.change_psk(2)?);
+    sleep(SOON);
+    memory.all_gone("after their ends", &soon, &mut later)?;
+
     // The device's handshakes go on for 90 s, then it gives up; the keys have 540 s.
+    later.keys.retain(|(name, _)| name != "preshared key");
     sleep(Duration::from_secs(800));
-    let control = ("the private key".to_owned(), key);
-    first.are_gone("after their ends", &control)?;
+    memory.all_gone("after their time", &later, &mut memory.own_key())
+}
 
-    let mut second = Secrets::default();
-    let received = last_initiation(&mut scene, 4)?;
-    second.add("the chaining key", received.chain());
-    second.session("down", &scene.session(0)?);
-    second.add(&control.0, key);
-    second.are_there(ctx, "before down and a new key")?;
-    scene.link.rt(0).set_up("wg0", false)?;
-    let key = random_key();
-    set_key(&mut scene, key)?;
-    sleep(Duration::from_secs(1));
-    let control = ("the new private key".to_owned(), key);
-    second.are_gone("after down and a new key", &control)?;
-
-    scene.link.rt(0).set_up("wg0", true)?;
-    let public = crate::harness::noise::crypto::public(&key);
-    for client in &mut scene.clients {
-        client.peer = public;
+/// When the machine goes to sleep there is no time to wait: the sessions and the handshakes under
+/// way are gone when that is over.
+fn suspend(ctx: &Ctx) -> Result<()> {
+    let mut memory = Memory::new(ctx, 4)?;
+    let psk = memory.change_psk(0)?;
+    let mut stay = memory.own_key();
+    stay.add("a preshared key", psk);
+    for how in ["freeze", "disk"] {
+        let [answered, pending] = memory.open([1, 3])?;
+        let mut go = memory.sessions(&answered)?;
+        go.handshake("handshake", &pending);
+        memory.all_there(&format!("before {how}"), [&mut stay, &mut go])?;
+        rehearse(how)?;
+        memory.all_gone(&format!("after {how}"), &go, &mut stay)?;
     }
-    let mut third = Secrets::default();
-    let received = last_initiation(&mut scene, 4)?;
-    third.add("the chaining key", received.chain());
-    third.session("rmmod", &scene.session(0)?);
-    let psk: Key = rand::random();
-    scene.clients[2].psk = psk;
-    let conf2 = conf(2, &scene.clients[2]);
-    scene.end.set_peer(&scene.link, conf2)?;
-    third.add("a preshared key", psk);
-    third.add(&control.0, key);
-    third.are_there(ctx, "before rmmod")?;
+    Ok(())
+}
+
+/// With a new private key, while the link is up, the old one and what was made of it go, and the
+/// handshakes under way. (Sessions may still receive.)
+fn key_change(ctx: &Ctx) -> Result<()> {
+    let mut memory = Memory::new(ctx, 1)?;
+    let mut go = Secrets::one("the old private key", memory.key);
+    let shared = dh(&memory.key, &memory.scene.clients[0].keys.public);
+    go.add("a shared secret of the static keys", shared);
+    let [pending] = memory.open([0])?;
+    go.handshake("handshake", &pending);
+    memory.all_there("before the key is changed", [&mut go])?;
+    memory.change_key()?;
+    sleep(SOON);
+    memory.all_gone("after the key was changed", &go, &mut memory.own_key())
+}
+
+/// When the link goes down, all sessions end, and the handshakes under way.
+fn link_down(ctx: &Ctx) -> Result<()> {
+    let mut memory = Memory::new(ctx, 4)?;
+    let psk = memory.change_psk(0)?;
+    let mut stay = memory.own_key();
+    stay.add("a preshared key", psk);
+    let [answered, pending] = memory.open([1, 3])?;
+    let mut go = memory.sessions(&answered)?;
+    go.handshake("handshake", &pending);
+    memory.all_there("before the link goes down", [&mut stay, &mut go])?;
+    memory.scene.link.rt(0).set_up("wg0", false)?;
+    sleep(SOON);
+    memory.all_gone("after the link went down", &go, &mut stay)
+}
+
+/// With the module everything goes.
+fn rmmod(ctx: &Ctx) -> Result<()> {
+    let mut memory = Memory::new(ctx, 4)?;
+    let psk = memory.change_psk(0)?;
+    let [answered, pending] = memory.open([1, 3])?;
+    let mut go = memory.sessions(&answered)?;
+    go.handshake("handshake", &pending);
+    go.add("a preshared key", psk);
+    go.add("the private key", memory.key);
+    memory.all_there("before rmmod", [&mut go])?;
     unload_all()?;
     // What the search must still find, with no module there: a file's content in the page cache.
     let marker: Key = rand::random();
     let path = "/run/wgrs-marker";
     std::fs::write(path, marker)?;
-    let searched = third.are_gone("after rmmod", &("a file's content".to_owned(), marker));
+    let mut file = Secrets::one("a file's content", marker);
+    let searched = memory.all_gone("after rmmod", &go, &mut file);
     std::fs::remove_file(path)?;
     searched
 }

@@ -5,6 +5,7 @@ use super::rig::{Rig, MOMENT};
 use super::{drop_in, initiations, Scene, Test, SEC};
 use crate::harness::noise::{handshake, Session, Tweak};
 use crate::harness::runner::{until, Ctx};
+use crate::harness::suspend::rehearse;
 use crate::harness::wire::Message;
 use anyhow::{ensure, Context, Result};
 use nix::time::{clock_gettime, clock_settime, ClockId};
@@ -188,16 +189,7 @@ fn hibernate(ctx: &Ctx) -> Result<()> {
 /// Going to sleep erases all sessions and the handshakes under way; afterwards all start anew.
 fn sleeping(ctx: &Ctx, how: &str) -> Result<()> {
     let mut before = Before::new(ctx)?;
-    // A rehearsal up to where user space is frozen. The notification is the real one.
-    for (file, text) in [
-        ("/sys/module/suspend/parameters/pm_test_delay", "0"),
-        ("/sys/module/hibernate/parameters/pm_test_delay", "0"),
-        ("/sys/power/pm_test", "freezer"),
-        ("/sys/power/state", how),
-        ("/sys/power/pm_test", "none"),
-    ] {
-        fs::write(file, text).with_context(|| format!("write {text} to {file}"))?;
-    }
+    rehearse(how)?;
     for (what, k, session) in [
         ("the session it had initiated", 0, &mut before.initiated),
         ("the session it had responded to", 1, &mut before.responded),
