@@ -90,7 +90,7 @@ fn check(dir: &Path, said: &str) -> Result<()> {
         ensure!(line.contains(why), "{name}: {line}");
         let dir = dir.join(name);
         // The test's own capture: Ethernet.
-        one_initiation(&dir.join("0-v0.pcap"), 1, 14)?;
+        has_initiation(&dir.join("0-v0.pcap"), 1, 14)?;
         for dir in [dir.clone(), dir.join("again")] {
             let counters = fs::read_to_string(dir.join("counters.txt")).context(name)?;
             for part in ["a v0: ", "a wg0: peer ", "b wg1: peer ", "bare lo: "] {
@@ -110,7 +110,7 @@ fn check(dir: &Path, said: &str) -> Result<()> {
             let wanted = format!("-namespace-{ns}.pcap");
             let mut files = entries.filter(|path| path.to_string_lossy().ends_with(&wanted));
             let path = files.next().with_context(|| format!("no *{wanted}"))?;
-            one_initiation(&path, LINUX_SLL2, 20)?;
+            has_initiation(&path, LINUX_SLL2, 20)?;
         }
     }
     ensure!(
@@ -120,8 +120,8 @@ fn check(dir: &Path, said: &str) -> Result<()> {
     Ok(())
 }
 
-/// The capture has one handshake initiation, over IPv4, behind a header of so many bytes.
-fn one_initiation(path: &Path, linktype: u32, header: usize) -> Result<()> {
+/// The capture has a whole handshake initiation, over IPv4, behind a header of so many bytes.
+fn has_initiation(path: &Path, linktype: u32, header: usize) -> Result<()> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     let word = |at: usize| {
         let bytes = bytes.get(at..at + 4).and_then(|b| b.try_into().ok());
@@ -141,6 +141,6 @@ fn one_initiation(path: &Path, linktype: u32, header: usize) -> Result<()> {
         count += usize::from(whole && first == Some(&[1, 0, 0, 0]));
         at += 16 + kept as usize;
     }
-    ensure!(count == 1, "{}: {count} initiations", path.display());
+    ensure!(count > 0, "{}: no initiation", path.display());
     Ok(())
 }
