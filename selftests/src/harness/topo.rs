@@ -297,7 +297,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Sets it up.
-    pub fn new(_: &Ctx, opts: &Opts) -> Result<Self> {
+    pub fn new(opts: &Opts) -> Result<Self> {
         let mut link = Link::new()?;
         let mut ends = [
             End::new(&mut link, 0, opts.drivers[0], opts.mtu)?,

@@ -31,7 +31,7 @@ fn ping_both_ways(ctx: &Ctx, v6: bool) -> Result<()> {
         v6,
         ..Opts::new(ctx.by_tool())
     };
-    let mut tunnel = Tunnel::new(ctx, &opts)?;
+    let mut tunnel = Tunnel::new(&opts)?;
     for (from, to) in [(0, 1), (1, 0)] {
         for v6_inside in [false, true] {
             ping_all(tunnel.ns(from), inner(v6_inside, to), 5)?;
@@ -55,7 +55,7 @@ fn ping_both_ways(ctx: &Ctx, v6: bool) -> Result<()> {
 
 /// A "file" of random bytes over TCP, its digest compared at the far end.
 fn tcp_checksum(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.by_tool()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     for v6 in [false, true] {
         let at = SocketAddr::new(inner(v6, 1), 5000);
         let listener = tunnel.ns(1).run(|| Ok(TcpListener::bind(at)?))?;
@@ -82,7 +82,7 @@ fn tcp_checksum(ctx: &Ctx) -> Result<()> {
 /// shows raw inner IP packets.
 fn underlay_is_udp(ctx: &Ctx) -> Result<()> {
     const SECRET: &[u8] = b"plaintext that must stay inside the tunnel";
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.by_tool()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     let veth = tunnel.watch(ctx, 0)?;
     let inside = Capture::start(tunnel.ns(0), "wg0")?;
     ctx.keep("wg0", inside.frames(), 101);

@@ -23,7 +23,7 @@ pub fn register(list: &mut Vec<Test>) {
 
 /// 1 GiB over one TCP stream, every byte compared, never 3 s without progress.
 fn gibibyte(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let at = SocketAddr::new(inner(false, 1), 5000);
     let stream = tcp(
         tunnel.ns(0),

@@ -33,7 +33,7 @@ fn only_wireguard(ctx: &Ctx, v6: bool) -> Result<()> {
         v6,
         ..Opts::new(ctx.against_intree())
     };
-    let mut tunnel = Tunnel::new(ctx, &opts)?;
+    let mut tunnel = Tunnel::new(&opts)?;
     let mut underlay = Underlay::attach(tunnel.ns(0), "v0")?;
     for (what, step) in LIFE {
         let before = [Direction::Out, Direction::In].map(|d| underlay.counts(d));
@@ -206,7 +206,7 @@ fn pings_from(tunnel: &Tunnel, n: u8) -> Result<()> {
 /// TCP over an underlay that loses, repeats and damages messages both ways: slower, but every
 /// byte right.
 fn bulk(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
     let mut underlay = Underlay::attach(tunnel.ns(0), "v0")?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     let mut rules = Vec::new();
@@ -253,7 +253,7 @@ fn remove_peers(ctx: &Ctx) -> Result<()> {
         "synchronize_rcu_expedited",
         "synchronize_net",
     ];
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let peers = |flags| -> Vec<PeerConf> {
         (1..=PEERS as u8)
             .map(|n| PeerConf {
@@ -321,7 +321,7 @@ fn silent_discard(ctx: &Ctx) -> Result<()> {
         ]
     };
     let deliver = "gro_receive_skb";
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
     let mut underlay = Underlay::attach(tunnel.ns(0), "v0")?;
     let socket = udp(tunnel.ns(1), SocketAddr::new(inner(false, 1), 9000))?;
     let target = udp(tunnel.ns(0), SocketAddr::new(inner(false, 0), 9000))?;

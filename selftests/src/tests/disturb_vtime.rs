@@ -53,7 +53,7 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) fn new(ctx: &Ctx) -> Result<Self> {
-        let tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
+        let tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
         let socket = |n| udp(tunnel.ns(n), SocketAddr::new(inner(false, n), 9000));
         let sockets = [socket(0)?, socket(1)?];
         let underlay = Underlay::attach(tunnel.ns(0), "v0")?;

@@ -50,7 +50,7 @@ fn field(frame: &Captured) -> Option<Field> {
 fn checksums(ctx: &Ctx) -> Result<()> {
     // The kernel's IP-in-IP module would leave a device in every namespace.
     fs::write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "2")?;
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let to: SocketAddr = "10.77.0.2:9".parse()?;
     for n in 0..2u8 {
         let (own, other) = (inner(false, n), inner(false, 1 - n));

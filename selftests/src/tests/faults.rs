@@ -79,7 +79,7 @@ pub fn register(list: &mut Vec<Test>) {
 
 /// Nothing fails any more: a tunnel carries packets.
 fn works(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain())).context("afterwards")?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain())).context("afterwards")?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     ping_all(tunnel.ns(1), inner(true, 0), 1)
 }
@@ -425,7 +425,7 @@ fn dump(ctx: &Ctx) -> Result<()> {
 /// A packet sent before there is a session, and one within.
 fn transmit(ctx: &Ctx) -> Result<()> {
     let faults = ready()?;
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     for v6 in [false, true] {
         let socket = udp(tunnel.ns(0), SocketAddr::new(inner(v6, 0), 7))?;
         let to = SocketAddr::new(inner(v6, 1), 9);
@@ -510,7 +510,7 @@ fn recovers(ctx: &Ctx, tunnel: &mut Tunnel, answered: u32, failed: u32) -> Resul
 /// One in ten allocations of softirqs and under locks fails.
 fn atomic(ctx: &Ctx) -> Result<()> {
     let faults = ready()?;
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     faults.atomic(10)?;
     let answered = traffic(&mut tunnel);
@@ -521,7 +521,7 @@ fn atomic(ctx: &Ctx) -> Result<()> {
 /// One in five allocations of the worker threads fails: handshakes, encryption, decryption.
 fn workers(ctx: &Ctx) -> Result<()> {
     let faults = ready()?;
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     faults.workers(20)?;
     let answered = traffic(&mut tunnel);
     let failed = faults.stop()?;

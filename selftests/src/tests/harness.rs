@@ -32,7 +32,7 @@ pub fn broken() -> Vec<Test> {
     ];
     let with_scene = |(name, end): (&str, Check)| {
         test(name, Modules::Ours, 60, move |ctx| {
-            let tunnel = Tunnel::new(ctx, &Opts::new(ctx.by_tool()))?;
+            let tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
             let _bare = Netns::new("bare")?;
             let _capture = tunnel.watch(ctx, 0)?;
             ping_all(tunnel.ns(0), inner(false, 1), 1)?;

@@ -198,7 +198,7 @@ impl Scene {
             mtu: Some(1420), // some give their TUN device 1500
             ..Opts::new(row.drivers(ctx))
         };
-        let tunnel = Tunnel::new(ctx, &opts)?;
+        let tunnel = Tunnel::new(&opts)?;
         let underlay = tunnel.watch(ctx, 0)?;
         let at = [0, 1].map(|n| SocketAddr::new(outer(row.v6, n), port(n)));
         Ok(Scene {

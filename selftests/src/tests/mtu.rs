@@ -30,7 +30,7 @@ pub fn register(list: &mut Vec<Test>) {
 /// Data messages have 32 bytes more than the inner packet padded to 16, but never more than the
 /// MTU and 32.
 fn padding(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     for size in [
         0usize, 1, 3, 4, 5, 20, 100, 1363, 1364, 1365, 1380, 1381, 1391, 1392,
@@ -58,7 +58,7 @@ fn padding(ctx: &Ctx) -> Result<()> {
 
 /// Pings far above the MTU are fragmented inside the tunnel.
 fn large_pings(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     for v6 in [false, true] {
         ping_all(tunnel.ns(0), inner(v6, 1), 1)?;
         for size in [1393usize, 3000, 20_000, 60_000] {
@@ -77,7 +77,7 @@ fn outer_fragments(ctx: &Ctx) -> Result<()> {
             mtu: Some(4000),
             ..Opts::new(ctx.plain())
         };
-        let tunnel = Tunnel::new(ctx, &opts)?;
+        let tunnel = Tunnel::new(&opts)?;
         ping_all(tunnel.ns(0), inner(false, 1), 1)?;
         let underlay = tunnel.watch(ctx, 0)?;
         for size in [1472usize, 2000, 3900] {
@@ -101,7 +101,7 @@ fn outer_fragments(ctx: &Ctx) -> Result<()> {
 
 /// TCP hands packets above the MTU to the device, and all arrives.
 fn tcp_gso(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     for v6 in [false, true] {
         let device = Capture::start(tunnel.ns(0), "wg0")?;
         let at = SocketAddr::new(inner(v6, 1), 5000);
@@ -122,7 +122,7 @@ fn tcp_gso(ctx: &Ctx) -> Result<()> {
 
 /// Small MTUs work; the least and the greatest do no harm.
 fn small_and_zero(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     for mtu in [1280, 600, 81, 80, 68] {
         for n in 0..2 {

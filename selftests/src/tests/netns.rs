@@ -36,7 +36,7 @@ fn move_away(link: &mut Link, away: &Netns) -> Result<()> {
 
 /// A moved device's sockets stay where it was made: it works in a namespace without any way out.
 fn moved(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let away = Netns::new("away")?;
     move_away(&mut tunnel.link, &away)?;
     for v6 in [false, true] {
@@ -122,7 +122,7 @@ fn creator_dies(_: &Ctx) -> Result<()> {
 /// A namespace that goes with a working device in it takes the device along, and with it the
 /// underlay's link; the other end's device stays as it is.
 fn dies_with_device(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     let Tunnel { link, ends } = tunnel;
     drop(ends); // their sockets would keep both namespaces
@@ -165,7 +165,7 @@ fn flood(ns: &Netns, to: IpAddr, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Re
 
 /// Moved to and fro while both ends send: afterwards it works, with sockets where it was made.
 fn move_under_traffic(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     let away = Netns::new("away")?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -203,7 +203,7 @@ fn move_under_traffic(ctx: &Ctx) -> Result<()> {
 /// the other's, whose namespace goes with the device in it.
 fn both_moved(ctx: &Ctx) -> Result<()> {
     const IFLA_CARRIER: u16 = 33;
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let homes = [Netns::new("x")?, Netns::new("y")?];
     for n in 0..2u8 {
         let home = &homes[usize::from(n)];

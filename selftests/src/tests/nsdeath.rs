@@ -55,13 +55,10 @@ fn under_traffic(ctx: &Ctx) -> Result<()> {
 /// Makes a tunnel whose first end lives in a third namespace, floods it from there, and lets one
 /// namespace go in the midst of it, then the others.
 fn round(ctx: &Ctx, victim: Victim, v6: bool) -> Result<()> {
-    let mut tunnel = Tunnel::new(
-        ctx,
-        &Opts {
-            v6,
-            ..Opts::new(ctx.plain())
-        },
-    )?;
+    let mut tunnel = Tunnel::new(&Opts {
+        v6,
+        ..Opts::new(ctx.plain())
+    })?;
     // The receiver answers: nobody listens there.
     let from = PeerConf {
         allowed_ips: vec![(SOURCE, 32)],

@@ -50,7 +50,7 @@ fn data(seen: &[Seen]) -> Vec<(u64, usize)> {
 /// Inner packets of every length up to the MTU: padded to 16, but not beyond the MTU; the far end
 /// gets each without padding.
 fn all_sizes(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     // To addresses behind end 1, which it drops without a word.
     let far: [IpAddr; 2] = ["10.8.0.1".parse()?, "fd08::1".parse()?];
@@ -125,7 +125,7 @@ fn route_mtu(ctx: &Ctx) -> Result<()> {
         ..Opts::new(ctx.plain())
     };
     for (v6, mtu) in [(false, 1000), (true, 1300)] {
-        let tunnel = Tunnel::new(ctx, &opts)?;
+        let tunnel = Tunnel::new(&opts)?;
         ping_all(tunnel.ns(0), inner(false, 1), 1)?;
         let to = SocketAddr::new(inner(v6, 1), 9);
         let sink = udp(tunnel.ns(1), to)?;
@@ -209,7 +209,7 @@ fn headers(ctx: &Ctx) -> Result<()> {
             v6: v6_outside,
             ..Opts::new(ctx.plain())
         };
-        let mut tunnel = Tunnel::new(ctx, &opts)?;
+        let mut tunnel = Tunnel::new(&opts)?;
         tunnel.ends[0].set(&tunnel.link, &marked())?;
         look_closely(tunnel.ns(0))?;
         let wire = tunnel.watch(ctx, 0)?;
@@ -372,7 +372,7 @@ fn beside(ctx: &Ctx) -> Result<()> {
             v6,
             ..Opts::new(ctx.plain())
         };
-        let mut tunnel = Tunnel::new(ctx, &opts)?;
+        let mut tunnel = Tunnel::new(&opts)?;
         tunnel.ns(0).sh("tc qdisc add dev v0 root handle 1: prio")?;
         ping_all(tunnel.ns(0), inner(false, 1), 1)?;
         let to = SocketAddr::new(inner(v6, 1), 9);
@@ -490,7 +490,7 @@ fn counters(ctx: &Ctx) -> Result<()> {
             v6,
             ..Opts::new(ctx.plain())
         };
-        let mut tunnel = Tunnel::new(ctx, &opts)?;
+        let mut tunnel = Tunnel::new(&opts)?;
         let wire = tunnel.watch(ctx, 0)?;
         let fresh = [tunnel.counters(0)?, tunnel.counters(1)?];
         for (n, fresh) in fresh.iter().enumerate() {
@@ -565,7 +565,7 @@ fn send_errors(ctx: &Ctx) -> Result<()> {
             v6,
             ..Opts::new(ctx.plain())
         };
-        let mut tunnel = Tunnel::new(ctx, &opts)?;
+        let mut tunnel = Tunnel::new(&opts)?;
         ping_all(tunnel.ns(0), inner(false, 1), 1)?;
         let socket = socket(&tunnel, false)?;
         let to = SocketAddr::new(inner(false, 1), 9);

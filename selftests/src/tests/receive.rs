@@ -413,7 +413,7 @@ fn udp_checksum(_: &Ctx) -> Result<()> {
 
 /// Segments of one stream are put together before the stack gets them; unless switched off.
 fn gro(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     for on in [true, false] {
         let state = if on { "on" } else { "off" };

@@ -180,7 +180,7 @@ fn link_local(ctx: &Ctx) -> Result<()> {
         endpoints: [false; 2],
         ..Opts::new(ctx.plain())
     };
-    let mut tunnel = Tunnel::new(ctx, &opts)?;
+    let mut tunnel = Tunnel::new(&opts)?;
     let fd = tunnel.ns(1).fd();
     tunnel.rt(0).veth_add(("w0", mac(4)), ("w1", mac(5)), fd)?;
     let mut scopes = [[0; 2]; 2];

@@ -33,7 +33,7 @@ fn scene(ctx: &Ctx, v6: bool) -> Result<Tunnel> {
         v6,
         ..Opts::new(ctx.plain())
     };
-    let mut tunnel = Tunnel::new(ctx, &opts)?;
+    let mut tunnel = Tunnel::new(&opts)?;
     let marked = DeviceConf {
         fwmark: Some(FWMARK),
         ..DeviceConf::default()

@@ -30,7 +30,7 @@ pub fn register(list: &mut Vec<Test>) {
 /// The peer's port and then its address change mid-session; the endpoint follows authenticated
 /// packets, and nothing else.
 fn roaming(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;
     let known = |tunnel: &mut Tunnel, n| Ok::<_, anyhow::Error>(tunnel.peer(n)?.endpoint);
     ensure!(
@@ -99,7 +99,7 @@ fn psk_mismatch(ctx: &Ctx) -> Result<()> {
         psk: [Some(one), Some(two)],
         ..Opts::new(ctx.against_intree())
     };
-    let mut tunnel = Tunnel::new(ctx, &opts)?;
+    let mut tunnel = Tunnel::new(&opts)?;
     let underlay = tunnel.watch(ctx, 0)?;
     for (from, to) in [(0, 1), (1, 0)] {
         let got = ping(
@@ -153,7 +153,7 @@ fn psk_mismatch(ctx: &Ctx) -> Result<()> {
 
 /// A removed peer is neither sent to nor listened to.
 fn removed_peer(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;
     let before = tunnel.rt(0).stats("wg0")?;
     tunnel.set_peer(
@@ -221,7 +221,7 @@ fn removed_peer(ctx: &Ctx) -> Result<()> {
 /// A persistent keepalive makes the handshake by itself, then one keepalive per interval, seen in
 /// the counters of both ends; turned off, it stops.
 fn keepalive_idle(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
     tunnel.set_peer(
         0,
         PeerConf {
@@ -286,7 +286,7 @@ fn keepalive_idle(ctx: &Ctx) -> Result<()> {
 /// A device taken down loses its session and its socket; brought up, it makes a new one on the
 /// same port.
 fn down_up(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;
     let handshake = tunnel.peer(0)?.last_handshake;
     tunnel.rt(0).set_up("wg0", false)?;

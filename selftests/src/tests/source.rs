@@ -35,12 +35,12 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(ctx: &Ctx, drivers: [crate::harness::topo::Driver; 2], v6: bool) -> Result<Self> {
+    fn new(drivers: [crate::harness::topo::Driver; 2], v6: bool) -> Result<Self> {
         let opts = Opts {
             v6,
             ..Opts::new(drivers)
         };
-        let mut tunnel = Tunnel::new(ctx, &opts)?;
+        let mut tunnel = Tunnel::new(&opts)?;
         let fd = tunnel.ns(1).fd();
         tunnel.rt(0).veth_add(("w0", mac(4)), ("w1", mac(5)), fd)?;
         for n in 0..2u8 {
@@ -194,7 +194,7 @@ fn length(v6: bool) -> u8 {
 /// by another interface, when port or fwmark are set.
 fn sticky(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
-        let mut scene = Scene::new(ctx, ctx.plain(), v6)?;
+        let mut scene = Scene::new(ctx.plain(), v6)?;
         let first = outer(v6, 0);
         scene.pass(0)?;
         scene.add_second()?;
@@ -266,7 +266,7 @@ fn sticky(ctx: &Ctx) -> Result<()> {
 /// A new mark and a new port clear the sources of all peers, not of one alone.
 fn cleared_for_all(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
-        let mut scene = Scene::new(ctx, ctx.plain(), v6)?;
+        let mut scene = Scene::new(ctx.plain(), v6)?;
         let first = outer(v6, 0);
         scene.pass(0)?;
         scene.add_second()?;
@@ -345,7 +345,7 @@ fn route_cache(ctx: &Ctx) -> Result<()> {
             v6,
             ..Opts::new(ctx.plain())
         };
-        let mut tunnel = Tunnel::new(ctx, &opts)?;
+        let mut tunnel = Tunnel::new(&opts)?;
         // Of the other family inside: so all lookups are for messages.
         let at = SocketAddr::new(inner(!v6, 1), 9);
         let sink = udp(tunnel.ns(1), at)?;
@@ -385,7 +385,7 @@ fn route_cache(ctx: &Ctx) -> Result<()> {
 /// forgotten.
 fn forgotten(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
-        let mut scene = Scene::new(ctx, ctx.against_intree(), v6)?;
+        let mut scene = Scene::new(ctx.against_intree(), v6)?;
         let first = outer(v6, 0);
         scene.pass(0)?;
         scene.add_second()?;

@@ -107,7 +107,7 @@ fn homeless() -> Result<PeerConf> {
 /// No peer for the destination, or a peer without endpoint: the errno at the sender, an ICMP
 /// "host unreachable" or "address unreachable" beside it, one transmit error.
 fn refused(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     tunnel.ends[0].set_peer(&tunnel.link, homeless()?)?;
     for (to, wanted) in [
@@ -162,7 +162,7 @@ fn refused(ctx: &Ctx) -> Result<()> {
 
 /// A forwarded packet that is refused: the ICMP reaches who sent it, also behind a source NAT.
 fn forwarded(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let client = Netns::new("c")?;
     let fd = client.fd();
     tunnel.rt(0).veth_add(("c1", mac(2)), ("c0", mac(3)), fd)?;
@@ -221,7 +221,7 @@ fn forwarded(ctx: &Ctx) -> Result<()> {
 
 /// The protocol that a packet is sent as must be what the packet is; left open, it is found out.
 fn wrong_protocol(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     let data = |v6| {
         let (src, dst) = (inner(v6, 0), inner(v6, 1));
@@ -296,7 +296,7 @@ fn wrong_protocol(ctx: &Ctx) -> Result<()> {
 /// A packet of segments that cannot be taken apart: the errno at the sender, the ICMP beside it, one
 /// transmit error; nothing of it is sent.
 fn unsegmentable(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     let spoil = Spoil::attach(tunnel.ns(0), "wg0")?;
     for v6 in [false, true] {
@@ -325,7 +325,7 @@ fn unsegmentable(ctx: &Ctx) -> Result<()> {
 
 /// To groups and to all: a peer's if it is allowed them, else refused, without ICMP.
 fn multicast(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     let group: [SocketAddr; 3] = [
         "224.0.0.5:7".parse()?,
@@ -385,7 +385,7 @@ fn multicast(ctx: &Ctx) -> Result<()> {
 
 /// A datagram with a segment size passes the device as one, and the underlay as many.
 fn udp_segments(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     for v6 in [false, true] {
         let to = SocketAddr::new(inner(v6, 1), 7);
@@ -444,7 +444,7 @@ fn udp_segments(ctx: &Ctx) -> Result<()> {
 fn staged(ctx: &Ctx) -> Result<()> {
     const FIRST: u16 = 200;
     const SEGMENTS: u16 = 40;
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let to = SocketAddr::new(inner(false, 1), 7);
     let sink = udp(tunnel.ns(1), to)?;
     // Room for all of them.

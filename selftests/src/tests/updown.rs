@@ -65,7 +65,7 @@ fn listen(port: u16) -> DeviceConf {
 
 /// A port in use by another: refused, for either family, with nothing left behind.
 fn port_taken(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     let mut wg = Wg::open(tunnel.ns(0), PLAIN.kind)?;
     let mut rt = tunnel.ns(0).rtnl()?;
@@ -208,7 +208,7 @@ fn port_retries(_: &Ctx) -> Result<()> {
 
 /// The sockets' send buffers have no bound: what is sent must not wait for what was sent before.
 fn send_buffer(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     for family in ["-4", "-6"] {
         // Numbers of bytes as in skmem:(r0,rb212992,t0,tb2147483647,…).
         let shown = tunnel.ns(0).sh(&format!("ss {family} -uanmH"))?;
@@ -229,7 +229,7 @@ fn send_buffer(ctx: &Ctx) -> Result<()> {
 
 /// With IPv6 switched off, as far as it can be at run time, IPv4 works as ever.
 fn without_ipv6(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     for (what, mtu, off) in [
         ("an MTU below 1280", 1000, "0"),
         ("disable_ipv6", 1420, "1"),
@@ -259,7 +259,7 @@ fn without_ipv6(ctx: &Ctx) -> Result<()> {
 
 /// What waits for a session goes when the link goes down, and is counted; timers and sockets go.
 fn down_purges(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let any = UdpSocket::bind;
     let send = |tunnel: &Tunnel, count: usize, to: Ipv4Addr| {
         tunnel.ns(0).run(|| {
@@ -333,7 +333,7 @@ fn down_keeps(ctx: &Ctx) -> Result<()> {
         psk: [Some([3; 32]); 2],
         ..Opts::new(ctx.plain())
     };
-    let mut tunnel = Tunnel::new(ctx, &opts)?;
+    let mut tunnel = Tunnel::new(&opts)?;
     let conf = DeviceConf {
         fwmark: Some(0),
         ..DeviceConf::default()

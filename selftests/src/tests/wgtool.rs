@@ -469,7 +469,7 @@ fn allowed_ips_move(_: &Ctx) -> Result<()> {
 
 /// syncconf leaves a session of an unchanged peer alone; setconf makes a new one.
 fn syncconf_keeps_session(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.by_tool()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;
     let before = tunnel.peer(0)?;
     let conf = tunnel.ns(0).sh("wg showconf wg0")?;

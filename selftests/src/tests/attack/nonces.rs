@@ -232,7 +232,7 @@ fn tunnel(ctx: &Ctx) -> Result<()> {
     // What may be under way: fewer than may wait for a session.
     const AHEAD: u32 = 60;
     load(ctx, LIMIT - NUMBERS)?;
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let to = SocketAddr::new(inner(false, 1), 9000);
     let sink = udp(tunnel.ns(1), to)?;
     sink.set_read_timeout(Some(slow(WAIT)))?;

@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 pub(super) fn run(ctx: &Ctx, log: &mut Log) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     log.expect("a link is made", &["Interface created"])?;
     log.expect("a peer is made", &["Peer N created"])?;
     let there = format!("({})", SocketAddr::new(outer(false, 1), port(1)));

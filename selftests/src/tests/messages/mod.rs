@@ -182,7 +182,7 @@ fn switch(ctx: &Ctx) -> Result<()> {
     let on: Vec<&Site> = sites.iter().filter(|site| site.on).collect();
     ensure!(on.is_empty(), "switched on to begin with: {on:#?}");
 
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let drop_one = || {
         let wait = Duration::from_millis(100);
         ping(tunnel.ns(0), STRANGER, 1, 8, wait)

@@ -36,7 +36,7 @@ fn limit(ctx: &Ctx) -> Result<()> {
     needs_ours(ctx)?;
     ctx.env
         .load_ours(&format!("peers_before={}", MOST - ROOM))?;
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.plain()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let friend = tunnel.ends[1].public_key;
     let mut wg = Wg::open(tunnel.ns(0), ctx.plain()[0].kind)?;
     let mut step = |device: u32,

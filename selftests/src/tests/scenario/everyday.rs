@@ -154,7 +154,7 @@ pub(super) fn lan_behind_peer(_: &Ctx) -> Result<()> {
 /// Files over HTTP through the tunnel, and nothing of them in the clear outside.
 pub(super) fn http(ctx: &Ctx) -> Result<()> {
     const DIR: &str = "/run/wireguard/www";
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.by_tool()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     let capture = tunnel.watch(ctx, 0)?;
     fs::create_dir_all(DIR)?;
     let data = pattern(7, 3_000_000);

@@ -15,7 +15,7 @@ const MTUS: [usize; 2] = [1420 - 60, 1420 - 60 - 80];
 
 /// Two more tunnels in the tunnel, each in the one before it, with room for its own headers.
 pub(super) fn nested(ctx: &Ctx) -> Result<()> {
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.by_tool()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     let mut outside = ["10.9.0".to_owned(), "fd09:".to_owned()];
     for level in 1..=2usize {
         let keys = [Keys::new(tunnel.ns(0))?, Keys::new(tunnel.ns(1))?];
@@ -89,7 +89,7 @@ pub(super) fn nested(ctx: &Ctx) -> Result<()> {
 /// A tunnel whose own packets are routed into it carries nothing and harms nothing; the way out
 /// mended, it works.
 pub(super) fn routed_into_itself(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.by_tool()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     let ns: &Netns = tunnel.ns(0);
     ping_all(ns, inner(false, 1), 1)?;
     ns.sh("ip route add 192.0.2.2/32 dev wg0")?;

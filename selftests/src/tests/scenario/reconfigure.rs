@@ -13,7 +13,7 @@ use std::time::Duration;
 /// While a stream runs: syncconf with peers that come, change and go leaves its session alone;
 /// setconf makes a new one, and the stream goes on.
 pub(super) fn under_traffic(ctx: &Ctx) -> Result<()> {
-    let mut tunnel = Tunnel::new(ctx, &Opts::new(ctx.by_tool()))?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     let before = tunnel.peer(0)?;
     let plain = tunnel.ns(0).sh("wg showconf wg0")?;

@@ -76,7 +76,7 @@ fn same(ns: &Netns, call: &Call) -> Result<String> {
 
 pub fn live(ctx: &Ctx) -> Result<()> {
     prepare(&["/usr/bin/wg"])?;
-    let tunnel = Tunnel::new(ctx, &Opts::new(ctx.by_tool()))?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     let (ns, (name, _)) = (tunnel.ns(0), names(0));
     let show = Call::new("wg", ["show"]);
     ping_all(ns, inner(false, 1), 1)?;

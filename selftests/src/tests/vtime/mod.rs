@@ -84,7 +84,7 @@ struct Scene {
 
 impl Scene {
     fn new(ctx: &Ctx) -> Result<Self> {
-        let tunnel = Tunnel::new(ctx, &Opts::new(ctx.against_intree()))?;
+        let tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
         let sockets = [
             udp(tunnel.ns(0), SocketAddr::new(inner(false, 0), 9000))?,
             udp(tunnel.ns(1), SocketAddr::new(inner(false, 1), 9000))?,
