@@ -142,8 +142,8 @@ void rust_helper_wg_debug_keypair(bool created, const struct net_device *dev, u6
 #define ENDPOINT wg_debug_endpoint(&addr, endpoint, endpoint_len)
 
 void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_device *dev,
-			       u64 peer, int tries, int seconds, const void *endpoint,
-			       size_t endpoint_len)
+			       u64 peer, unsigned int tries, unsigned int seconds,
+			       const void *endpoint, size_t endpoint_len)
 {
 	union wg_debug_addr addr;
 
@@ -179,19 +179,19 @@ void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_
 				    dev->name, peer, ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_RETRY_HANDSHAKE:
-		pr_debug("%s: Handshake for peer %llu (%pISpfsc) has had no response in %d s, retrying (try %d)\n",
+		pr_debug("%s: Handshake for peer %llu (%pISpfsc) has had no response in %u s, retrying (try %u)\n",
 			 dev->name, peer, ENDPOINT, seconds, tries);
 		break;
 	case WG_DEBUG_PEER_GIVE_UP_HANDSHAKE:
-		pr_debug("%s: Handshake for peer %llu (%pISpfsc) has had no response to %d tries, giving up\n",
+		pr_debug("%s: Handshake for peer %llu (%pISpfsc) has had no response to %u tries, giving up\n",
 			 dev->name, peer, ENDPOINT, tries);
 		break;
 	case WG_DEBUG_PEER_NO_RESPONSE_RETRY:
-		pr_debug("%s: Retrying handshake with peer %llu (%pISpfsc): nothing was heard of it for %d s\n",
+		pr_debug("%s: Retrying handshake with peer %llu (%pISpfsc): nothing was heard of it for %u s\n",
 			 dev->name, peer, ENDPOINT, seconds);
 		break;
 	case WG_DEBUG_PEER_ZERO_KEYS:
-		pr_debug("%s: Zeroed all keys for peer %llu (%pISpfsc): no new session in %d s\n",
+		pr_debug("%s: Zeroed all keys for peer %llu (%pISpfsc): no new session in %u s\n",
 			 dev->name, peer, ENDPOINT, seconds);
 		break;
 	case WG_DEBUG_PEER_ROAMED:
@@ -199,8 +199,7 @@ void rust_helper_wg_debug_peer(enum wg_debug_peer_event event, const struct net_
 				    ENDPOINT);
 		break;
 	case WG_DEBUG_PEER_NO_ENDPOINT:
-		net_dbg_ratelimited("%s: No endpoint for peer %llu\n",
-				    dev->name, peer);
+		net_dbg_ratelimited("%s: No endpoint for peer %llu\n", dev->name, peer);
 		break;
 	case WG_DEBUG_PEER_INVALID_SIZE:
 		net_dbg_ratelimited("%s: Packet has an incorrect size, from peer %llu (%pISpfsc)\n",
@@ -234,7 +233,8 @@ void rust_helper_wg_debug_unallowed_src(const struct net_device *dev, const stru
 
 void rust_helper_wg_debug_invalid_nonce(const struct net_device *dev, u64 nonce, u64 max)
 {
-	net_dbg_ratelimited("%s: Packet has nonce %llu, seen before or too old (max %llu)\n", dev->name, nonce, max);
+	net_dbg_ratelimited("%s: Packet has nonce %llu, seen before or too old (max %llu)\n",
+			    dev->name, nonce, max);
 }
 
 #define REASON (int)reason_len, reason
@@ -262,12 +262,12 @@ void rust_helper_wg_debug_skb(enum wg_debug_skb_event event, const struct net_de
 				    OUTER_SOURCE, REASON);
 		break;
 	case WG_DEBUG_SKB_INVALID_MAC:
-		net_dbg_ratelimited("%s: Invalid MAC of handshake packet from %pISpfsc\n",
-				    dev->name, OUTER_SOURCE);
+		net_dbg_ratelimited("%s: Invalid MAC of handshake packet from %pISpfsc\n", dev->name,
+				    OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_SEND_COOKIE:
-		net_dbg_ratelimited("%s: Sent cookie response to %pISpfsc: under load\n",
-				    dev->name, OUTER_SOURCE);
+		net_dbg_ratelimited("%s: Sent cookie response to %pISpfsc: under load\n", dev->name,
+				    OUTER_SOURCE);
 		break;
 	case WG_DEBUG_SKB_RECV_COOKIE:
 		net_dbg_ratelimited("%s: Received cookie response from %pISpfsc\n", dev->name,

@@ -173,8 +173,8 @@ pub fn peer(dev: &NetDevice, event: PeerEvent, peer: u64, endpoint: Option<&Endp
             event,
             dev.as_raw(),
             peer,
-            tries as i32,
-            (ms / 1000) as i32,
+            tries,
+            ms / 1000,
             endpoint.as_ptr().cast(),
             endpoint.len(),
         )
