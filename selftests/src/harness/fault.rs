@@ -3,6 +3,7 @@
 
 use anyhow::{ensure, Context, Result};
 use std::fs::{self, File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -36,6 +37,7 @@ impl Faults {
                 ("times", "-1"),
                 ("space", "0"),
                 ("verbose", "0"),
+                ("stacktrace-depth", "32"),
             ] {
                 write(kind, name, value)?;
             }
@@ -60,6 +62,17 @@ impl Faults {
             file.write_at(b"0", 0)?;
         }
         Ok((value, left == 0))
+    }
+
+    /// From now on only allocations fail that code of `module` makes or has a part in.
+    pub fn within(&self, module: &str) -> Result<()> {
+        let modules = fs::read_to_string("/proc/modules")?;
+        let text = text_of(&modules, module).with_context(|| format!("where is {module}?"))?;
+        for kind in KINDS {
+            write(kind, "require-start", &format!("{:#x}", text.start))?;
+            write(kind, "require-end", &format!("{:#x}", text.end))?;
+        }
+        Ok(())
     }
 
     /// From now on this percentage of allocations fails that must not sleep: those of interrupts
@@ -114,7 +127,22 @@ impl Faults {
 impl Drop for Faults {
     fn drop(&mut self) {
         let _ = self.stop();
+        for kind in KINDS {
+            let _ = write(kind, "require-start", "0");
+            let _ = write(kind, "require-end", &u64::MAX.to_string());
+        }
     }
+}
+
+/// Where the code of `module` lies, by `/proc/modules`.
+fn text_of(modules: &str, module: &str) -> Option<Range<u64>> {
+    let line = modules.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        (fields.first() == Some(&module)).then_some(fields)
+    })?;
+    let size: u64 = line.get(1)?.parse().ok()?;
+    let start = u64::from_str_radix(line.get(5)?.strip_prefix("0x")?, 16).ok()?;
+    Some(start..start + size)
 }
 
 /// What is left to count down.
@@ -125,4 +153,18 @@ fn pending(file: &File) -> Result<u32> {
     text.trim()
         .parse()
         .with_context(|| format!("fail-nth reads {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text_of;
+
+    #[test]
+    fn finds_the_code_of_a_module() {
+        let modules = "wireguard_rs 200704 0 - Live 0xffffffffa0040000 (OE)\n\
+                       wireguard 131072 2 tun,nat, Live 0xffffffffa0010000\n";
+        let text = text_of(modules, "wireguard");
+        assert_eq!(text, Some(0xffff_ffff_a001_0000..0xffff_ffff_a003_0000));
+        assert_eq!(text_of(modules, "wire"), None);
+    }
 }

@@ -7,7 +7,7 @@
 
 use super::Test;
 use crate::harness::fault::Faults;
-use crate::harness::modules::{unload_all, Modules};
+use crate::harness::modules::{unload_all, Modules, INTREE, OURS};
 use crate::harness::netns::Netns;
 use crate::harness::pace::{amount, next_allocation};
 use crate::harness::rtnl::Rtnl;
@@ -507,9 +507,17 @@ fn recovers(ctx: &Ctx, tunnel: &mut Tunnel, answered: u32, failed: u32) -> Resul
     Ok(())
 }
 
+/// Readies the process as [`ready`] does: failures come in code of the module alone.
+fn ready_within(ctx: &Ctx) -> Result<Faults> {
+    let faults = ready()?;
+    let ours = ctx.subject == Subject::Rs && !ctx.env.stand_in;
+    faults.within(if ours { OURS } else { INTREE })?;
+    Ok(faults)
+}
+
 /// One in ten allocations of softirqs and under locks fails.
 fn atomic(ctx: &Ctx) -> Result<()> {
-    let faults = ready()?;
+    let faults = ready_within(ctx)?;
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     faults.atomic(10)?;
@@ -520,7 +528,7 @@ fn atomic(ctx: &Ctx) -> Result<()> {
 
 /// One in five allocations of the worker threads fails: handshakes, encryption, decryption.
 fn workers(ctx: &Ctx) -> Result<()> {
-    let faults = ready()?;
+    let faults = ready_within(ctx)?;
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     faults.workers(20)?;
     let answered = traffic(&mut tunnel);
