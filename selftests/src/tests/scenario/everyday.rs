@@ -3,6 +3,7 @@
 
 use super::{bash, cable, no_ping, ping, Keys};
 use crate::harness::netns::Netns;
+use crate::harness::pace::slow;
 use crate::harness::runner::Ctx;
 use crate::harness::topo::{Opts, Tunnel};
 use crate::harness::traffic::{pattern, ping_all, tcp, udp};
@@ -179,7 +180,8 @@ pub(super) fn http(ctx: &Ctx) -> Result<()> {
     };
     ping_all(tunnel.ns(0), "10.9.0.2".parse()?, 1)?;
     let start = Instant::now();
-    while fetch("http://10.9.0.2:8080/").is_err() && start.elapsed() < Duration::from_secs(10) {
+    let limit = slow(Duration::from_secs(10));
+    while fetch("http://10.9.0.2:8080/").is_err() && start.elapsed() < limit {
         sleep(Duration::from_millis(100));
     }
     for host in ["10.9.0.2", "[fd09::2]"] {
