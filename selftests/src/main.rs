@@ -103,7 +103,7 @@ fn real_main() -> Result<bool> {
             pcap,
             patterns,
         } => {
-            if boot == Boot::Vtime {
+            if boot.is_vtime() {
                 to_tmpfs()?;
             }
             for pattern in &patterns {
@@ -121,7 +121,7 @@ fn real_main() -> Result<bool> {
             let options = Options {
                 out,
                 pcap,
-                lock_memory: boot == Boot::Vtime,
+                lock_memory: boot.is_vtime(),
             };
             Ok(run(&tests, &options)? == 0)
         }

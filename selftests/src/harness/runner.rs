@@ -41,12 +41,23 @@ pub enum Boot {
     Vtime,
     /// The sanitizer kernel; runs the tests of [`Boot::Smp`] and [`Boot::Config`] as well.
     San,
+    /// The sanitizer kernel in virtual time; runs the tests of [`Boot::Vtime`] and [`Boot::San`].
+    SanVtime,
 }
 
 impl Boot {
     /// True if a test that asks for `self` runs in a guest of kind `guest`.
     pub fn runs_in(self, guest: Boot) -> bool {
-        self == guest || (matches!(self, Boot::Smp | Boot::Config) && guest == Boot::San)
+        match guest {
+            Boot::San => matches!(self, Boot::San | Boot::Smp | Boot::Config),
+            Boot::SanVtime => matches!(self, Boot::San | Boot::Vtime),
+            _ => self == guest,
+        }
+    }
+
+    /// True for a guest whose clock jumps over idle time.
+    pub fn is_vtime(self) -> bool {
+        matches!(self, Boot::Vtime | Boot::SanVtime)
     }
 }
 

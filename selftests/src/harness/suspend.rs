@@ -7,9 +7,13 @@ use std::fs;
 /// A rehearsal of `how`, which is `freeze` or `disk`, up to where user space is frozen, and back.
 /// The notification that drivers get is the real one.
 pub fn rehearse(how: &str) -> Result<()> {
+    let module = match how {
+        "disk" => "hibernate",
+        _ => "suspend",
+    };
+    let delay = format!("/sys/module/{module}/parameters/pm_test_delay");
     for (file, text) in [
-        ("/sys/module/suspend/parameters/pm_test_delay", "0"),
-        ("/sys/module/hibernate/parameters/pm_test_delay", "0"),
+        (&*delay, "0"),
         ("/sys/power/pm_test", "freezer"),
         ("/sys/power/state", how),
         ("/sys/power/pm_test", "none"),

@@ -7,6 +7,7 @@ use super::scene::{device, inside, outside, Scene, WAIT};
 use super::{drop_in_vtime, Test};
 use crate::harness::capture::Injector;
 use crate::harness::noise::{cookie, handshake, packet, Client, Keys, Pending, Tweak};
+use crate::harness::pace::alone;
 use crate::harness::runner::Ctx;
 use crate::harness::topo::inner;
 use anyhow::{bail, ensure, Context, Result};
@@ -61,16 +62,19 @@ impl Load {
         })
     }
 
-    /// From now on, for a second at least, the device is under load.
-    fn raise(&self) -> Result<()> {
-        self.burst.iter().try_for_each(|f| self.injector.send(f))
+    /// Puts the device under load, for a second at least, and `message` by `client` at the end of
+    /// what waits.
+    fn send_last(&self, client: &Client, message: &[u8]) -> Result<()> {
+        alone(|| {
+            self.burst.iter().try_for_each(|f| self.injector.send(f))?;
+            client.send(message)
+        })
     }
 
     /// Sends `message` by `client` while the device is under load; `index` is its sender.
     fn send(&self, client: &Client, message: &[u8], index: u32) -> Result<Answer> {
         client.flush()?;
-        self.raise()?;
-        client.send(message)?;
+        self.send_last(client, message)?;
         let got = client.wait(2 * SEC, "an answer", |_, bytes| {
             matches!(bytes.first(), Some(2 | 3))
         });
@@ -238,8 +242,7 @@ fn rules(ctx: &Ctx) -> Result<()> {
     let client = &load.scene.clients[0];
     let received = handshake::receive(&client.keys, &initiation)?;
     let (mut session, response) = received.respond(&client.psk, &with(new));
-    load.raise()?;
-    client.send(&response)?;
+    load.send_last(client, &response)?;
     client.wait_data(&session, WAIT)?;
     load.scene.ping(0, &mut session)
 }

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Long enough for a message to be answered.
 pub(super) const MOMENT: Duration = Duration::from_millis(60);
+/// Long enough for the device to be done with what it has sent already.
+const SENT: Duration = Duration::from_millis(5);
 /// The port of the application's socket, and of those that it talks to.
 const APP: u16 = 9000;
 
@@ -163,7 +165,9 @@ impl Rig {
         self.clients[k]
             .wait_data(&session, 5 * SEC)
             .with_context(|| format!("the datagram that client {k} gets a session for"))?;
-        // Or the device would take the silence for a fault.
+        // Or the device would take the silence for a fault. It begins to wait when it is done with
+        // sending, which on a slow kernel is after the datagram has come here.
+        sleep(SENT);
         self.clients[k].send(&session.data(&[]))?;
         Ok(session)
     }

@@ -5,6 +5,7 @@ use super::rig::{device, Rig, MOMENT};
 use super::{drop_in, Test, SEC};
 use crate::harness::capture::Seen;
 use crate::harness::noise::{crypto, handshake, Client, Keys, Tweak};
+use crate::harness::pace::slow;
 use crate::harness::runner::{until, Ctx, Subject};
 use crate::harness::topo::outer;
 use crate::harness::wgdev::DeviceConf;
@@ -79,7 +80,7 @@ fn queue_4096(ctx: &Ctx) -> Result<()> {
     let client = &rig.clients[0];
     let message = handshake::initiate(&client.keys, &client.peer, &Tweak::default()).message;
     rig.flood_with(&message, 5000)?;
-    sleep(SEC);
+    sleep(slow(SEC));
     let seen = rig.underlay.seen();
     let reply = |s: &&Seen| s.outgoing && matches!(s.message, Message::Cookie { .. });
     let got = seen.iter().filter(reply).count();
