@@ -23,6 +23,11 @@ fn slowness() -> u32 {
     factor(&SLOW, "WGRS_SLOW")
 }
 
+/// True on a kernel that is many times slower.
+pub fn is_slow() -> bool {
+    slowness() > 1
+}
+
 /// An upper bound of time that holds on this kernel too. Not for times that the protocol sets,
 /// nor for waits that prove that nothing comes.
 pub fn slow(limit: Duration) -> Duration {

@@ -8,7 +8,8 @@
 use super::{side_by_side, Check, Test};
 use crate::harness::bpf::{Action, Class, Direction, Rule, Underlay};
 use crate::harness::capture::Capture;
-use crate::harness::runner::{within, Boot, Ctx};
+use crate::harness::pace::is_slow;
+use crate::harness::runner::{within, Boot, Ctx, Subject};
 use crate::harness::topo::{inner, Opts, Tunnel};
 use crate::harness::traffic::udp;
 use crate::harness::wgdev::PeerConf;
@@ -228,9 +229,15 @@ fn loss_first_data(ctx: &Ctx) -> Result<()> {
                 sleep(SEC / 10);
             }
             let count = scene.sent(n, Class::Initiation)? - before;
-            let want = if more { 1 } else { 2 };
+            // The in-tree driver's worker may be through with the response only after its data was
+            // sent; then it takes the response for a sign of life that came after the data.
+            let intree = n == 1 || ctx.subject == Subject::C;
+            let missed = !more && count == 1 && intree && is_slow();
+            let want = if more || missed { 1 } else { 2 };
             ensure!(count == want, "{}: {count} initiations", case());
-            if !more {
+            if missed {
+                ctx.note(format!("{}: the silence was not noticed", case()));
+            } else if !more {
                 within("new handshake after", start.elapsed(), 14.9, 17.6).with_context(case)?;
             }
             scene.passes(n).with_context(case)?;
