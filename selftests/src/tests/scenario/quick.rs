@@ -166,8 +166,10 @@ fn full_tunnel(scene: &Scene, path: &str, nft: bool) -> Result<()> {
             (frame.bytes.get(23), frame.bytes.get(20)),
         );
         let leaked = match kind {
-            // Errors are told in the clear: the other end may still send to the port of before.
-            Some([8, 0]) if protocol.0 == Some(&1) => matches!(frame.bytes.get(34), Some(0 | 8)),
+            // The other end may still send to the port of before: an ICMP error about that UDP.
+            Some([8, 0]) if protocol.0 == Some(&1) => {
+                (frame.bytes.get(34), frame.bytes.get(51)) != (Some(&3), Some(&17))
+            }
             Some([8, 0]) => protocol.0 != Some(&17),
             // Neighbours are looked for in the clear.
             Some([0x86, 0xdd]) => {

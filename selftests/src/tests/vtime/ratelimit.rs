@@ -126,8 +126,8 @@ fn rate_and_burst(ctx: &Ctx) -> Result<()> {
     let took = start.elapsed();
     sleep(MOMENT);
     let got = source.responses()?;
-    // A slow worker is still busy with the flood when the first ones come, and what is saved up
-    // grows no more in that time.
+    // A slow worker may still be busy with the flood when the first ones come, and what is saved
+    // up grows no more in that time.
     let least = if is_slow() { 18 } else { 20 };
     ensure!(
         (least..=21).contains(&got) && took < Duration::from_millis(850),
