@@ -43,18 +43,19 @@ impl Window {
     }
 }
 
-/// Calls `send` (which gives how much it sent) until `time` is over.
+/// Calls `send` (which gives how much it sent) until `time` is over by `clock`.
 fn window(
     time: Duration,
     received: &AtomicU64,
+    clock: impl Fn() -> Instant,
     mut send: impl FnMut() -> Result<u64>,
 ) -> Result<Window> {
-    let start = Instant::now();
+    let start = clock();
     let mut opened: Option<(Instant, u64)> = None;
     let mut sent = 0;
     loop {
         let n = send()?;
-        let now = Instant::now();
+        let now = clock();
         match opened {
             None if now - start >= time / 10 => opened = Some((now, received.load(Relaxed))),
             None => {}
@@ -97,7 +98,7 @@ pub fn tcp(pair: &Pair, time: Duration) -> Result<(Window, u32)> {
         stream.set_write_timeout(Some(STALL))?;
         let segment = getsockopt(&stream, sockopt::TcpMaxSeg)?;
         let chunk = vec![0x5a; 1 << 16];
-        let seen = window(time, &shared.received, || {
+        let seen = window(time, &shared.received, Instant::now, || {
             Ok(stream.write(&chunk).context("TCP write")? as u64)
         })?;
         stream.shutdown(Shutdown::Write)?;
@@ -134,7 +135,7 @@ pub fn small(pair: &Pair, time: Duration) -> Result<Window> {
         setsockopt(&source, sockopt::SndBuf, &(1 << 20))?;
         source.connect(to)?;
         let payload = [0x5a; SMALL];
-        window(time, &shared.received, || {
+        window(time, &shared.received, Instant::now, || {
             for _ in 0..16 {
                 source.send(&payload).context("UDP send")?;
             }
@@ -212,15 +213,14 @@ mod tests {
 
     #[test]
     fn window_leaves_out_the_start() {
-        let received = AtomicU64::new(0);
-        let seen = window(Duration::from_millis(50), &received, || {
+        let (received, start) = (AtomicU64::new(0), Instant::now());
+        let clock = || start + Duration::from_millis(received.load(Relaxed));
+        let seen = window(Duration::from_millis(50), &received, clock, || {
             received.fetch_add(1, Relaxed);
-            std::thread::sleep(Duration::from_millis(1));
             Ok(1)
         })
         .unwrap();
-        assert_eq!(seen.sent, seen.received);
-        assert!(seen.took >= Duration::from_millis(40) && seen.sent > 3);
-        assert!(seen.sent < received.load(Relaxed));
+        assert_eq!(seen.took, Duration::from_millis(45));
+        assert_eq!((seen.sent, seen.received), (45, 45));
     }
 }
