@@ -6,10 +6,12 @@
 //! other processes.
 
 use anyhow::{ensure, Context, Result};
+use nix::errno::Errno;
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{read_to_string, File};
+use std::fs::{read_to_string, write, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 const PAGE: usize = 4096;
 const CHUNK: usize = 1 << 20;
@@ -23,8 +25,9 @@ struct Segment {
     len: u64,
 }
 
-/// From now on, memory that this process frees stays its own, so that what is in it can be told
-/// from what is in the kernel's.
+/// From now on, memory that this process frees stays its own, and all of it stays where it is, so
+/// that what is in it can be told from what is in the kernel's: frames whose content was moved, by
+/// compaction or to a huge page, are not erased.
 pub fn keep_pages() -> Result<()> {
     // SAFETY: sets two parameters of the allocator.
     let done = unsafe {
@@ -32,6 +35,18 @@ pub fn keep_pages() -> Result<()> {
             & libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 25)
     };
     ensure!(done == 1, "mallopt");
+    let locked = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+    // SAFETY: pages stay in memory.
+    Errno::result(unsafe { libc::mlockall(locked) }).context("mlockall")?;
+    // Kernels without either have no such files.
+    for (file, value) in [
+        ("/proc/sys/vm/compact_unevictable_allowed", "0"),
+        ("/sys/kernel/mm/transparent_hugepage/enabled", "never"),
+    ] {
+        if Path::new(file).exists() {
+            write(file, value).with_context(|| format!("{value} to {file}"))?;
+        }
+    }
     Ok(())
 }
 
@@ -179,6 +194,26 @@ pub fn find(secrets: &[(String, [u8; 32])]) -> Result<BTreeMap<String, Vec<u64>>
         }
     }
     Ok(found)
+}
+
+/// Whose the page frame at `address` is: the flags of `/proc/kpageflags`.
+fn flags(address: u64) -> Result<u64> {
+    let mut entry = [0; 8];
+    let file = File::open("/proc/kpageflags").context("kpageflags")?;
+    file.read_exact_at(&mut entry, address / PAGE as u64 * 8)?;
+    Ok(u64::from_le_bytes(entry))
+}
+
+/// What helps to understand why a secret is at `address`.
+pub fn describe(address: u64) -> String {
+    const NEAR: usize = 256;
+    let flags = flags(address).map_or_else(|e| e.to_string(), |flags| format!("{flags:#x}"));
+    let near = around(address, NEAR).unwrap_or_default();
+    let lines: Vec<_> = near.chunks(32).map(|l| format!("{l:02x?}")).collect();
+    format!(
+        "{address:x}, page flags {flags}; from {NEAR} bytes before it:\n{}",
+        lines.join("\n")
+    )
 }
 
 fn is_zero(page: &[u8]) -> bool {

@@ -218,6 +218,9 @@ impl<'a> Memory<'a> {
             places.is_some_and(|places| places.iter().any(counts))
         };
         let left: Vec<_> = gone.keys.iter().filter(is_left).map(|s| &s.0).collect();
+        for place in left.iter().filter_map(|name| found.get(*name)).flatten() {
+            self.ctx.note(ram::describe(*place));
+        }
         ensure!(
             left.is_empty(),
             "{when}: still in memory: {left:?} ({found:x?})"
