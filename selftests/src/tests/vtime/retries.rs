@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! When handshakes start, and are tried again.
 
-use super::rig::{Rig, MOMENT};
+use super::rig::{Rig, MOMENT, SENT};
 use super::{data, drop_in, initiations, Scene, Test, SEC};
 use crate::harness::noise::Tweak;
 use crate::harness::runner::{until, within, Ctx};
@@ -195,6 +195,7 @@ fn void_after_response(ctx: &Ctx) -> Result<()> {
     rig.clients[0].wait_data(&session, SEC).context(
         "the datagram that waited does not come after the client has confirmed its session",
     )?;
+    sleep(SENT);
     rig.clients[0].send(&session.data(&[]))?;
     // and demand starts a handshake: here because the session is too old by then.
     sleep(70 * SEC);

@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Long enough for a message to be answered.
 pub(super) const MOMENT: Duration = Duration::from_millis(60);
 /// Long enough for the device to be done with what it has sent already.
-const SENT: Duration = Duration::from_millis(5);
+pub(super) const SENT: Duration = Duration::from_millis(5);
 /// The port of the application's socket, and of those that it talks to.
 const APP: u16 = 9000;
 
