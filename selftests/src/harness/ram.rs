@@ -51,7 +51,7 @@ pub fn keep_pages() -> Result<()> {
 }
 
 /// Clears this thread's vector registers, and lets the kernel save them: their last content lies
-/// in the kernel's memory too, and the last that used them may have been our own cipher.
+/// in the kernel's memory too, and the last that used them may have been our own cipher or search.
 fn forget_registers() {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx") {
@@ -124,7 +124,10 @@ fn own_frames() -> Result<HashSet<u64>> {
     Ok(frames)
 }
 
+/// The header is read with no secret in a register: the kernel puts a copy of this thread's state
+/// into it, and what that was made in is freed as it is.
 fn open() -> Result<(File, Vec<Segment>)> {
+    forget_registers();
     let mut core = File::open("/proc/kcore").context("kcore")?;
     let mut header = vec![0; 1 << 16];
     let n = core.read(&mut header)?;
@@ -154,7 +157,6 @@ pub fn around(address: u64, reach: usize) -> Result<Vec<u8>> {
 /// Where the secrets are outside this process: their physical addresses, by name. Each half of a
 /// secret of 32 bytes is looked for by itself, at every address that is a multiple of 4.
 pub fn find(secrets: &[(String, [u8; 32])]) -> Result<BTreeMap<String, Vec<u64>>> {
-    forget_registers();
     let (core, segments) = open()?;
     let mut halves: Vec<(&str, &[u8])> = Vec::new();
     for (name, secret) in secrets {
