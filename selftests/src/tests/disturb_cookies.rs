@@ -198,8 +198,11 @@ fn connect(scene: &Scene, initiator: u8, retries: u64) -> Result<Counts> {
         ensure!(start.elapsed() < SEC * 25, "no session within 25 s");
         let initiations = scene.sent(initiator, Class::Initiation)?;
         if initiations != last {
-            // The next comes 5 s after this one.
-            sleep(SEC * 38 / 10);
+            // What it leads to may be under way just now. The next comes 5 s after this one.
+            if scene.receive(1 - initiator, SEC / 2)?.is_some() {
+                break;
+            }
+            sleep(SEC * 33 / 10);
             last = initiations;
         }
         load(scene)?;
