@@ -38,7 +38,7 @@ pub fn keep_pages() -> Result<()> {
     let locked = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
     // SAFETY: pages stay in memory.
     Errno::result(unsafe { libc::mlockall(locked) }).context("mlockall")?;
-    // Kernels without either have no such files.
+    // For the whole guest, and for good. Kernels without either have no such files.
     for (file, value) in [
         ("/proc/sys/vm/compact_unevictable_allowed", "0"),
         ("/sys/kernel/mm/transparent_hugepage/enabled", "never"),
