@@ -6,7 +6,7 @@
 //! other processes.
 
 use anyhow::{ensure, Context, Result};
-use nix::errno::Errno;
+use nix::sys::mman::{mlockall, MlockAllFlags};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{read_to_string, write, File};
 use std::io::Read;
@@ -35,9 +35,9 @@ pub fn keep_pages() -> Result<()> {
             & libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 25)
     };
     ensure!(done == 1, "mallopt");
-    let locked = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
-    // SAFETY: pages stay in memory.
-    Errno::result(unsafe { libc::mlockall(locked) }).context("mlockall")?;
+    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT); // which nix does not name
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault)
+        .context("mlockall")?;
     // For the whole guest, and for good. Kernels without either have no such files.
     for (file, value) in [
         ("/proc/sys/vm/compact_unevictable_allowed", "0"),
@@ -210,12 +210,14 @@ fn flags(address: u64) -> Result<u64> {
 pub fn describe(address: u64) -> String {
     const NEAR: usize = 256;
     let flags = flags(address).map_or_else(|e| e.to_string(), |flags| format!("{flags:#x}"));
-    let near = around(address, NEAR).unwrap_or_default();
-    let lines: Vec<_> = near.chunks(32).map(|l| format!("{l:02x?}")).collect();
-    format!(
-        "{address:x}, page flags {flags}; from {NEAR} bytes before it:\n{}",
-        lines.join("\n")
-    )
+    let near = around(address, NEAR).map_or_else(
+        |e| format!("{e:#}"),
+        |near| {
+            let lines = near.chunks(32).map(|l| format!("{l:02x?}"));
+            lines.collect::<Vec<_>>().join("\n")
+        },
+    );
+    format!("{address:x}, page flags {flags}; from {NEAR} bytes before it:\n{near}")
 }
 
 fn is_zero(page: &[u8]) -> bool {
