@@ -8,6 +8,7 @@ mod tests;
 
 use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use harness::pace;
 use harness::runner::{matches, run, Boot, Options, Test};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -123,6 +124,9 @@ fn real_main() -> Result<bool> {
                 pcap,
                 lock_memory: boot.is_vtime(),
             };
+            if boot == Boot::SanVtime {
+                pace::no_preemption()?;
+            }
             Ok(run(&tests, &options)? == 0)
         }
         Verb::FuzzNetlink { cases, seed } => {

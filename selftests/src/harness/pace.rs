@@ -58,6 +58,21 @@ pub fn next_allocation(n: u32) -> u32 {
     }
 }
 
+/// From now on a thread that runs goes on until it sleeps, or for 100 ms; only real-time threads
+/// and softirqs come between. For the one processor of a slow kernel in virtual time: where a
+/// worker of the in-tree driver waits for the processor between sending a message and arming the
+/// timer of its answer, the answer may be there before, and the timer then expires in vain.
+pub fn no_preemption() -> Result<()> {
+    for (file, value) in [
+        ("features", "NO_WAKEUP_PREEMPTION"),
+        ("base_slice_ns", "100000000"),
+    ] {
+        let file = format!("/sys/kernel/debug/sched/{file}");
+        fs::write(&file, value).with_context(|| format!("{value} to {file}"))?;
+    }
+    Ok(())
+}
+
 /// Runs `f` at a real-time priority: on the one processor of this boot no kernel thread with an
 /// ordinary priority, as the workers of work queues are, runs before it is done or sleeps. What
 /// it sends is delivered in its own time nevertheless (softirqs).
