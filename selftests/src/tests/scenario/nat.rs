@@ -57,6 +57,18 @@ impl Scene {
                 ADDRESSES[0]
             ),
         )?;
+        // The server first: what comes before it listens is tried again only after 5 s.
+        bash(
+            server,
+            &format!(
+                "ip addr add 203.0.113.10/24 dev eth0
+                 ip link add wg0 type wireguard
+                 wg set wg0 listen-port 51820 private-key <(echo {}) peer {} allowed-ips 10.8.0.2/32
+                 ip addr add 10.8.0.1/24 dev wg0
+                 ip link set wg0 up",
+                keys[1].private, keys[0].public
+            ),
+        )?;
         bash(
             home,
             &format!(
@@ -68,17 +80,6 @@ impl Scene {
                  ip addr add 10.8.0.2/24 dev wg0
                  ip link set wg0 up",
                 keys[0].private, keys[1].public
-            ),
-        )?;
-        bash(
-            server,
-            &format!(
-                "ip addr add 203.0.113.10/24 dev eth0
-                 ip link add wg0 type wireguard
-                 wg set wg0 listen-port 51820 private-key <(echo {}) peer {} allowed-ips 10.8.0.2/32
-                 ip addr add 10.8.0.1/24 dev wg0
-                 ip link set wg0 up",
-                keys[1].private, keys[0].public
             ),
         )?;
         Ok(scene)

@@ -224,15 +224,14 @@ fn indices(ctx: &Ctx) -> Result<()> {
                 .with_context(|| format!("no response to client {k}"))?;
         }
     }
-    let seen = rig.underlay.seen();
-    let found: Vec<u32> = seen
-        .iter()
-        .filter(|s| s.outgoing)
-        .filter_map(|s| match s.message {
-            Message::Initiation { sender } | Message::Response { sender, .. } => Some(sender),
-            _ => None,
-        })
-        .collect();
+    let index = |s: &Seen| match s.message {
+        Message::Initiation { sender } | Message::Response { sender, .. } if s.outgoing => {
+            Some(sender)
+        }
+        _ => None,
+    };
+    let seen = rig.underlay.wait(60, SEC, |s| index(s).is_some())?;
+    let found: Vec<u32> = seen.iter().filter_map(index).collect();
     ensure!(found.len() == 60, "{} indices, wanted 60", found.len());
     let mut sorted = found.clone();
     sorted.sort_unstable();
