@@ -10,6 +10,10 @@ use std::fs;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+/// Long enough for a device to be done with what it has sent already: the in-tree driver begins to
+/// expect an answer only then. With [`slow`] where time is real.
+pub const SENT: Duration = Duration::from_millis(5);
+
 fn factor(cell: &'static OnceLock<u32>, name: &str) -> u32 {
     *cell.get_or_init(|| {
         let text = std::env::var(name).ok();

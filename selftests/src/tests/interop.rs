@@ -8,7 +8,7 @@
 use super::Test;
 use crate::harness::capture::{Capture, Seen};
 use crate::harness::modules::Modules;
-use crate::harness::pace::{is_slow, slow};
+use crate::harness::pace::slow;
 use crate::harness::runner::{until, within, Boot, Ctx, Subject};
 use crate::harness::topo::{
     inner, mac, names, outer, port, userspace, Driver, Opts, Tunnel, PLAIN,
@@ -210,32 +210,17 @@ impl Scene {
         })
     }
 
-    /// The initiations so far. Some arm the timer of the retry after they have sent the initiation;
-    /// when the response comes in between, the retry goes out after 5 s all the same: wireguard-go
-    /// and, on a slow kernel, the in-tree driver. Of such tries only the last is told.
+    /// The initiations so far. wireguard-go arms the timer of its retry after it has sent the
+    /// initiation; when the response comes in between, the retry goes out after 5 s all the same.
     fn initiations(&self) -> Vec<Seen> {
-        let late = match self.row.program {
-            Some(program) => program == Program::Go,
-            None => is_slow(),
-        };
-        let all = self.underlay.seen();
-        let answered = |initiation: &Seen| {
-            all.iter().any(|s| match (&initiation.message, &s.message) {
-                (Message::Initiation { sender }, Message::Response { receiver, .. }) => {
-                    sender == receiver && s.at - initiation.at < SEC
-                }
-                _ => false,
-            })
-        };
-        let mut initiations: Vec<_> = all.iter().filter(|s| s.is_initiation()).cloned().collect();
-        if late && self.row.initiator == 1 {
-            initiations.reverse();
-            initiations.dedup_by(|first, retry| {
-                first.src == retry.src && retry.at - first.at < 6 * SEC && answered(first)
-            });
-            initiations.reverse();
+        let mut seen = self.underlay.seen();
+        seen.retain(Seen::is_initiation);
+        if self.row.program == Some(Program::Go) && self.row.initiator == 1 {
+            seen.reverse();
+            seen.dedup_by(|first, retry| first.src == retry.src && retry.at - first.at < 6 * SEC);
+            seen.reverse();
         }
-        initiations
+        seen
     }
 
     /// End `n`, which has just moved, reaches the other and is reached, without a new session; the
@@ -425,13 +410,11 @@ fn rekey(scene: &mut Scene) -> Result<()> {
         "the new session was begun by {}",
         second.src
     );
-    // The second may be a retry.
-    let latest = if is_slow() { 132.0 } else { 126.0 };
     within(
         "second initiation after",
         second.at - first.at,
         119.9,
-        latest,
+        126.0,
     )?;
     // What goes either way goes under the new session now.
     let seen = scene.underlay.seen();

@@ -6,7 +6,7 @@ use super::{drop_in, Test};
 use crate::harness::capture::seen;
 use crate::harness::noise::crypto::mac;
 use crate::harness::noise::{cookie, handshake, packet, Client, Keys, Tweak};
-use crate::harness::pace::slow;
+use crate::harness::pace::{slow, SENT};
 use crate::harness::runner::Ctx;
 use crate::harness::topo::inner;
 use crate::harness::traffic::pattern;
@@ -26,9 +26,8 @@ fn lengths(ctx: &Ctx) -> Result<()> {
     let scene = Scene::new(ctx, 1)?;
     let client = &scene.clients[0];
     let mut session = scene.session(0)?;
-    // An answer to what the device has sent last: else it would begin a handshake after 15 s. The
-    // in-tree driver expects one only when it is done with sending, so not at once.
-    sleep(slow(Duration::from_millis(5)));
+    // An answer to what the device has sent last: else it would begin a handshake after 15 s.
+    sleep(slow(SENT));
     client.send(&session.data(&[]))?;
     let before = scene.clients[0].flush()?;
     ensure!(before == 0, "{before} stray messages");

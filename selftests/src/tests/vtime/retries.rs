@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! When handshakes start, and are tried again.
 
-use super::rig::{Rig, MOMENT, SENT};
+use super::rig::{Rig, MOMENT};
 use super::{data, drop_in, initiations, Scene, Test, SEC};
 use crate::harness::noise::Tweak;
+use crate::harness::pace::SENT;
 use crate::harness::runner::{until, within, Ctx};
 use crate::harness::wire::Message;
 use anyhow::{bail, ensure, Context, Result};

@@ -5,7 +5,7 @@
 use super::SEC;
 use crate::harness::capture::{Capture, Seen};
 use crate::harness::noise::{packet, Client, Keys, Pending, Session, Tweak};
-use crate::harness::pace::alone;
+use crate::harness::pace::{alone, SENT};
 use crate::harness::runner::Ctx;
 use crate::harness::topo::{inner, outer, port, End, Link};
 use crate::harness::traffic::{drain, udp};
@@ -18,8 +18,6 @@ use std::time::Duration;
 
 /// Long enough for a message to be answered.
 pub(super) const MOMENT: Duration = Duration::from_millis(60);
-/// Long enough for the device to be done with what it has sent already.
-pub(super) const SENT: Duration = Duration::from_millis(5);
 /// The port of the application's socket, and of those that it talks to.
 const APP: u16 = 9000;
 
