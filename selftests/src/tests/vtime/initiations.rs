@@ -219,6 +219,8 @@ fn indices(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 10)?;
     for k in 0..10 {
         rig.say(k)?;
+        // For 5 s after a response the device initiates no more: its initiation has to come first.
+        rig.clients[k].wait_initiation(SEC)?;
         for _ in 0..5 {
             rig.respond(k, &Tweak::default())?
                 .with_context(|| format!("no response to client {k}"))?;
