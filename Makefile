@@ -1,13 +1,14 @@
-# SPDX-License-Identifier: GPL-2.0
+# SPDX-License-Identifier: GPL-2.0-only
 #
-# Commands for people; the module's own build description is Kbuild. "make help" lists them.
+# The commands; "make help" lists them. Kbuild describes how the module is built.
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all module tool demo test check netns fuzz fuzz-netlink sanitize shell vng bench setup update install uninstall
-.PHONY: clean distclean help
+.PHONY: all module tool demo test check netns fuzz fuzz-netlink soak sanitize mutants shell vng
+.PHONY: bench setup update install uninstall clean distclean help
 MAKEFLAGS += --no-print-directory
-# T=pattern chooses tests; DESTDIR and PREFIX move the installation; KDIR chooses the kernel to build for.
+# T=pattern selects tests, or bugs; KDIR is the kernel to build for; DESTDIR and PREFIX are for
+# install.
 T ?=
 RUNS ?= 1
 DESTDIR ?=
@@ -37,11 +38,17 @@ netns:
 sanitize:
 	@scripts/sanitize
 
+mutants:
+	@scripts/mutants
+
 fuzz:
 	@scripts/fuzz
 
 fuzz-netlink:
 	@scripts/fuzz-netlink
+
+soak:
+	@scripts/soak
 
 shell:
 	@scripts/shell
@@ -72,20 +79,37 @@ distclean: clean
 
 help:
 	@echo 'make            make module and make tool'
-	@echo 'make module     build wireguard_rs.ko: for the running kernel where that is possible, else for Debian'"'"'s'
-	@echo '                stock 7.3 kernel in the root folder (set up when needed). KDIR=DIR: for that kernel'
-	@echo 'make tool       build wg-rs, its man pages, shell completions and systemd unit: userspace/dist'
-	@echo 'make demo       a tunnel on the stock kernel in QEMU, from nothing (root; first run 4-6 minutes)'
-	@echo 'make test       check, then the guest tests. T=pattern: only the tests whose name contains it'
-	@echo 'make check      formatting, lints, host tests, module build, rules: all that needs no guest'
-	@echo 'make sanitize   the tests on a kernel with KASAN, lockdep, kmemleak and more (its build: about 17 minutes, once)'
-	@echo 'make netns      the kernel'"'"'s own netns.sh on this module. RUNS=N: N times, each in a fresh guest'
-	@echo 'make fuzz-netlink   generated netlink requests to both modules. CASES=N (a million), SEED=N'
-	@echo 'make fuzz       the fuzz targets of fuzz/ (what wg-rs parses) under libFuzzer. TIME=N seconds each (60)'
-	@echo 'make shell      a root shell in the guest, the module at hand (^A x leaves)'
-	@echo 'make vng        the same through virtme-ng'
-	@echo 'make bench      this module beside the in-tree one'
-	@echo 'make install    the module into /lib/modules/$$(uname -r)/updates, the tool below PREFIX (/usr/local); DESTDIR is'
-	@echo '                honoured. make uninstall takes both away again'
-	@echo 'make setup      the root folder only       make update     look for a newer kernel and move to it'
-	@echo 'make clean      what builds left here      make distclean  the cache (root folder) as well'
+	@echo 'make module     build wireguard_rs.ko: for the running kernel if possible, else'
+	@echo '                for the stock 7.3 kernel in the rootfs (made if needed).'
+	@echo '                KDIR=DIR: for that kernel'
+	@echo 'make tool       build wg-rs, man pages, completions and systemd unit, in'
+	@echo '                userspace/dist'
+	@echo 'make demo       a tunnel on the stock kernel in QEMU (as root; the first run'
+	@echo '                takes 4 to 6 minutes)'
+	@echo 'make test       check, then the guest tests. T=pattern: only tests with that in'
+	@echo '                the name'
+	@echo 'make check      formatting, lints, host tests, module build, rules: no guest'
+	@echo 'make sanitize   the tests on a kernel with KASAN, lockdep, kmemleak and more'
+	@echo '                (which takes about 17 minutes to build, once)'
+	@echo 'make mutants    put bugs into copies of the module: does a test notice each?'
+	@echo '                T=pattern: only bugs with that in the name'
+	@echo "make netns      the kernel's netns.sh on this module. RUNS=N: N times, each in"
+	@echo '                a new guest'
+	@echo 'make fuzz-netlink   generated netlink requests to this and the in-tree module.'
+	@echo '                CASES=N (default a million), SEED=N'
+	@echo 'make soak       floods, changes, CPU hotplug, memory pressure, all at once, on one'
+	@echo '                tunnel that must survive. TIME=N seconds (default 600), SEED=N'
+	@echo 'make fuzz       the targets of fuzz/ (what wg-rs parses) under libFuzzer.'
+	@echo '                TIME=N seconds each (default 60)'
+	@echo 'make shell      a root shell in the guest, with the module in /wgrs (^A x to'
+	@echo '                leave)'
+	@echo 'make vng        the same with virtme-ng'
+	@echo 'make bench      compare this module with the in-tree one (scripts/bench --boot'
+	@echo '                scale: with 1, 2 and 4 vCPUs and up to 64 peers, 11 minutes)'
+	@echo 'make install    install the module for the running kernel, the tool below'
+	@echo '                PREFIX (default /usr/local). DESTDIR=DIR is supported'
+	@echo 'make uninstall  remove both'
+	@echo 'make setup      make the rootfs'
+	@echo 'make update     look for a newer kernel and move to it'
+	@echo 'make clean      remove build results from the checkout'
+	@echo 'make distclean  also remove the cache (the rootfs and all kernels)'

@@ -1,18 +1,17 @@
-# SPDX-License-Identifier: GPL-2.0
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2034
-# Shared by the scripts beside it: where things are, how to speak, how to enter the root folder.
-# Source it; it runs nothing.
+# Shared by the other scripts: paths, messages, how to enter the rootfs. To be sourced.
 
 TREE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 CACHE=${WGRS_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/wireguard_rs}
-ROOT=${WGRS_ROOT:-$CACHE/root}     # the Debian 13 folder: build root and guest root in one
+ROOT=${WGRS_ROOT:-$CACHE/root}     # the Debian 13 rootfs: for builds and for guests
 LOGS=$CACHE/log
 KERNEL_SERIES=7.3                  # Debian's stock kernel of trixie-backports, newest 7.3.x
 
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s\n' "$*" >&2; }
 
-# die WHAT [WHAT-TO-DO]: ends the script with a plain message.
+# die WHAT [WHAT-TO-DO]: ends the script with an error message.
 die() {
     printf '%s: %s\n' "$(basename -- "$0")" "$1" >&2
     [ -z "${2:-}" ] || printf '  what to do: %s\n' "$2" >&2
@@ -24,8 +23,8 @@ need_root() {
         "run it as root, for example: sudo make ${MAKE_TARGET:-demo}"
 }
 
-# private_mounts "$@": runs the calling script again in a mount namespace of its own, so that every
-# mount it makes ends with it, however it ends. Call it as: private_mounts "$0" "$@"
+# private_mounts "$0" "$@": runs the calling script again in its own mount namespace, so that its
+# mounts vanish with it, however it ends.
 private_mounts() {
     if [ -z "${WGRS_PRIVATE:-}" ]; then
         WGRS_PRIVATE=1 exec unshare --mount --propagation private "$@"
@@ -33,10 +32,10 @@ private_mounts() {
     unset WGRS_PRIVATE
 }
 
-# mount_root: what a program inside the root folder needs. Only within private_mounts.
-# The checkout appears at /wgrs; that path is the same in the build root and in the guest.
+# mount_root: mounts what a program inside the rootfs needs. Only after private_mounts.
+# The checkout is at /wgrs, in the rootfs and in the guest.
 mount_root() {
-    exec 9>"$ROOT.lock"             # the set-up replaces the folder only when nobody is in it
+    exec 9>"$ROOT.lock"             # scripts/setup replaces the rootfs only while nobody uses it
     flock -s 9
     mkdir -p "$ROOT/wgrs" "$ROOT/out" "$ROOT/cache"
     mount --rbind /dev "$ROOT/dev"
@@ -44,12 +43,13 @@ mount_root() {
     mount --bind "$TREE" "$ROOT/wgrs"
 }
 
-# versions: what is in use, one line.
+# versions: the kernel and the tools in use, in one line.
 versions() {
-    sed -n 's/^VERSION=/kernel /p; s/^TOOLS=//p' "$ROOT/.wgrs" 2>/dev/null | paste -s -d , | sed 's/,/, /g'
+    sed -n 's/^VERSION=/kernel /p; s/^TOOLS=//p' "$ROOT/.wgrs" 2>/dev/null |
+        paste -s -d , | sed 's/,/, /g'
 }
 
-# kernel_version: the stock kernel of the root folder (the newest one, if there are more).
+# kernel_version: the release of the stock kernel in the rootfs (the newest, if there are several).
 kernel_version() {
     local image
     image=$(find "$ROOT/boot" -maxdepth 1 -name 'vmlinuz-*' 2>/dev/null | sort -V | tail -n 1)
@@ -57,26 +57,27 @@ kernel_version() {
     printf '%s\n' "${image##*/vmlinuz-}"
 }
 
-# need_setup: a finished root folder, made now if there is none (or another one is called for with WGRS_ROOT).
+# need_setup: makes sure that there is a complete rootfs. One named by WGRS_ROOT is used as it is.
 need_setup() {
     [ -n "${WGRS_ROOT:-}" ] || "$TREE/scripts/setup"
-    [ -d "$ROOT/boot" ] || die "no root folder at $ROOT" "run scripts/setup"
+    [ -d "$ROOT/boot" ] || die "no rootfs at $ROOT" "run scripts/setup"
 }
 
-# seconds COMMAND...: how long it took, in SECONDS_TAKEN; its exit code is kept.
+# seconds COMMAND...: runs it, with its exit code; SECONDS_TAKEN is how long it took.
 seconds() {
-    local start code=0
+    local start tenths code=0
     start=$(date +%s%N)
     "$@" || code=$?
-    SECONDS_TAKEN=$(($(date +%s%N) - start))
-    SECONDS_TAKEN=$(printf '%d.%d' $((SECONDS_TAKEN / 1000000000)) $((SECONDS_TAKEN / 100000000 % 10)))
+    tenths=$((($(date +%s%N) - start) / 100000000))
+    SECONDS_TAKEN=$((tenths / 10)).$((tenths % 10))
     return "$code"
 }
 
-# count_ktap LOG: "passed failed" of the top-level results; those that the plan promised and that never came are failures.
+# count_ktap LOG: prints "PASSED FAILED", of the top-level results; a result that the plan promised
+# and that is missing counts as failed.
 count_ktap() {
     awk '/^1\.\.[0-9]+/ { plan += substr($1, 4) }
-         /^ok [0-9].* # SKIP/ { bad++; next }      # a check that was not made
+         /^ok [0-9].* # SKIP/ { bad++; next }      # no test may be skipped
          /^ok [0-9]/ { ok++ }   /^not ok [0-9]/ { bad++ }
          END { if (plan > ok + bad) bad = plan - ok; print ok + 0, bad + 0 }' "$1"
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Compiles the BPF programs of the harness, each to an object that is built into the binary.
 
 use libbpf_cargo::SkeletonBuilder;

@@ -1,13 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Stand-ins made of `std` for the few types of [`crate::kapi`] that `tables/` needs on the host.
+//! `std` stand-ins for the few types of [`crate::kapi`] that `tables/` needs on the host.
 //!
-//! Names and signatures are those of the kernel side. They are correct under threads and quick
-//! enough for tests. With `--cfg loom` the parts that tables synchronise with are loom's; memory is
-//! not reclaimed then.
+//! Names and signatures are those of the kernel side. They are thread-safe and fast enough for
+//! tests. With `--cfg loom` the synchronisation primitives are loom's; memory is not reclaimed
+//! then.
 
 #![allow(unsafe_code)]
-// Tests and loom models use some of it, the tables the rest.
+// Some items are used only by tests, others only by loom models or the tables.
 #![allow(dead_code)]
 
 /// Allocation: every function that can fail in the kernel can be made to fail here.
@@ -18,7 +18,7 @@ pub mod alloc {
         pin::Pin,
     };
 
-    /// Allocation flags; they mean nothing here.
+    /// Allocation flags; ignored here.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Flags(());
 
@@ -27,7 +27,7 @@ pub mod alloc {
     /// For any context.
     pub const GFP_ATOMIC: Flags = Flags(());
 
-    /// There is no memory.
+    /// Out of memory.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct AllocError;
 
@@ -35,7 +35,7 @@ pub mod alloc {
         static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
     }
 
-    /// Makes all but the next `n` allocations of this thread fail; [`None`] ends that.
+    /// Makes the allocations of this thread fail after the next `n`; [`None`] ends that.
     pub fn fail_after(n: Option<usize>) {
         LEFT.set(n);
     }
@@ -50,7 +50,7 @@ pub mod alloc {
         }
     }
 
-    /// A vector that grows by fallible calls only.
+    /// A vector that grows only through fallible calls.
     pub struct KVVec<T>(Vec<T>);
 
     impl<T> KVVec<T> {
@@ -87,9 +87,9 @@ pub mod alloc {
     /// A box.
     pub struct KBox<T>(Box<T>);
 
-    /// Allocating and initialising at once; on the host an initialiser is a value.
+    /// Allocates and initialises in one step; on the host an initialiser is a value.
     pub trait InPlaceInit<T>: Sized {
-        /// Makes a box of it that stays where it is.
+        /// Allocates a pinned box.
         fn pin_init(value: T, flags: Flags) -> Result<Pin<Self>, AllocError>;
     }
 
@@ -126,10 +126,10 @@ pub mod rbtree {
     /// Memory for an entry.
     pub struct RBTreeNodeReservation(());
 
-    /// A place in a map.
+    /// A position in a map.
     pub struct Cursor<'a, K, V>(&'a K, &'a V);
 
-    /// A place in a map, and all that follow it.
+    /// A position in a map and all that follow.
     pub struct CursorMut<'a, K, V>((&'a K, &'a mut V), RangeMut<'a, K, V>);
 
     impl<K, V> RBTreeNode<K, V> {
@@ -139,7 +139,7 @@ pub mod rbtree {
             Ok(Self(key, value))
         }
 
-        /// Drops what is in an entry and keeps its memory.
+        /// Drops the content of an entry and keeps its memory.
         pub fn into_reservation(self) -> RBTreeNodeReservation {
             RBTreeNodeReservation(())
         }
@@ -166,7 +166,7 @@ pub mod rbtree {
             (key, value)
         }
 
-        /// The place of the next entry.
+        /// Moves to the next entry.
         pub fn move_next(mut self) -> Option<Self> {
             let next = self.1.next()?;
             Some(Self(next, self.1))
@@ -179,7 +179,7 @@ pub mod rbtree {
             Self(BTreeMap::new())
         }
 
-        /// Inserts an entry and returns the one that had the key.
+        /// Inserts an entry and returns the one that it replaces, if any.
         pub fn insert(&mut self, node: RBTreeNode<K, V>) -> Option<RBTreeNode<K, V>> {
             let RBTreeNode(key, value) = node;
             let old = self.0.remove_entry(&key);
@@ -214,7 +214,7 @@ pub mod rbtree {
             Some(Cursor(key, value))
         }
 
-        /// The same, to go on from there.
+        /// The same, to iterate from there.
         pub fn cursor_lower_bound_mut(&mut self, key: &K) -> Option<CursorMut<'_, K, V>> {
             let mut rest = self.0.range_mut(key..);
             Some(CursorMut(rest.next()?, rest))
@@ -235,7 +235,7 @@ pub mod siphash {
 
     use super::sync::plain_atomic::{AtomicU64, Ordering::Relaxed};
 
-    /// A key. Not random here: tests shall repeat.
+    /// A key. Not random here, so that tests are repeatable.
     pub struct SipKey(u64);
 
     impl SipKey {
@@ -255,14 +255,19 @@ pub mod siphash {
     }
 }
 
+#[path = "kapi/sync/locked_by.rs"]
+pub mod locked_by;
+
 /// Synchronisation.
 pub mod sync {
+    pub use super::locked_by;
+
     #[cfg(not(loom))]
     pub use core::sync::atomic;
     pub(super) use core::sync::atomic as plain_atomic;
     #[cfg(loom)]
     pub use loom::sync::atomic;
-    // Counting references is not what the loom models are about.
+    // The loom models do not check reference counting.
     pub use std::sync::Arc;
 
     /// A lock.
@@ -281,7 +286,7 @@ pub mod sync {
                 Self(Mutex::new(value))
             }
 
-            /// Waits for the lock. A thread that panics with it leaves the value as it is.
+            /// Acquires the lock. Poisoning is ignored.
             pub fn lock(&self) -> MutexGuard<'_, T> {
                 self.0
                     .lock()
@@ -298,7 +303,7 @@ pub mod sync {
         }
     }
 
-    /// RCU: objects that readers may find are freed when all readers of the time are gone.
+    /// RCU: an object is freed when all readers that may have found it are done.
     pub mod rcu {
         use core::{
             cell::Cell,
@@ -312,18 +317,18 @@ pub mod sync {
             fence, AtomicPtr,
             Ordering::{AcqRel, Acquire, Relaxed},
         };
-        // Counting references is not what the loom models are about.
+        // The loom models do not check reference counting.
         use super::plain_atomic::AtomicUsize;
         use crate::kapi::alloc::{allocate, AllocError, Flags};
 
-        /// The state of this RCU: time goes on with each deferred drop.
+        /// The state of this RCU: its clock advances with each deferred drop.
         struct Rcu {
             now: u64,
-            /// How many readers began at which time.
+            /// The number of active readers by start time.
             readers: BTreeMap<u64, usize>,
-            /// What to do once all readers began later than this.
+            /// What to run once all active readers started after this time.
             deferred: VecDeque<(u64, Box<dyn FnOnce() + Send>)>,
-            /// How many threads are doing that.
+            /// The number of threads that run deferred work.
             running: usize,
         }
 
@@ -335,7 +340,7 @@ pub mod sync {
         });
 
         thread_local! {
-            /// This thread runs deferred work already: what that defers waits for its turn.
+            /// This thread already runs deferred work: work deferred meanwhile only gets queued.
             static RUNNING: Cell<bool> = const { Cell::new(false) };
         }
 
@@ -379,13 +384,13 @@ pub mod sync {
             }
         }
 
-        /// A read section.
+        /// A read-side critical section.
         pub struct Guard {
             began: u64,
             not_send: PhantomData<*const ()>,
         }
 
-        /// Begins a read section.
+        /// Enters a read-side critical section.
         pub fn read_lock() -> Guard {
             let began = if cfg!(loom) {
                 0
@@ -422,7 +427,7 @@ pub mod sync {
             value: T,
         }
 
-        /// A shared object that outlives its last reference until all readers are gone.
+        /// A shared object that is freed one grace period after its last reference is dropped.
         pub struct RcuArc<T: Send + Sync + 'static>(NonNull<Inner<T>>);
 
         // SAFETY: As for `std::sync::Arc`.
@@ -446,7 +451,7 @@ pub mod sync {
                 this.0 == other.0
             }
 
-            /// The number of references a moment ago.
+            /// The number of references, which may be outdated at once.
             pub fn ref_count(&self) -> usize {
                 self.inner().count.load(Acquire)
             }
@@ -495,7 +500,7 @@ pub mod sync {
             }
         }
 
-        /// What a reader found: good as long as its [`Guard`].
+        /// An object that a reader found: valid as long as its [`Guard`].
         pub struct RcuRef<'g, T: Send + Sync + 'static>(NonNull<Inner<T>>, PhantomData<&'g T>);
 
         impl<T: Send + Sync + 'static> Clone for RcuRef<'_, T> {
@@ -523,7 +528,7 @@ pub mod sync {
                     .map(|_| RcuArc(self.0))
             }
 
-            /// Whether this is that object.
+            /// Whether the two are the same object.
             pub fn ptr_eq(self, other: &RcuArc<T>) -> bool {
                 self.0 == other.0
             }
@@ -537,38 +542,38 @@ pub mod sync {
             }
         }
 
-        /// A place where readers find an object, or none.
+        /// A pointer to an object, or none, that readers follow.
         pub struct RcuCell<T: Send + Sync + 'static>(AtomicPtr<Inner<T>>, PhantomData<RcuArc<T>>);
 
         impl<T: Send + Sync + 'static> RcuCell<T> {
-            /// A place without an object.
+            /// An empty cell.
             #[cfg(not(loom))]
             pub const fn empty() -> Self {
                 Self(AtomicPtr::new(ptr::null_mut()), PhantomData)
             }
 
-            /// A place without an object.
+            /// An empty cell.
             #[cfg(loom)]
             pub fn empty() -> Self {
                 Self(AtomicPtr::new(ptr::null_mut()), PhantomData)
             }
 
-            /// A place with this object.
+            /// A cell with this object.
             pub fn new(value: Option<RcuArc<T>>) -> Self {
                 let cell = Self::empty();
                 cell.swap(value);
                 cell
             }
 
-            /// What is here now.
+            /// The current object.
             pub fn load<'g>(&'g self, _guard: &'g Guard) -> Option<RcuRef<'g, T>> {
                 let found = NonNull::new(self.0.load(Relaxed))?;
-                // What the kernel has for pointers only: those that are null order nothing.
+                // An acquire only for non-null pointers, as the kernel's address dependency gives.
                 fence(Acquire);
                 Some(RcuRef(found, PhantomData))
             }
 
-            /// A reference to what is here now.
+            /// A reference to the current object.
             pub fn get(&self) -> Option<RcuArc<T>> {
                 let guard = read_lock();
                 loop {
@@ -578,7 +583,7 @@ pub mod sync {
                 }
             }
 
-            /// Exchanges the objects.
+            /// Replaces the object and returns the old one.
             pub fn swap(&self, value: Option<RcuArc<T>>) -> Option<RcuArc<T>> {
                 let new = value.map_or(ptr::null_mut(), |value| {
                     let pointer = value.0.as_ptr();
@@ -588,7 +593,7 @@ pub mod sync {
                 NonNull::new(self.0.swap(new, AcqRel)).map(RcuArc)
             }
 
-            /// Whether there is nothing here now.
+            /// Whether the cell is empty.
             pub fn is_none(&self) -> bool {
                 self.0.load(Relaxed).is_null()
             }

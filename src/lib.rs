@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The host crate root: the same `proto/` and `tables/` as the kernel module, for cargo.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! WireGuard for Linux, in Rust: the kernel module's crate root.
 //!
@@ -10,12 +10,15 @@
 
 use kernel::prelude::*;
 
-use crate::{device::link::Registration, kapi::sync::rcu};
+use crate::{device::registration::Registration, kapi::sync::rcu};
 
 #[allow(unsafe_code)]
-pub mod bindings;
+mod bindings;
 mod device;
-pub mod kapi;
+// Its items are `pub`, as those of the kernel crate that they would become.
+#[allow(unreachable_pub)]
+mod kapi;
+// Public because the host's tests use more of them than the driver does.
 pub mod proto;
 pub mod tables;
 
@@ -27,6 +30,10 @@ module! {
     license: "GPL v2",
     alias: ["rtnl-link-wireguard", "net-pf-16-proto-16-family-wireguard"],
     params: {
+        udp_gso: bool {
+            default: true,
+            description: "Send messages together with UDP segmentation offload",
+        },
         coexist: bool {
             default: false,
             description: "Register as wireguard_rs, to run beside the in-tree wireguard module",
@@ -45,9 +52,10 @@ struct WireGuard {
 impl kernel::Module for WireGuard {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let coexist = module_parameters::coexist.value();
+        let bulk = module_parameters::udp_gso.value();
         // Before anything else, so that it is dropped last also when something fails.
         let code = CodeInUse;
-        let registration = Registration::new(coexist).inspect_err(|&error| {
+        let registration = Registration::new(coexist, bulk).inspect_err(|&error| {
             if error == EEXIST && coexist {
                 pr_err!("something else is registered as wireguard_rs\n");
             } else if error == EEXIST {

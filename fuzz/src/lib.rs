@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The targets: each takes any bytes, and panics where wg-rs would break a promise.
 
 use std::net::SocketAddr;
@@ -56,7 +56,8 @@ pub fn config(data: &[u8]) {
     wg_rs::check::report(data, "fuzz", Some(0o644), true, &mut report).expect("memory");
 }
 
-/// What the kernel says about a device: the attributes of one message after the other, each with its length before it.
+/// What the kernel says about a device: the attributes of one message after the other, each with
+/// its length before it.
 pub fn netlink(data: &[u8]) {
     let mut device = Device::default();
     let mut rest = data;
@@ -91,7 +92,8 @@ pub fn netlink(data: &[u8]) {
         },
     );
     match config::compile(statements, SetDevice::whole(), &mut Offline) {
-        // A scope belongs to link-local addresses only; the kernel does not mind, the resolver does.
+        // A scope belongs to link-local addresses only; the kernel does not mind, the resolver
+        // does.
         Ok(_)
         | Err(CompileError::Fault(Fault {
             kind: Kind::Unresolved(_),

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The corpus, and what lies next to it, without a fuzzer.
 
 use std::fs;

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-/* Counts how often functions are entered: one program, attached once for each, told apart by its cookie. */
+// SPDX-License-Identifier: GPL-2.0-only
+/* Counts function entries: one program, attached once per function; the cookie is the index. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 

@@ -1,7 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /*
- * What a packet's buffer carries from one interface to another: one tc program puts values into its
- * fields, another looks which of them are there. The values and the order of the counts are those of
+ * Which skb fields survive from one interface to another: one tc program sets them, another checks
+ * which are still set. The values and the order of the counters are those of
  * src/harness/bpf/stain.rs.
  */
 #include <linux/bpf.h>
@@ -16,10 +16,20 @@ char LICENSE[] SEC("license") = "GPL";
 #define QUEUE 0x51
 #define HASH 0x51a40004
 
-/* Longer than any frame with a handshake message: those were never stained. */
+/* Longer than a frame with a handshake message, which is not made from a stained packet. */
 #define LONG 200
 
-enum { STAINED, SEEN, WITH_MARK, WITH_PRIORITY, WITH_TC_INDEX, WITH_QUEUE, WITH_HASH, OTHER_MARK, COUNTS };
+enum {
+	STAINED,
+	SEEN,
+	WITH_MARK,
+	WITH_PRIORITY,
+	WITH_TC_INDEX,
+	WITH_QUEUE,
+	WITH_HASH,
+	OTHER_MARK,
+	COUNTS,
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -39,7 +49,7 @@ static __always_inline void count(__u32 n, int is)
 SEC("tc")
 int stain(struct __sk_buff *skb)
 {
-	/* Two fields at once are not to be written. */
+	/* volatile: the verifier rejects a store that covers two fields. */
 	volatile struct __sk_buff *fields = skb;
 
 	fields->mark = MARK;

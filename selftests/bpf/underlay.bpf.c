@@ -1,13 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 /*
- * Watches and disturbs the WireGuard messages on one interface: a tc program for each direction.
+ * Observes and disturbs the WireGuard messages on one interface: a tc program for each direction.
  *
- * Every frame is put into one class and counted. What is neither a well-formed WireGuard message
- * between the tunnel's ports nor the link's own talk is a stranger: it is counted and shown to
- * user space. Rules then say what happens to the n-th message of a type.
+ * Each frame is assigned to one class and counted. Whatever is neither a well-formed WireGuard
+ * message between the tunnel's ports nor the link's own traffic (ARP, ND, MLD, ICMP errors) is a
+ * stranger: it is counted and passed to user space. Rules then say what happens to the n-th
+ * message of a class.
  *
- * The layouts of the maps are those of src/harness/bpf/underlay.rs. Message sizes and layouts:
- * WireGuard whitepaper, section 5.4.
+ * The map layouts are those of src/harness/bpf/underlay.rs. Message sizes and layouts: WireGuard
+ * whitepaper, section 5.4.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -22,14 +23,14 @@ char LICENSE[] SEC("license") = "GPL";
 #define ETH_LEN 14
 #define UDP_LEN 8
 
-/* Marks of the frames that user space injects. */
-#define MARK_OUT 0x57475253 /* leave it alone */
-#define MARK_IN 0x57475254  /* it is to come in here */
-#define MARK_LOST 0x57475255 /* drop it */
+/* Marks of the frames that user space injects, and of those to be dropped. */
+#define MARK_OUT 0x57475253 /* let it pass */
+#define MARK_IN 0x57475254  /* redirect to ingress */
+#define MARK_LOST 0x57475255 /* drop */
 
 enum { OUT, IN };
 
-/* Classes. Order as in `Class`. */
+/* Classes, in the order of `Class`. */
 enum {
 	INITIATION,
 	RESPONSE,
@@ -42,7 +43,7 @@ enum {
 	CLASSES,
 };
 
-/* What is wrong with a stranger. Order as in `Reason`. */
+/* Why a frame is a stranger, in the order of `Reason`. */
 enum {
 	NOT_IP,
 	FRAGMENT,
@@ -55,7 +56,7 @@ enum {
 	INNER,
 };
 
-/* What a rule does. Order as in `Action`. */
+/* The action of a rule, in the order of `Action`. */
 enum { COUNT, DROP, DUPLICATE, HOLD, CORRUPT };
 
 struct counts {
@@ -64,13 +65,13 @@ struct counts {
 };
 
 struct rule {
-	__u64 first;  /* index of the first message that is hit, from 0 */
-	__u64 every;  /* and then each so many-th */
-	__u64 times;  /* at most so many hits */
+	__u64 first;  /* index of the first message to act on, from 0 */
+	__u64 every;  /* step: 1 for each message */
+	__u64 times;  /* act at most this often */
 	__u64 seen;
 	__u64 hits;
 	__u32 classes; /* bit mask; 0: not in use */
-	__s32 offset;  /* CORRUPT: into the message, negative from its end */
+	__s32 offset;  /* CORRUPT: offset into the message; if negative, from its end */
 	__u8 direction;
 	__u8 action;
 	__u8 mask;
@@ -79,7 +80,7 @@ struct rule {
 
 struct event {
 	__u64 ns;
-	__u32 held; /* 1: taken out by a rule; 0: a stranger */
+	__u32 held; /* 1: held by a rule; 0: a stranger */
 	__u32 direction;
 	__u32 reason;
 	__u32 len; /* of the whole frame */
@@ -94,7 +95,7 @@ struct {
 	__type(value, __u8);
 } ports SEC(".maps");
 
-/* The tunnel's inside addresses, network order; IPv4 as ::ffff:a.b.c.d. */
+/* The tunnel's inner addresses, network order; IPv4 as ::ffff:a.b.c.d. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 256);
@@ -129,7 +130,7 @@ struct {
 	__uint(max_entries, 1 << 20);
 } events SEC(".maps");
 
-/* Events that found no room. */
+/* Events for which the ring buffer had no room. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -141,18 +142,18 @@ struct frame {
 	struct __sk_buff *skb;
 	__u32 direction;
 	__u32 v6;
-	__u32 full; /* the greatest length of transport data */
-	__u32 class; /* of the present message */
+	__u32 full; /* length of transport data that fills the MTU */
+	__u32 class; /* of the current message */
 	__u32 len;
-	__u32 at;     /* of the present message */
+	__u32 at;     /* of the current message */
 	__u32 left;   /* bytes from there to the end */
-	__u32 size;   /* of all but the last message in an aggregate; else that of the only one */
-	__u32 action; /* the first that is not COUNT */
+	__u32 size;   /* gso_size, or the length of the only message */
+	__u32 action; /* the first other than COUNT */
 	__u32 stranger;
 	__u32 reason;
 };
 
-static __always_inline int known(__u16 port)
+static __always_inline int is_tunnel_port(__u16 port)
 {
 	return !!bpf_map_lookup_elem(&ports, &port);
 }
@@ -171,7 +172,7 @@ static __always_inline int inner6(const __u32 *address)
 	return !!bpf_map_lookup_elem(&inner, key);
 }
 
-/* Transport data in which an inner header can be read is not encrypted. */
+/* Transport data whose inner IP header is readable is not encrypted. */
 static __always_inline int readable(struct frame *f)
 {
 	__u64 ip[5]; /* a whole IPv6 header */
@@ -196,7 +197,7 @@ static __always_inline int stranger(struct frame *f, __u32 reason)
 }
 
 /* The class of the UDP payload of `len` bytes at f->at. */
-static __always_inline int message(struct frame *f, __u32 len)
+static __always_inline int classify_message(struct frame *f, __u32 len)
 {
 	__u8 h[4];
 
@@ -244,7 +245,7 @@ static __always_inline void corrupt(struct frame *f, const struct rule *r)
 	bpf_skb_store_bytes(f->skb, f->at + at, &byte, 1, 0);
 }
 
-/* Asks rule `n` about the present message. */
+/* Applies rule `n` to the current message. */
 static long apply(__u32 n, void *context)
 {
 	struct frame *f = context;
@@ -267,15 +268,15 @@ static long apply(__u32 n, void *context)
 	return 0;
 }
 
-/* Takes the next message. */
-static long one(__u32 n, void *context)
+/* Handles the next message. */
+static long next_message(__u32 n, void *context)
 {
 	struct frame *f = context;
 
 	f->len = f->left < f->size ? f->left : f->size;
 	if (!f->len)
 		return 1;
-	f->class = message(f, f->len);
+	f->class = classify_message(f, f->len);
 	count(f, f->class, f->len);
 	if (f->class < NEIGHBOUR)
 		bpf_loop(MAX_RULES, apply, f, 0);
@@ -284,8 +285,8 @@ static long one(__u32 n, void *context)
 	return 0;
 }
 
-/* The class of a frame without WireGuard messages, or -1 if it has some: f says where. */
-static __always_inline int outside(struct frame *f)
+/* The class of a frame without WireGuard messages; -1 if f->at holds the first message. */
+static __always_inline int classify_frame(struct frame *f)
 {
 	struct __sk_buff *skb = f->skb;
 	__u64 ip[5];
@@ -313,7 +314,7 @@ static __always_inline int outside(struct frame *f)
 		if (inner6(w + 2) || inner6(w + 6))
 			return stranger(f, INNER);
 		protocol = b[6];
-		/* Hop-by-hop options come with multicast listener reports only. */
+		/* Hop-by-hop options occur in multicast listener reports only. */
 		if (protocol == 0)
 			return NEIGHBOUR;
 		if (protocol == 44)
@@ -329,7 +330,7 @@ static __always_inline int outside(struct frame *f)
 	if (!f->v6 && protocol == 1) {
 		__u8 type = *(__u8 *)udp;
 
-		/* An error message about one of ours, as when a port is closed; no echo. */
+		/* An ICMP error about one of our packets (a closed port, say), not an echo. */
 		return type == 3 || type == 11 ? ICMP_ERROR : stranger(f, NOT_UDP);
 	}
 	if (f->v6 && protocol == 58) {
@@ -341,10 +342,11 @@ static __always_inline int outside(struct frame *f)
 	}
 	if (protocol != 17)
 		return stranger(f, NOT_UDP);
-	if (!known(bpf_ntohs(udp[0])) || !known(bpf_ntohs(udp[1])))
+	if (!is_tunnel_port(bpf_ntohs(udp[0])) || !is_tunnel_port(bpf_ntohs(udp[1])))
 		return stranger(f, PORTS);
-	/* Nothing may follow the datagram: unnoticed by the receiver, it would leave all the same. */
-	if (skb->len < start + UDP_LEN || skb->len != end || bpf_ntohs(udp[2]) != end - start)
+	/* No trailing bytes: the receiver would not notice them, but they would leak. */
+	if (skb->len < start + UDP_LEN || skb->len != end ||
+	    bpf_ntohs(udp[2]) != end - start)
 		return stranger(f, LENGTH);
 	f->at = start + UDP_LEN;
 	f->left = skb->len - f->at;
@@ -352,7 +354,7 @@ static __always_inline int outside(struct frame *f)
 	return f->left ? -1 : stranger(f, LENGTH);
 }
 
-static __always_inline int show(struct frame *f, __u32 held)
+static __always_inline int submit_event(struct frame *f, __u32 held)
 {
 	__u32 zero = 0, len = f->skb->len;
 	struct event *e;
@@ -383,8 +385,8 @@ lost:;
 	return 0;
 }
 
-/* Drops a frame on the way, not at its start: whoever sent it is not told. */
-static __always_inline int lose(struct __sk_buff *skb, __u32 direction)
+/* Drops in transit, not at the source: the sender sees no error. */
+static __always_inline int drop_in_transit(struct __sk_buff *skb, __u32 direction)
 {
 	if (direction == IN)
 		return TC_ACT_SHOT;
@@ -402,24 +404,24 @@ static __always_inline int handle(struct __sk_buff *skb, __u32 direction)
 	if (!tunnel)
 		return TC_ACT_OK;
 	f.full = *tunnel + 32;
-	class = outside(&f);
+	class = classify_frame(&f);
 	if (class >= 0)
 		count(&f, class, skb->len);
 	else
-		bpf_loop(MAX_SEGMENTS, one, &f, 0);
+		bpf_loop(MAX_SEGMENTS, next_message, &f, 0);
 	if (f.stranger)
-		show(&f, 0);
+		submit_event(&f, 0);
 	switch (f.action) {
 	case DROP:
-		return lose(skb, direction);
+		return drop_in_transit(skb, direction);
 	case DUPLICATE:
 		skb->mark = MARK_OUT;
 		bpf_clone_redirect(skb, skb->ifindex, direction == IN ? BPF_F_INGRESS : 0);
 		skb->mark = mark;
 		return TC_ACT_OK;
 	case HOLD:
-		/* A frame that cannot be kept is not lost: it goes on, and user space is told. */
-		return show(&f, 1) ? lose(skb, direction) : TC_ACT_OK;
+		/* If there is no room to keep the frame, let it pass: `lost` tells user space. */
+		return submit_event(&f, 1) ? drop_in_transit(skb, direction) : TC_ACT_OK;
 	}
 	return TC_ACT_OK;
 }

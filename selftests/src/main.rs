@@ -1,9 +1,9 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The guest-side tests of wireguard_rs: named tests, run as root on the kernel under test.
 
 mod bench;
 mod fuzz;
-mod harness;
+mod soak;
 mod tests;
 
 use anyhow::{bail, Context, Result};
@@ -13,8 +13,9 @@ use harness::runner::{matches, run, Boot, Options, Test};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
-/// Set in the second life of a virtual-time run (see [`to_tmpfs`]).
+/// Set after a virtual-time run has re-executed itself (see [`to_tmpfs`]).
 const COPIED: &str = "WGRS_SELFTESTS_COPIED";
 
 #[derive(Parser)]
@@ -42,31 +43,44 @@ enum Verb {
         /// Leave these out: parts of names, or globs with `*` (may be repeated).
         #[arg(long)]
         skip: Vec<String>,
-        /// Capture all that goes over any interface at the first run already (as it is done when a
+        /// Capture all traffic on every interface in the first run, too (by default only when a
         /// failed test is run again).
         #[arg(long)]
         pcap: bool,
         /// Parts of names, or globs with `*`; none means all.
         patterns: Vec<String>,
     },
-    /// Ask generated netlink requests of both modules until they disagree. Needs root; meant for
+    /// Send generated netlink requests to both modules until they disagree. Needs root; meant for
     /// a guest.
     FuzzNetlink {
-        /// How many requests.
+        /// The number of requests.
         #[arg(long, default_value_t = 1_000_000)]
         cases: usize,
-        /// What the requests are made from; a new one each time if not given.
+        /// The seed of the generator; a random one if not given.
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// Run tests that fail, for the harness's own test of what is kept of them.
+    /// Disturb a tunnel in every way at once, again and again. Needs root; meant for a guest with
+    /// two CPUs.
+    Soak {
+        /// How long, in seconds.
+        #[arg(long, default_value_t = 600)]
+        time: u64,
+        /// The seed of what happens; a random one if not given.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Run tests that fail, for the harness's own test of its artefacts.
     #[command(hide = true)]
     FailOnPurpose {
-        /// Where it is kept.
+        /// Where to keep the artefacts.
         out: PathBuf,
     },
     /// Measure this module beside the in-tree one. Needs root; meant for a guest.
     Bench(bench::Args),
+    /// Measure this module beside the in-tree one with more and more peers. Needs root; meant for
+    /// guests with more and more CPUs.
+    BenchScale(bench::scale::Args),
     /// Measure wg-rs beside wg. Needs root; meant for a guest.
     BenchTool(bench::tool::Args),
 }
@@ -140,8 +154,21 @@ fn real_main() -> Result<bool> {
             };
             Ok(run(&[&test], &options)? == 0)
         }
+        Verb::Soak { time, seed } => {
+            let test = tests::soak::alone(soak::Plan {
+                time: Duration::from_secs(time),
+                seed: seed.unwrap_or_else(|| rand::random::<u32>().into()),
+            });
+            // Without a folder it is not repeated if it fails: it would take as long again.
+            let options = Options {
+                out: None,
+                pcap: false,
+                lock_memory: false,
+            };
+            Ok(run(&[&test], &options)? == 0)
+        }
         Verb::FailOnPurpose { out } => {
-            let tests = tests::harness::broken();
+            let tests = tests::harness_self::broken();
             let options = Options {
                 out: Some(out),
                 pcap: false,
@@ -150,12 +177,13 @@ fn real_main() -> Result<bool> {
             Ok(run(&tests.iter().collect::<Vec<_>>(), &options)? == 0)
         }
         Verb::Bench(args) => bench::run(&args).map(|()| true),
+        Verb::BenchScale(args) => bench::scale::run(&args).map(|()| true),
         Verb::BenchTool(args) => bench::tool::run(&args).map(|()| true),
     }
 }
 
-/// Goes on as a copy of this program on a tmpfs: under virtual time the clock jumps while the
-/// guest waits for the host's files, and pages of a program are read when first touched.
+/// Re-executes this program from a copy on a tmpfs: in virtual time the clock jumps while the
+/// guest waits for host file I/O, and pages of a program are read when first touched.
 fn to_tmpfs() -> Result<()> {
     if std::env::var_os(COPIED).is_some() {
         return Ok(());

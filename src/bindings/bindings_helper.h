@@ -1,6 +1,6 @@
-/* SPDX-License-Identifier: GPL-2.0 */
+/* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The C headers that bindgen reads. What of them reaches Rust is said in bindgen_parameters.
+ * The C headers that bindgen reads; bindgen_parameters lists what it takes from them.
  *
  * Constants that are not plain integer literals to the preprocessor are repeated here as
  * RUST_CONST_HELPER_<NAME>; Rust sees them as <NAME>.
@@ -9,16 +9,20 @@
  */
 
 #include <crypto/blake2s.h>
+#include <crypto/chacha.h>
 #include <crypto/chacha20poly1305.h>
 #include <crypto/curve25519.h>
+#include <crypto/poly1305.h>
 #include <crypto/utils.h>
 #include <linux/bottom_half.h>
 #include <linux/cpumask.h>
-#include <linux/delay.h>
+#include <linux/dynamic_debug.h>
 #include <linux/jiffies.h>
 #include <linux/mm.h>
+#include <linux/net.h>
 #include <linux/netdevice.h>
 #include <linux/notifier.h>
+#include <linux/printk.h>
 #include <linux/random.h>
 #include <linux/rcupdate.h>
 #include <linux/rtnetlink.h>

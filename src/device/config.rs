@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The configuration of a device, as netlink changes it: port, mark, keys, peers, allowed IPs.
 
@@ -12,10 +12,9 @@ use kernel::{
 };
 
 use crate::{
-    device::{peer::Peer, send, Device},
+    device::{admission, handshake, peer::Peer, send, sessions, socket, Device},
     kapi::{
         crypto::KernelCrypto,
-        net::endpoint::Endpoint,
         sync::rcu::{self, RcuArc},
     },
     proto::{
@@ -38,6 +37,8 @@ pub(crate) struct Config {
     generation: u32,
     /// What stands for the private key while there is none: a new one like it changes nothing.
     no_key: SecretKey,
+    /// Peers were removed since the last [`UpdateGuard::settle`].
+    peers_removed: bool,
 }
 
 impl Config {
@@ -49,6 +50,7 @@ impl Config {
             allowed_ips_version: 0,
             generation: 1,
             no_key: SecretKey::zeroed(),
+            peers_removed: false,
         }
     }
 }
@@ -59,13 +61,11 @@ pub(crate) struct UpdateGuard<'a> {
     config: Guard<'a, Config, MutexBackend>,
 }
 
-impl Device {
-    /// Takes the update lock. Process context, under RTNL when the call comes from userspace.
-    pub(crate) fn lock_update(this: &RcuArc<Self>) -> UpdateGuard<'_> {
-        UpdateGuard {
-            device: this,
-            config: this.update.lock(),
-        }
+/// Takes the update lock. Process context, under RTNL when the call comes from userspace.
+pub(crate) fn lock(device: &RcuArc<Device>) -> UpdateGuard<'_> {
+    UpdateGuard {
+        device,
+        config: device.update.lock(),
     }
 }
 
@@ -103,7 +103,7 @@ impl UpdateGuard<'_> {
         }
         self.clear_sources();
         if self.device.is_up() {
-            Device::open_sockets(self.device, port)
+            socket::open(self.device, port)
         } else {
             self.device.port.store(port.into(), Relaxed);
             Ok(())
@@ -127,29 +127,28 @@ impl UpdateGuard<'_> {
         if same {
             return Ok(());
         }
-        let identity = Identity::new::<KernelCrypto>(SecretKey::from_bytes(*private));
+        let identity = match Identity::new::<KernelCrypto>(SecretKey::from_bytes(*private)) {
+            Some(identity) => Some(RcuArc::new(identity, GFP_KERNEL)?),
+            None => None,
+        };
+        // The last step that can fail: nothing has changed yet.
+        admission::change_checker(device, |checker| {
+            checker.set_identity::<KernelCrypto>(identity.as_deref().map(Identity::public));
+        })?;
         if let Some(own) = identity
             .as_ref()
             .and_then(|identity| self.find_peer(identity.public()))
         {
             self.remove_peer(&own);
         }
-        let identity = match identity {
-            Some(identity) => Some(RcuArc::new(identity, GFP_KERNEL)?),
-            None => None,
-        };
         if identity.is_none() {
             // The in-tree driver clamps these zeros, too, and compares the next key with that.
             self.config.no_key.clamp();
         }
         let first = device.identity.swap(identity.clone()).is_none() && identity.is_some();
         let identity = identity.as_deref();
-        device
-            .cookie_checker
-            .lock()
-            .set_identity::<KernelCrypto>(identity.map(Identity::public));
         self.for_each_peer(|peer| {
-            Peer::follow_identity(peer, identity);
+            handshake::follow_identity(peer, identity);
             if first && device.is_up() {
                 send::send_staged(peer);
             }
@@ -192,14 +191,15 @@ impl UpdateGuard<'_> {
         Ok(Some(peer))
     }
 
-    /// Removes a peer. What is under way for it ends by itself; no grace period is waited for.
+    /// Removes a peer. What is under way for it ends by itself; see [`UpdateGuard::settle`].
     pub(crate) fn remove_peer(&mut self, peer: &RcuArc<Peer>) {
+        self.config.peers_removed = true;
         self.config.allowed_ips.remove_by_peer(peer);
         self.touch_allowed_ips();
         self.config.peers.remove(&peer.id());
         self.config.num_peers = self.config.num_peers.saturating_sub(1);
         self.device.peers_by_key.remove(peer.public_key(), peer);
-        Peer::end(peer);
+        end_peer(peer);
     }
 
     /// Removes all peers.
@@ -208,6 +208,16 @@ impl UpdateGuard<'_> {
         self.touch_allowed_ips();
         while let Some(peer) = self.first_peer() {
             self.remove_peer(&peer);
+        }
+    }
+
+    /// Ends a command: if it removed peers, waits until nobody sends to them any more. One grace
+    /// period, however many they were.
+    pub(crate) fn settle(mut self) {
+        let removed = core::mem::take(&mut self.config.peers_removed);
+        drop(self);
+        if removed {
+            rcu::synchronize_net();
         }
     }
 
@@ -278,70 +288,28 @@ impl UpdateGuard<'_> {
     }
 }
 
-impl Peer {
-    /// Ends a peer that is in no table any more. Nothing starts after this; what is queued or
-    /// under way sees the mark, ends and drops its reference.
-    fn end(this: &RcuArc<Self>) {
-        this.mark_dead();
-        this.keypairs.clear(this);
-        Self::stop_timers(this);
-        Self::clear_handshake(this);
-        this.purge_staged();
-    }
+/// Ends a peer that is in no table any more. Nothing starts after this; what is queued or under way
+/// sees the mark, ends and drops its reference.
+fn end_peer(peer: &RcuArc<Peer>) {
+    peer.mark_dead();
+    sessions::clear(peer);
+    Peer::stop_timers(peer);
+    Peer::cancel_work(peer);
+    handshake::clear(peer);
+    peer.purge_staged();
+}
 
-    pub(crate) fn preshared_key(&self) -> SymmetricKey {
-        self.handshake.lock().psk.duplicate()
-    }
-
-    /// Sets the preshared key for the handshakes to come.
-    pub(crate) fn set_preshared_key(&self, psk: &SymmetricKey) {
-        self.handshake.lock().psk = psk.duplicate();
-    }
-
-    /// Sets where the peer is and forgets the source address that the old place was reached by.
-    pub(crate) fn set_endpoint_from_config(&self, endpoint: Endpoint) {
-        self.roam(&endpoint);
-    }
-
-    /// Seconds between persistent keepalives; 0 for none.
-    pub(crate) fn keepalive_s(&self) -> u16 {
-        self.timer_state.persistent_keepalive_interval()
-    }
-
-    /// Sets the seconds between persistent keepalives; the first goes out at once if there were
-    /// none before.
-    pub(crate) fn set_keepalive(this: &RcuArc<Self>, seconds: u16) {
-        if this.timer_state.set_persistent_keepalive_interval(seconds) && this.device().is_up() {
-            Self::send_keepalive(this);
-        }
-    }
-
-    /// When a handshake was last completed: seconds and nanoseconds of the wall clock, or zeros.
-    pub(crate) fn last_handshake(&self) -> (i64, u32) {
-        let last = *self.last_handshake.lock();
-        (last.secs, last.nanos)
-    }
-
-    pub(crate) fn rx_bytes(&self) -> u64 {
-        self.rx_bytes.load(Relaxed)
-    }
-
-    pub(crate) fn tx_bytes(&self) -> u64 {
-        self.tx_bytes.load(Relaxed)
-    }
-
-    /// The last step of configuring a peer: what waited for it may go.
-    pub(crate) fn after_set(this: &RcuArc<Self>) {
-        if this.device().is_up() {
-            send::send_staged(this);
-        }
+/// Sets the seconds between persistent keepalives; the first goes out at once if there were none
+/// before.
+pub(crate) fn set_keepalive(peer: &RcuArc<Peer>, seconds: u16) {
+    if peer.timer_state.set_persistent_keepalive_interval(seconds) && peer.device().is_up() {
+        send::send_keepalive(peer);
     }
 }
 
-impl Device {
-    /// The peer with this public key. Any context.
-    pub(crate) fn find_peer(&self, public_key: &PublicKey) -> Option<RcuArc<Peer>> {
-        let guard = rcu::read_lock();
-        self.peers_by_key.lookup(&guard, public_key).cloned()
+/// The last step of configuring a peer: what is staged may go.
+pub(crate) fn flush_staged(peer: &RcuArc<Peer>) {
+    if peer.device().is_up() {
+        send::send_staged(peer);
     }
 }

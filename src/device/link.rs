@@ -1,111 +1,53 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Links as RTNL sees them: made, brought up and down, moved, destroyed; and the events that come
-//! from outside: suspend, VM fork, the end of a namespace.
+//! Links as RTNL sees them: created, brought up and down, moved, destroyed; and what suspend and a
+//! VM fork do to one.
 
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
-use kernel::{alloc::flags::GFP_KERNEL, prelude::*, sync::Arc};
+use kernel::{alloc::flags::GFP_KERNEL, new_mutex, prelude::*, sync::Arc};
 
 use crate::{
-    device::{limiter::Limiter, netlink, peer::Peer, Device, Shared, SharedHandle, SHARED},
+    device::{
+        config::{self, Config},
+        delivery::RxContext,
+        handshake,
+        handshake_queue::HandshakeQueue,
+        packet,
+        peer::Peer,
+        queueing::CryptQueue,
+        random_secret, send,
+        sessions::{self, Sessions},
+        socket, timers, Device, Shared, SHARED,
+    },
     kapi::{
+        cpu,
         debug::{self, DevEvent},
         net::{
-            genetlink,
-            namespace::Net,
+            ip,
+            namespace::{Net, WeakNet},
             netdevice::NetDevice,
-            rtnl::{self, LinkDriver, LinkRegistration},
-            skbuff::{SkBuff, MESSAGE_HEADROOM},
+            rtnl::{LinkDriver, RtnlGuard},
+            skbuff::SkBuff,
         },
-        notifier::{
-            PmCallback, PmEvent, PmNotifier, VmForkCallback, VmForkNotifier, SUSPENDS_CONSTANTLY,
-        },
-        sync::rcu::{self, RcuArc},
+        sync::rcu::{RcuArc, RcuCell},
         time,
     },
+    new_spinlock_bh,
     proto::{
         consts::{PADDING_MULTIPLE, TAG_LEN},
+        cookie::CookieChecker,
         messages::DATA_MIN_LEN,
     },
+    tables::{allowedips::AllowedIps, peerlookup::PubkeyTable},
 };
 
-/// All that the module has registered, in the order in which it is taken back.
-pub(crate) struct Registration {
-    _netlink: genetlink::Registration,
-    _vm_fork: VmForkNotifier<WireGuardLink>,
-    _pm: PmNotifier<WireGuardLink>,
-    _link: LinkRegistration<WireGuardLink>,
-    _shared: SharedRegistration,
-}
-
-impl Registration {
-    /// Registers everything; what was registered is taken back if a later step fails.
-    ///
-    /// # Errors
-    ///
-    /// `EEXIST` if somebody else provides WireGuard.
-    pub(crate) fn new(coexist: bool) -> Result<Self> {
-        let kind = if coexist {
-            c"wireguard_rs"
-        } else {
-            c"wireguard"
-        };
-        let shared = SharedRegistration::new()?;
-        let link = LinkRegistration::register(kind)?;
-        Ok(Self {
-            _shared: shared,
-            _link: link,
-            _pm: PmNotifier::new()?,
-            _vm_fork: VmForkNotifier::new()?,
-            _netlink: netlink::register(coexist)?,
-        })
-    }
-}
-
-/// [`Shared`] is there for new devices while this exists.
-struct SharedRegistration(Option<Arc<Shared>>);
-
-impl SharedRegistration {
-    fn new() -> Result<Self> {
-        let shared = Arc::new(Shared::new()?, GFP_KERNEL)?;
-        SHARED.swap(Some(RcuArc::new(SharedHandle(shared.clone()), GFP_KERNEL)?));
-        Ok(Self(Some(shared)))
-    }
-}
-
-impl Drop for SharedRegistration {
-    fn drop(&mut self) {
-        SHARED.swap(None);
-        if let Some(shared) = &self.0 {
-            Limiter::stop(&shared.limiter);
-        }
-        // Devices hold it too, and go where nobody may sleep: they must be gone before. Each has
-        // been let go of already.
-        rcu::barrier();
-        self.0 = None;
-        rcu::drain();
-    }
-}
-
-impl PmCallback for WireGuardLink {
-    fn notify(event: PmEvent) {
-        let suspending = matches!(event, PmEvent::SuspendPrepare | PmEvent::HibernationPrepare);
-        if suspending && !SUSPENDS_CONSTANTLY {
-            rtnl::for_each_device::<Self>(&rtnl::lock(), Self::suspend);
-            rcu::barrier();
-        }
-    }
-}
-
-impl VmForkCallback for WireGuardLink {
-    fn notify() {
-        rtnl::for_each_device::<Self>(&rtnl::lock(), Self::vm_fork);
-    }
-}
+/// Receive contexts that a device has at most. Peers are spread over them, so that neither one
+/// peer nor ten thousand of them need one each.
+const MAX_RX_CONTEXTS: u32 = 8;
 
 /// What a packet grows by at most, padding aside: our header and tag, UDP, IPv6.
-const OVERHEAD: u32 = DATA_MIN_LEN as u32 + 8 + 40;
+const OVERHEAD: u32 = (DATA_MIN_LEN + ip::UDP_HEADER_LEN + ip::IPV6_HEADER_LEN) as u32;
 
 /// The link kind.
 pub(crate) struct WireGuardLink;
@@ -116,12 +58,12 @@ impl LinkDriver for WireGuardLink {
     const MTU: u32 = 1500 - OVERHEAD;
     const MAX_MTU: u32 =
         i32::MAX as u32 / PADDING_MULTIPLE as u32 * PADDING_MULTIPLE as u32 - OVERHEAD;
-    const HEADROOM: u16 = MESSAGE_HEADROOM as u16;
+    const HEADROOM: u16 = packet::HEADROOM as u16;
     const TAILROOM: u16 = (PADDING_MULTIPLE + TAG_LEN) as u16;
 
     fn new_link(netdev: &NetDevice, link_net: &Net) -> Result<RcuArc<Device>> {
         let shared = SHARED.get().ok_or(ENODEV)?;
-        Device::new(netdev, link_net, shared.0.clone())
+        new_device(netdev, link_net, shared.0.clone())
     }
 
     fn registered(device: &RcuArc<Device>) {
@@ -129,110 +71,150 @@ impl LinkDriver for WireGuardLink {
     }
 
     fn abandoned(device: RcuArc<Device>) {
-        Device::dismantle(&device);
+        dismantle(&device);
     }
 
-    fn open(device: &RcuArc<Device>) -> Result {
-        device.netdev().disable_redirects_and_addrgen();
-        let update = Device::lock_update(device);
+    fn open(device: &RcuArc<Device>, rtnl: &RtnlGuard) -> Result {
+        device.netdev().disable_redirects_and_addrgen(rtnl);
+        let update = config::lock(device);
         // First, so that what the first packet starts is not refused.
         device.up.store(true, SeqCst);
-        Device::open_sockets(device, device.port())
-            .inspect_err(|_| device.up.store(false, SeqCst))?;
-        update.for_each_peer(Peer::resume);
+        socket::open(device, device.port()).inspect_err(|_| device.up.store(false, SeqCst))?;
+        update.for_each_peer(timers::resume);
         Ok(())
     }
 
     fn stop(device: &RcuArc<Device>) {
-        let update = Device::lock_update(device);
+        let update = config::lock(device);
         device.up.store(false, SeqCst);
         update.for_each_peer(Peer::stop_timers);
+        socket::close(device);
+        // Nothing is waited for here: what is under way finds that its peer may not run, and is
+        // refused where it would commit a handshake, a session or a packet.
         device.handshakes.clear();
-        device.close_sockets();
-        // Nothing new comes in or starts now. What is under way ends here: it must not leave keys
-        // behind that have just been erased, nor count on a link that is gone.
-        device.shared().queues.flush();
+        device.crypt.give_up();
         update.for_each_peer(|peer| {
+            Peer::cancel_work(peer);
             peer.purge_staged();
-            Peer::clear_handshake(peer);
-            peer.keypairs.clear(peer);
+            handshake::clear(peer);
+            sessions::clear(peer);
         });
     }
 
     fn xmit(device: &Device, skb: SkBuff) -> Result {
-        device.xmit(skb)
+        send::xmit(device, skb)
     }
 
     fn destroy(device: RcuArc<Device>) {
-        Device::dismantle(&device);
-        debug::dev(device.netdev(), DevEvent::Destroyed);
+        dismantle(&device);
     }
 
-    fn namespace_exit(device: &RcuArc<Device>, net: &Net) {
+    fn destroyed(netdev: &NetDevice) {
+        debug::dev(netdev, DevEvent::Destroyed);
+    }
+
+    fn namespace_exit(device: &RcuArc<Device>, net: &Net, rtnl: &RtnlGuard) {
         if !device.creating_net.is(net) {
             return;
         }
         debug::dev(device.netdev(), DevEvent::NetnsExit);
-        device.netdev().carrier_off();
-        let update = Device::lock_update(device);
+        device.netdev().carrier_off(rtnl);
+        let update = config::lock(device);
         device.creating_net.clear();
-        device.close_sockets();
+        socket::close(device);
         update.for_each_peer(|peer| peer.clear_source());
     }
 }
 
-impl WireGuardLink {
-    /// Erases what a thief of the sleeping machine could use.
-    fn suspend(device: &RcuArc<Device>) {
-        let update = Device::lock_update(device);
-        update.for_each_peer(|peer| {
-            peer.timer_state.forget_keys();
-            Peer::clear_handshake(peer);
-            peer.keypairs.clear(peer);
-        });
-    }
-
-    /// Another machine may have the same state now: nothing may be sent with it any more.
-    fn vm_fork(device: &RcuArc<Device>) {
-        let update = Device::lock_update(device);
-        update.for_each_peer(Peer::stop_sending);
+/// Creates a device for a link that is about to be registered. Under RTNL.
+fn new_device(netdev: &NetDevice, link_net: &Net, shared: Arc<Shared>) -> Result<RcuArc<Device>> {
+    let (allowed_ips, writer) = AllowedIps::new(GFP_KERNEL)?;
+    let peers_by_key = PubkeyTable::new(GFP_KERNEL)?;
+    let sessions = Sessions::new(GFP_KERNEL)?;
+    let handshakes = HandshakeQueue::new()?;
+    let crypt = CryptQueue::new()?;
+    let creating_net = WeakNet::new(link_net)?;
+    let checker = CookieChecker::new(random_secret(), time::boottime_coarse_ns());
+    let checker = RcuArc::new(checker, GFP_KERNEL)?;
+    let netdev_ref = netdev.handle();
+    let device = RcuArc::pin_init(
+        try_pin_init!(Device {
+            netdev: netdev_ref,
+            creating_net,
+            shared,
+            up: AtomicBool::new(false),
+            port: AtomicU32::new(0),
+            fwmark: AtomicU32::new(0),
+            identity: RcuCell::empty(),
+            cookie_checker: RcuCell::new(Some(checker)),
+            checker_writer <- new_mutex!(()),
+            sockets: RcuCell::empty(),
+            peers_by_key,
+            sessions,
+            allowed_ips,
+            handshakes,
+            crypt,
+            rx_contexts <- new_spinlock_bh!(KVec::new()),
+            update <- new_mutex!(Config::new(writer)),
+        }? Error),
+        GFP_KERNEL,
+    )?;
+    let started = start_contexts(&device)
+        .and_then(|()| device.handshakes.start(&device))
+        .and_then(|()| device.crypt.start(&device));
+    match started {
+        Ok(()) => Ok(device),
+        Err(error) => {
+            dismantle(&device);
+            Err(error)
+        }
     }
 }
 
-impl Device {
-    /// Ends a device that is no longer registered, and waits until nobody refers to it. Process
-    /// context, without RTNL.
-    pub(crate) fn dismantle(this: &RcuArc<Self>) {
-        {
-            let mut update = Device::lock_update(this);
-            this.up.store(false, SeqCst);
-            this.creating_net.clear();
-            this.close_sockets();
-            update.remove_all_peers();
-            this.identity.swap(None);
-        }
-        this.handshakes.clear();
-        this.shared().queues.flush();
-        let contexts = core::mem::replace(&mut *this.rx_contexts.lock(), KVec::new());
-        for context in &contexts {
-            context.stop();
-        }
-        drop(contexts);
-        this.handshakes.stop();
-        let mut rounds: u32 = 0;
-        while RcuArc::ref_count(this) > 1 {
-            rcu::barrier();
-            rounds = rounds.saturating_add(1);
-            if rounds == 1000 {
-                pr_err!(
-                    "{}: still {} references\n",
-                    this.netdev.name(),
-                    RcuArc::ref_count(this)
-                );
-            }
-            if rounds > 10 {
-                time::sleep_ms(1);
-            }
-        }
+/// Creates the receive contexts. Those created before an error are kept, to be dismantled.
+fn start_contexts(device: &Device) -> Result {
+    let count = cpu::nr_ids().min(MAX_RX_CONTEXTS);
+    let mut contexts = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+    let made = (0..count).try_for_each(|_| {
+        let context = RxContext::new(&device.netdev)?;
+        contexts.push_within_capacity(context).map_err(|_| ENOMEM)
+    });
+    *device.rx_contexts.lock() = contexts;
+    made
+}
+
+/// Erases what a thief of the sleeping machine could use.
+pub(crate) fn suspend(device: &RcuArc<Device>) {
+    let update = config::lock(device);
+    update.for_each_peer(|peer| {
+        peer.timer_state.forget_keys();
+        handshake::clear(peer);
+        sessions::clear(peer);
+    });
+}
+
+/// Another machine may have the same state now: nothing may be sent with it any more.
+pub(crate) fn vm_fork(device: &RcuArc<Device>) {
+    let update = config::lock(device);
+    update.for_each_peer(handshake::stop_sending);
+}
+
+/// Ends a device that is not registered: all that refers to it is dropped, or will be after a grace
+/// period. Process context.
+fn dismantle(device: &RcuArc<Device>) {
+    {
+        let mut update = config::lock(device);
+        device.up.store(false, SeqCst);
+        device.creating_net.clear();
+        socket::close(device);
+        update.remove_all_peers();
+        device.identity.swap(None);
     }
+    device.handshakes.stop();
+    device.crypt.stop();
+    let contexts = core::mem::replace(&mut *device.rx_contexts.lock(), KVec::new());
+    for context in &contexts {
+        context.stop();
+    }
+    drop(contexts);
 }

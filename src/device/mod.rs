@@ -1,13 +1,21 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The driver: what happens when, in safe Rust over [`crate::kapi`] and [`crate::proto`].
 //!
 //! # Vocabulary
 //!
 //! - [`Device`]: one interface. [`peer::Peer`]: one remote party of it.
-//! - [`keypairs::Keypair`]: the keys of one session; a peer has up to three (previous, current, next).
-//! - *run*: packets of one peer and one keypair that travel together ([`queueing`]).
+//! - [`keypair::Keypair`]: the keys of one session; a peer has up to three (previous, current,
+//!   next).
+//! - *run*: packets of one peer and one keypair that travel together ([`peer::Run`]).
 //! - *staged*: waiting for a session.
+//!
+//! # Floors
+//!
+//! State below, verbs above; a file names only files below it, and [`Device`] and [`Shared`], which
+//! are declared here: keypair, delivery < peer < sessions < queueing, socket < send < handshake <
+//! receive < pipeline, timers < config < link < netlink < registration. `scripts/check-rules` has
+//! the whole order.
 //!
 //! # Locks
 //!
@@ -15,38 +23,58 @@
 //!
 //! 1. RTNL: links come and go, up and down, netlink.
 //! 2. [`Device::update`] (mutex): the configuration: peers, keys, allowed IPs, port.
-//! 3. [`peer::Peer::handshake`] (mutex): one peer's handshake slot and preshared key.
-//! 4. bh spin locks, of which only a FIFO's ever surrounds another (its runs').
+//! 3. [`peer::Peer::handshake`] (mutex): one peer's handshake slot and preshared key; and
+//!    `Device::checker_writer` (mutex): who changes the cookie checker. Neither within the other.
+//! 4. bh spin locks, of which only a FIFO's surrounds others (its runs').
 //!
 //! The data path takes no lock of the first three: it reads under RCU.
+//!
+//! # Shares
+//!
+//! Nobody waits for the work of another device or of a stranger. A device has queues of its own,
+//! and its items on the module's work queues do a bounded share and queue themselves again:
+//! [`queueing`] (runs), [`handshake_queue`] (a share for each source address), [`delivery`] (one
+//! for each peer). Nothing waits under RTNL for work that is under way: taking a device down, or
+//! removing a peer, empties the queues, and what a worker has in hand is refused where it would
+//! commit a handshake, a session or a packet ([`peer::Peer::may_run`]).
 //!
 //! # References
 //!
 //! Everything that is looked up under RCU is an [`RcuArc`]. A peer holds its device; queued work,
 //! armed timers, runs and table entries hold their peer. Removing a peer takes it out of the
 //! tables, marks it dead and cancels its timers; what is still under way sees the mark, ends and
-//! drops its reference. [`Device::dismantle`] waits for all of them.
+//! drops its reference. A [`Device`] goes with the last of them, and its network device after it.
 
 #![forbid(unsafe_code)]
 
-pub(crate) mod config;
-pub(crate) mod handshake;
-pub(crate) mod keypairs;
-pub(crate) mod limiter;
-pub(crate) mod link;
-pub(crate) mod netlink;
-pub(crate) mod peer;
-pub(crate) mod queueing;
-pub(crate) mod receive;
-pub(crate) mod send;
-pub(crate) mod socket;
-pub(crate) mod timers;
+mod admission;
+mod config;
+mod delivery;
+mod endpoint;
+mod handshake;
+mod handshake_queue;
+mod joining;
+mod keypair;
+mod limiter;
+mod link;
+mod netlink;
+mod packet;
+mod peer;
+mod pipeline;
+mod queueing;
+mod receive;
+pub(crate) mod registration;
+mod route;
+mod send;
+mod sessions;
+mod socket;
+mod staging;
+mod timers;
+mod workers;
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use kernel::{
-    alloc::flags::GFP_KERNEL,
-    new_mutex,
     prelude::*,
     sync::{Arc, Mutex},
 };
@@ -54,43 +82,38 @@ use kernel::{
 use crate::{
     device::{
         config::Config,
-        handshake::HandshakeQueue,
-        keypairs::{IndexEntry, Sessions},
+        delivery::RxContext,
+        handshake_queue::HandshakeQueue,
         limiter::Limiter,
         peer::Peer,
-        queueing::Queues,
-        receive::RxContext,
+        queueing::{CryptQueue, Queues},
+        sessions::Sessions,
         socket::Sockets,
     },
     kapi::{
-        cpu,
         net::{
-            namespace::{Net, WeakNet},
+            namespace::WeakNet,
             netdevice::{NetDevice, NetDeviceRef},
         },
         random,
         sync::{
-            rcu::{RcuArc, RcuCell},
+            rcu::{self, RcuArc, RcuCell},
             spinlock_bh::SpinLockBh,
         },
-        time,
     },
-    new_spinlock_bh,
     proto::{
+        consts::KEY_LEN,
         cookie::CookieChecker,
         crypto::{PublicKey, Secret, SecretKey},
         noise::Identity,
-        Drop as Reason,
     },
     tables::{allowedips::AllowedIps, peerlookup::PubkeyTable},
 };
 
-/// Receive contexts that a device has at most. Peers are spread over them, so that neither one
-/// peer nor ten thousand of them need one each.
-const MAX_RX_CONTEXTS: u32 = 8;
-
 /// What all devices share. Made and dropped with the module, in process context.
 pub(crate) struct Shared {
+    /// Whether messages may be sent together in one packet (UDP segmentation offload).
+    pub(crate) bulk: bool,
     pub(crate) queues: Queues,
     pub(crate) limiter: RcuArc<Limiter>,
     /// When a handshake queue was last that full; boot time in nanoseconds, 0 for never.
@@ -98,8 +121,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new() -> Result<Self> {
+    fn new(bulk: bool) -> Result<Self> {
         Ok(Self {
+            bulk,
             queues: Queues::new()?,
             limiter: Limiter::new()?,
             under_load_since: AtomicU64::new(0),
@@ -125,81 +149,28 @@ pub(crate) struct Device {
     fwmark: AtomicU32,
     /// Our static key pair, if there is one.
     identity: RcuCell<Identity>,
-    /// Checks the MACs of handshake messages.
+    /// Checks the MACs of handshake messages; never empty. Changed under `checker_writer`.
+    cookie_checker: RcuCell<CookieChecker>,
     #[pin]
-    cookie_checker: SpinLockBh<CookieChecker>,
+    checker_writer: Mutex<()>,
     /// Open while the device is up and its namespace there.
     sockets: RcuCell<Sockets>,
     peers_by_key: PubkeyTable<Peer>,
     sessions: Sessions,
     allowed_ips: RcuArc<AllowedIps<Peer>>,
     handshakes: HandshakeQueue,
+    crypt: CryptQueue,
     /// Empty once the device is dismantled.
     #[pin]
-    rx_contexts: SpinLockBh<KVec<RcuArc<RxContext>>>,
+    rx_contexts: SpinLockBh<KVec<RcuArc<RxContext<Peer>>>>,
     /// The configuration; netlink, notifiers, up and down serialise on it.
     #[pin]
     update: Mutex<Config>,
 }
 
 impl Device {
-    /// Makes a device for a link that is about to be registered. Under RTNL.
-    fn new(netdev: &NetDevice, link_net: &Net, shared: Arc<Shared>) -> Result<RcuArc<Self>> {
-        let (allowed_ips, writer) = AllowedIps::new(GFP_KERNEL)?;
-        let peers_by_key = PubkeyTable::new(GFP_KERNEL)?;
-        let sessions = Sessions::new(GFP_KERNEL)?;
-        let handshakes = HandshakeQueue::new()?;
-        let creating_net = WeakNet::new(link_net)?;
-        let mut secret = Secret::zeroed();
-        random::fill(secret.expose_mut());
-        let checker = CookieChecker::new(secret, time::boottime_coarse_ns());
-        let netdev_ref = netdev.handle();
-        let device = RcuArc::pin_init(
-            try_pin_init!(Self {
-                netdev: netdev_ref,
-                creating_net,
-                shared,
-                up: AtomicBool::new(false),
-                port: AtomicU32::new(0),
-                fwmark: AtomicU32::new(0),
-                identity: RcuCell::empty(),
-                cookie_checker <- new_spinlock_bh!(checker),
-                sockets: RcuCell::empty(),
-                peers_by_key,
-                sessions,
-                allowed_ips,
-                handshakes,
-                rx_contexts <- new_spinlock_bh!(KVec::new()),
-                update <- new_mutex!(Config::new(writer)),
-            }? Error),
-            GFP_KERNEL,
-        )?;
-        let started = device
-            .start_contexts()
-            .and_then(|()| device.handshakes.start(&device));
-        match started {
-            Ok(()) => Ok(device),
-            Err(error) => {
-                Self::dismantle(&device);
-                Err(error)
-            }
-        }
-    }
-
-    /// Makes the receive contexts. Those made before an error are there too, to be dismantled.
-    fn start_contexts(&self) -> Result {
-        let count = cpu::nr_ids().min(MAX_RX_CONTEXTS);
-        let mut contexts = KVec::with_capacity(count as usize, GFP_KERNEL)?;
-        let made = (0..count).try_for_each(|_| {
-            let context = RxContext::new(&self.netdev)?;
-            contexts.push_within_capacity(context).map_err(|_| ENOMEM)
-        });
-        *self.rx_contexts.lock() = contexts;
-        made
-    }
-
     /// The receive context for a new peer.
-    fn rx_context(&self, peer_id: u64) -> Result<RcuArc<RxContext>> {
+    fn rx_context(&self, peer_id: u64) -> Result<RcuArc<RxContext<Peer>>> {
         let contexts = self.rx_contexts.lock();
         let place = peer_id.checked_rem(contexts.len() as u64).ok_or(ENODEV)?;
         contexts.get(place as usize).cloned().ok_or(ENODEV)
@@ -249,11 +220,10 @@ impl Device {
             .is_some_and(|now| RcuArc::ptr_eq(&now, identity))
     }
 
-    /// A fresh index for a handshake or session.
-    fn new_index(&self, entry: IndexEntry) -> Result<u32, Reason> {
-        self.sessions
-            .insert(entry, random::u32, GFP_KERNEL)
-            .map_err(|_| Reason::NoMemory)
+    /// The peer with this public key. Any context.
+    pub(crate) fn find_peer(&self, public_key: &PublicKey) -> Option<RcuArc<Peer>> {
+        let guard = rcu::read_lock();
+        self.peers_by_key.lookup(&guard, public_key).cloned()
     }
 
     /// Whether the caller may change what touches the namespace of the sockets: the port and the
@@ -263,4 +233,11 @@ impl Device {
             .get()
             .is_some_and(|net| net.caller_is_admin())
     }
+}
+
+/// A fresh random key.
+fn random_secret() -> Secret<KEY_LEN> {
+    let mut secret = Secret::zeroed();
+    random::fill(secret.expose_mut());
+    secret
 }

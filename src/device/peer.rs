@@ -1,55 +1,119 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! One remote party of a device.
+//! One remote party of a device: its state, and what changes that state and nothing else.
+//!
+//! What happens with a peer is above: [`sessions`](super::sessions), [`send`](super::send),
+//! [`receive`](super::receive), [`handshake`](super::handshake), [`timers`](super::timers).
 
-use core::sync::atomic::{
-    AtomicBool, AtomicU64,
-    Ordering::{Relaxed, SeqCst},
+use core::{
+    ptr,
+    sync::atomic::{
+        AtomicBool, AtomicU32, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 
-use kernel::{alloc::flags::GFP_KERNEL, new_mutex, prelude::*, sync::Mutex};
+use kernel::{
+    alloc::flags::{GFP_ATOMIC, GFP_KERNEL},
+    new_mutex,
+    prelude::*,
+    sync::{Arc, Mutex},
+};
 
 use crate::{
     device::{
-        handshake::Handshake, keypairs::Keypairs, queueing::Run, receive::RxContext,
-        timers::PeerTimers, Device,
+        delivery::{RxContext, RxFlow},
+        endpoint::Endpoint,
+        keypair::{Keypair, Keypairs},
+        staging::Staged,
+        Device,
     },
-    impl_has_work,
     kapi::{
         crypto::KernelCrypto,
         debug::{self, PeerEvent},
-        net::{dst_cache::DstCache, endpoint::Endpoint, netdevice::NetDevice, skbuff::SkbList},
-        sync::{rcu::RcuArc, spinlock_bh::SpinLockBh},
-        workqueue::{Work, WorkItem},
+        net::{dst_cache::DstCache, netdevice::NetDevice, skbuff::SkbList},
+        random,
+        sync::{
+            bh::BhGuard,
+            rcu::{self, Guard, RcuArc, RcuCell, RcuRef},
+            spinlock_bh::SpinLockBh,
+        },
+        time,
+        timer::{self, HasTimers},
+        workqueue::{self, impl_has_work, new_work, Work},
     },
-    new_spinlock_bh, new_work,
+    new_spinlock_bh, new_timer,
     proto::{
         cookie::CookieJar,
-        crypto::{burn_stack, PublicKey, SymmetricKey},
-        timers::TimerState,
+        crypto::{PublicKey, SymmetricKey},
+        handshake::HandshakeSlot,
+        noise::{Identity, PeerStatic},
+        timers::{Arm, Event, Timer, TimerState},
     },
-    tables::runqueue::{Fifo, InlineBudget},
+    tables::{
+        runqueue::{Body, Fifo, InlineBudget},
+        turns::HasFlow,
+    },
 };
 
-/// Where a peer is, and how often that has changed.
+/// Where a peer is. Senders read it without a lock.
 pub(crate) struct Remote {
-    pub(crate) endpoint: Endpoint,
-    /// Counts changes, so that a sender sees that its copy is out of date.
-    pub(crate) version: u32,
+    /// Empty until it is known. Replaced as a whole, under `Peer::remote_writer`.
+    place: RcuCell<Endpoint>,
+    /// The source address in `place` is of no use any more: routing chooses one.
+    source_void: AtomicBool,
     /// For the message when the peer is finally gone.
     device: RcuArc<Device>,
     id: u64,
 }
 
+impl Remote {
+    /// Where the peer is now.
+    #[inline]
+    pub(crate) fn read<'g>(&'g self, guard: &'g Guard) -> RemoteSnapshot<'g> {
+        RemoteSnapshot {
+            place: self.place.load(guard),
+            source_void: self.source_void.load(Relaxed),
+        }
+    }
+}
+
 impl Drop for Remote {
     fn drop(&mut self) {
-        let endpoint = Some(&self.endpoint);
+        let endpoint = self.read(&rcu::read_lock()).endpoint();
         debug::peer(
             self.device.netdev(),
             PeerEvent::Destroyed,
             self.id,
-            endpoint,
+            Some(endpoint.remote()),
         );
+    }
+}
+
+/// Where a peer was at some moment.
+pub(crate) struct RemoteSnapshot<'g> {
+    place: Option<RcuRef<'g, Endpoint>>,
+    source_void: bool,
+}
+
+impl RemoteSnapshot<'_> {
+    /// The endpoint; [`Endpoint::NONE`] if it is not known.
+    #[inline]
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let mut endpoint = self.place.map_or(Endpoint::NONE, |place| *place);
+        if self.source_void {
+            endpoint.clear_source();
+        }
+        endpoint
+    }
+}
+
+/// Whether nothing has changed in between.
+impl PartialEq for RemoteSnapshot<'_> {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        let place = |of: &Self| of.place.map(|place| ptr::from_ref(place.get()));
+        place(self) == place(other) && self.source_void == other.source_void
     }
 }
 
@@ -60,12 +124,62 @@ pub(crate) struct LastHandshake {
     pub(crate) nanos: u32,
 }
 
+/// What sending changes, on cache lines of its own: another CPU may be receiving.
+#[pin_data]
+#[repr(align(64))]
+pub(crate) struct TxState {
+    #[pin]
+    pub(crate) staged: Staged,
+    #[pin]
+    pub(crate) fifo: SpinLockBh<Fifo<Run>>,
+    pub(crate) inline: InlineBudget,
+    pub(crate) bytes: AtomicU64,
+    /// How long a message may be to be sent together with others in one packet; 0 if none may be.
+    /// As of the last message that was sent.
+    pub(crate) bulk_limit: AtomicU32,
+}
+
+impl TxState {
+    fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            staged <- Staged::new(),
+            fifo <- new_spinlock_bh!(Fifo::new()),
+            inline: InlineBudget::new(),
+            bytes: AtomicU64::new(0),
+            bulk_limit: AtomicU32::new(0),
+        })
+    }
+}
+
+/// What receiving changes, on cache lines of its own.
+#[pin_data]
+#[repr(align(64))]
+pub(crate) struct RxState {
+    #[pin]
+    pub(crate) fifo: SpinLockBh<Fifo<Run>>,
+    pub(crate) inline: InlineBudget,
+    /// Accepted packets that wait in the receive context.
+    flow: RxFlow<Peer>,
+    pub(crate) bytes: AtomicU64,
+}
+
+impl RxState {
+    fn new(flow: RxFlow<Peer>) -> impl PinInit<Self> {
+        pin_init!(Self {
+            fifo <- new_spinlock_bh!(Fifo::new()),
+            inline: InlineBudget::new(),
+            flow,
+            bytes: AtomicU64::new(0),
+        })
+    }
+}
+
 /// One remote party of a device.
 #[pin_data]
 pub(crate) struct Peer {
     device: RcuArc<Device>,
     /// The device's receive context that this peer's packets go through.
-    rx_context: RcuArc<RxContext>,
+    rx_context: RcuArc<RxContext<Peer>>,
     /// Ascends in the order of creation, over all devices.
     id: u64,
     public_key: PublicKey,
@@ -81,54 +195,59 @@ pub(crate) struct Peer {
     #[pin]
     pub(crate) keypairs: Keypairs,
 
+    pub(crate) remote: Remote,
     #[pin]
-    pub(crate) remote: SpinLockBh<Remote>,
+    remote_writer: SpinLockBh<()>,
     /// The route to the endpoint.
     pub(crate) route: DstCache,
 
-    /// Packets that wait for a session.
     #[pin]
-    pub(crate) staged: SpinLockBh<SkbList>,
+    pub(crate) tx: TxState,
     #[pin]
-    pub(crate) tx: SpinLockBh<Fifo<Run>>,
-    #[pin]
-    pub(crate) rx: SpinLockBh<Fifo<Run>>,
-    pub(crate) tx_inline: InlineBudget,
-    pub(crate) rx_inline: InlineBudget,
+    pub(crate) rx: RxState,
 
     pub(crate) timer_state: TimerState,
+    /// By [`Timer::index`].
     #[pin]
-    pub(crate) timers: PeerTimers,
+    timers: [timer::Timer<Peer>; Timer::COUNT],
     /// Sends an initiation.
     #[pin]
     initiation_work: Work<Peer, 0>,
     /// Erases handshake and keypairs.
     #[pin]
     erase_work: Work<Peer, 1>,
+    /// Goes on delivering encrypted runs.
+    #[pin]
+    tx_work: Work<Peer, 2>,
+    /// Goes on delivering decrypted runs.
+    #[pin]
+    rx_work: Work<Peer, 3>,
 
-    pub(crate) rx_bytes: AtomicU64,
-    pub(crate) tx_bytes: AtomicU64,
     #[pin]
     pub(crate) last_handshake: SpinLockBh<LastHandshake>,
+}
+
+impl HasTimers for Peer {
+    #[inline(always)]
+    fn timers(&self) -> &[timer::Timer<Self>] {
+        &self.timers
+    }
+}
+
+impl HasFlow for Peer {
+    type Items = SkbList;
+
+    #[inline(always)]
+    fn flow(&self) -> &RxFlow<Self> {
+        &self.rx.flow
+    }
 }
 
 impl_has_work! {
     impl HasWork<Self, 0> for Peer { self.initiation_work }
     impl HasWork<Self, 1> for Peer { self.erase_work }
-}
-
-impl WorkItem<0> for Peer {
-    fn run(this: RcuArc<Self>) {
-        Peer::send_initiation(&this);
-        burn_stack();
-    }
-}
-
-impl WorkItem<1> for Peer {
-    fn run(this: RcuArc<Self>) {
-        Peer::clear_handshake(&this);
-        this.keypairs.clear(&this);
-    }
+    impl HasWork<Self, 2> for Peer { self.tx_work }
+    impl HasWork<Self, 3> for Peer { self.rx_work }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -143,6 +262,7 @@ impl Peer {
     ) -> Result<RcuArc<Self>> {
         let id = NEXT_ID.fetch_add(1, Relaxed);
         let rx_context = device.rx_context(id)?;
+        let flow = rx_context.new_flow();
         let identity = device.identity.get();
         let handshake = Handshake::new(identity.as_deref(), public_key, psk);
         let route = DstCache::new()?;
@@ -156,24 +276,22 @@ impl Peer {
                 handshake <- new_mutex!(handshake),
                 cookies <- new_spinlock_bh!(CookieJar::new::<KernelCrypto>(public_key)),
                 keypairs <- Keypairs::new(),
-                remote <- new_spinlock_bh!(Remote {
-                    endpoint: Endpoint::none(),
-                    version: 0,
+                remote: Remote {
+                    place: RcuCell::empty(),
+                    source_void: AtomicBool::new(false),
                     device: device.clone(),
                     id: *id,
-                }),
+                },
+                remote_writer <- new_spinlock_bh!(()),
                 route,
-                staged <- new_spinlock_bh!(SkbList::new()),
-                tx <- new_spinlock_bh!(Fifo::new()),
-                rx <- new_spinlock_bh!(Fifo::new()),
-                tx_inline: InlineBudget::new(),
-                rx_inline: InlineBudget::new(),
+                tx <- TxState::new(),
+                rx <- RxState::new(flow),
                 timer_state: TimerState::new(),
-                timers <- PeerTimers::new(),
+                timers <- pin_init::pin_init_array_from_fn(|_| new_timer!()),
                 initiation_work <- new_work!(),
                 erase_work <- new_work!(),
-                rx_bytes: AtomicU64::new(0),
-                tx_bytes: AtomicU64::new(0),
+                tx_work <- new_work!(),
+                rx_work <- new_work!(),
                 last_handshake <- new_spinlock_bh!(LastHandshake::default()),
             }),
             GFP_KERNEL,
@@ -190,8 +308,15 @@ impl Peer {
         self.device.netdev()
     }
 
-    pub(crate) fn rx_context(&self) -> &RxContext {
-        &self.rx_context
+    /// Queues accepted packets for the network stack. Any context but hard interrupts.
+    pub(crate) fn deliver(this: &RcuArc<Self>, packets: SkbList) {
+        this.rx_context.queue(this, this.netdev(), packets);
+    }
+
+    /// Takes what waits off the work queues: the peer or its device goes away.
+    pub(crate) fn cancel_work(this: &RcuArc<Self>) {
+        workqueue::cancel::<Self, 0>(this);
+        workqueue::cancel::<Self, 1>(this);
     }
 
     /// Ascends in the order of creation.
@@ -216,5 +341,255 @@ impl Peer {
     /// Whether timers may run and handshakes may start: the peer is alive and its device up.
     pub(crate) fn may_run(&self) -> bool {
         !self.is_dead() && self.device.is_up()
+    }
+
+    /// Notes an event for the timers and arms those that must be. Any context but hard interrupts.
+    pub(crate) fn note(this: &RcuArc<Self>, event: Event) {
+        let now = time::boottime_coarse_ns();
+        let arm = this.timer_state.note(event, now, random::u32_below);
+        if !arm.is_empty() {
+            Self::arm_timers(this, arm);
+        }
+    }
+
+    /// Arms timers, unless the peer is going away. Whoever marks it dead cancels the timers
+    /// afterwards; if that happens between the check and the arming, the second check sees it.
+    pub(crate) fn arm_timers(this: &RcuArc<Self>, arm: Arm) {
+        for (timer, ms) in arm.iter() {
+            if !this.may_run() {
+                return;
+            }
+            timer::arm(this, timer.index(), ms);
+            if !this.may_run() {
+                timer::cancel_all(this);
+            }
+        }
+    }
+
+    /// Stops all timers; one that is firing right now may still be running, and finds that the peer
+    /// may not run. Process context.
+    pub(crate) fn stop_timers(this: &RcuArc<Self>) {
+        this.timer_state.down();
+        timer::cancel_all(this);
+    }
+
+    /// Asks for a new handshake: there is no session, or it is nearly used up. Any context but
+    /// hard interrupts.
+    pub(crate) fn request_handshake(this: &RcuArc<Self>) {
+        if this
+            .timer_state
+            .request_initiation(time::boottime_coarse_ns())
+        {
+            Self::queue_initiation(this);
+        }
+    }
+
+    /// Has an initiation made on the work queue, unless one was sent a moment ago. Any context.
+    pub(crate) fn queue_initiation(this: &RcuArc<Self>) {
+        if this.timer_state.may_initiate(time::boottime_coarse_ns()) && !this.is_dead() {
+            this.device()
+                .shared()
+                .queues
+                .handshake_tx
+                .enqueue::<_, 0>(this.clone());
+        }
+    }
+
+    /// Has the handshake and all keypairs erased on the work queue. Any context.
+    pub(crate) fn queue_erase(this: &RcuArc<Self>) {
+        this.device()
+            .shared()
+            .queues
+            .handshake_tx
+            .enqueue::<_, 1>(this.clone());
+    }
+
+    /// Throws away what is staged.
+    pub(crate) fn purge_staged(&self) {
+        self.netdev().add_tx_dropped(self.tx.staged.take().len());
+    }
+
+    /// Counts messages for the peer and the device.
+    pub(crate) fn count_received(&self, bh: &BhGuard, counted: Counted) {
+        if counted.messages != 0 {
+            self.netdev().sw_rx_add(bh, counted.messages, counted.bytes);
+            self.rx.bytes.fetch_add(counted.bytes as u64, Relaxed);
+        }
+    }
+
+    /// Notes the time of a completed handshake.
+    pub(crate) fn note_completed(&self) {
+        let (secs, nanos) = time::real();
+        *self.last_handshake.lock() = LastHandshake { secs, nanos };
+    }
+
+    pub(crate) fn preshared_key(&self) -> SymmetricKey {
+        self.handshake.lock().psk.duplicate()
+    }
+
+    /// Sets the preshared key for the handshakes to come.
+    pub(crate) fn set_preshared_key(&self, psk: &SymmetricKey) {
+        self.handshake.lock().psk = psk.duplicate();
+    }
+
+    /// Seconds between persistent keepalives; 0 for none.
+    pub(crate) fn keepalive_s(&self) -> u16 {
+        self.timer_state.persistent_keepalive_interval()
+    }
+
+    /// When a handshake was last completed: seconds and nanoseconds of the wall clock, or zeros.
+    pub(crate) fn last_handshake(&self) -> (i64, u32) {
+        let last = *self.last_handshake.lock();
+        (last.secs, last.nanos)
+    }
+
+    pub(crate) fn rx_bytes(&self) -> u64 {
+        self.rx.bytes.load(Relaxed)
+    }
+
+    pub(crate) fn tx_bytes(&self) -> u64 {
+        self.tx.bytes.load(Relaxed)
+    }
+
+    /// Whether it is known where the peer is.
+    #[inline]
+    pub(crate) fn has_endpoint(&self) -> bool {
+        !self.remote.place.is_none()
+    }
+
+    /// Where the peer is, and which source address reaches it.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        self.remote.read(&rcu::read_lock()).endpoint()
+    }
+
+    /// Moves the peer to the place an authenticated message came from; or, without a source, to
+    /// where the user says it is. Any context but hard interrupts.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; the peer stays where it was.
+    #[inline]
+    pub(crate) fn roam(&self, endpoint: &Endpoint) -> Result {
+        if self.endpoint() == *endpoint {
+            return Ok(());
+        }
+        self.move_to(endpoint)
+    }
+
+    #[inline(never)]
+    fn move_to(&self, endpoint: &Endpoint) -> Result {
+        let place = RcuArc::new(*endpoint, GFP_ATOMIC)?;
+        let writer = self.remote_writer.lock();
+        let before = self.endpoint();
+        // A sender that reads in between has the new place, perhaps without its source.
+        let old = self.remote.place.swap(Some(place));
+        self.remote.source_void.store(false, Relaxed);
+        self.route.reset();
+        drop(writer);
+        drop(old);
+        if endpoint.remote().as_bytes() != before.remote().as_bytes() {
+            let to = Some(endpoint.remote());
+            debug::peer(self.netdev(), PeerEvent::Roamed, self.id(), to);
+        }
+        Ok(())
+    }
+
+    /// Forgets the source address and interface, to be chosen by routing again.
+    pub(crate) fn clear_source(&self) {
+        let _writer = self.remote_writer.lock();
+        self.remote.source_void.store(true, Relaxed);
+        self.route.reset_now();
+    }
+
+    /// As [`Peer::clear_source`], unless the peer has moved since `seen`. False if it has.
+    pub(crate) fn clear_source_of(&self, seen: &RemoteSnapshot<'_>, guard: &Guard) -> bool {
+        let _writer = self.remote_writer.lock();
+        let same = self.remote.read(guard) == *seen;
+        if same {
+            self.remote.source_void.store(true, Relaxed);
+        }
+        same
+    }
+}
+
+/// What a peer's handshake mutex guards.
+pub(crate) struct Handshake {
+    pub(crate) slot: HandshakeSlot,
+    pub(crate) keys: PeerStatic,
+    pub(crate) psk: SymmetricKey,
+}
+
+impl Handshake {
+    #[inline(never)]
+    pub(crate) fn new(
+        identity: Option<&Identity>,
+        public_key: PublicKey,
+        psk: &SymmetricKey,
+    ) -> Self {
+        Self {
+            slot: HandshakeSlot::new(),
+            keys: PeerStatic::new::<KernelCrypto>(identity, public_key),
+            psk: psk.duplicate(),
+        }
+    }
+}
+
+/// What a worker has to do with a run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Encrypt,
+    Decrypt,
+}
+
+/// Packets of one peer that are encrypted or decrypted together.
+#[pin_data]
+pub(crate) struct Run {
+    pub(crate) peer: RcuArc<Peer>,
+    pub(crate) keypair: RcuArc<Keypair>,
+    pub(crate) direction: Direction,
+    #[pin]
+    pub(crate) body: SpinLockBh<Body<Run>>,
+}
+
+impl Run {
+    pub(crate) fn new(
+        peer: &RcuArc<Peer>,
+        keypair: &RcuArc<Keypair>,
+        direction: Direction,
+        packets: SkbList,
+    ) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                peer: peer.clone(),
+                keypair: keypair.clone(),
+                direction,
+                body <- new_spinlock_bh!(Body::new(packets)),
+            }),
+            GFP_ATOMIC,
+        )
+    }
+}
+
+/// The peer's FIFO of one direction.
+#[inline]
+pub(crate) fn fifo(peer: &Peer, direction: Direction) -> &SpinLockBh<Fifo<Run>> {
+    match direction {
+        Direction::Encrypt => &peer.tx.fifo,
+        Direction::Decrypt => &peer.rx.fifo,
+    }
+}
+
+/// Messages that count as received.
+#[derive(Default)]
+pub(crate) struct Counted {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Counted {
+    /// Adds `messages`, which have `bytes` together.
+    pub(crate) fn add(&mut self, messages: usize, bytes: usize) {
+        self.messages = self.messages.wrapping_add(messages);
+        self.bytes = self.bytes.wrapping_add(bytes);
     }
 }

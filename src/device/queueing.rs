@@ -1,121 +1,38 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Runs, and the workers that encrypt and decrypt them.
+//! The queues of bulk runs and the workers that encrypt and decrypt them.
 //!
-//! A *run* is a list of packets of one peer under one keypair: the unit of work of the data path.
-//! Bulk runs travel through the queues of [`runqueue`], which keep each peer's order while all CPUs
-//! work on them.
+//! Runs travel through the queues of [`runqueue`], which keep each peer's order while all CPUs
+//! work on them. What is done with a run is in [`pipeline`](super::pipeline).
 
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
-use kernel::{
-    alloc::flags::{GFP_ATOMIC, GFP_KERNEL},
-    prelude::*,
-    sync::Arc,
-};
+use kernel::{alloc::flags::GFP_KERNEL, prelude::*, sync::Arc};
 
 use crate::{
-    device::{keypairs::Keypair, peer::Peer, receive, send},
-    impl_has_work,
+    device::{
+        keypair::Keypair,
+        peer::{fifo, Direction, Peer, Run},
+        workers::Workers,
+        Device,
+    },
     kapi::{
         cpu,
         net::skbuff::SkbList,
         sync::{rcu::RcuArc, spinlock_bh::SpinLockBh},
         time,
-        workqueue::{Work, WorkItem, Workqueue},
+        workqueue::{impl_has_work, new_work, Work, WorkItem, Workqueue, WqFlags},
     },
-    new_spinlock_bh, new_work,
-    tables::runqueue::{self, Body, Fifo, Ring},
+    new_spinlock_bh,
+    tables::runqueue::{self, Cpus, Ring},
 };
 
 /// A run of at most this many packets is encrypted where it comes from, within the
 /// [`InlineBudget`](runqueue::InlineBudget) and if nothing is queued before it.
 pub(crate) const INLINE_PACKETS: usize = 2;
-/// Runs that may wait for a worker, over all peers; more are dropped. A power of two.
-const MAX_QUEUED_RUNS: usize = 4096;
-
-/// What a worker has to do with a run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Encrypt,
-    Decrypt,
-}
-
-/// Packets of one peer that are encrypted or decrypted together.
-#[pin_data]
-pub(crate) struct Run {
-    peer: RcuArc<Peer>,
-    keypair: RcuArc<Keypair>,
-    direction: Direction,
-    #[pin]
-    body: SpinLockBh<Body<Run>>,
-}
-
-impl Run {
-    fn new(
-        peer: &RcuArc<Peer>,
-        keypair: &RcuArc<Keypair>,
-        direction: Direction,
-        packets: SkbList,
-    ) -> Result<Arc<Self>> {
-        Arc::pin_init(
-            pin_init!(Self {
-                peer: peer.clone(),
-                keypair: keypair.clone(),
-                direction,
-                body <- new_spinlock_bh!(Body::new(packets)),
-            }),
-            GFP_ATOMIC,
-        )
-    }
-}
-
-impl runqueue::Packets for SkbList {
-    #[inline]
-    fn count(&self) -> usize {
-        self.len()
-    }
-
-    #[inline]
-    fn append(&mut self, mut other: Self) {
-        SkbList::append(self, &mut other);
-    }
-}
-
-impl runqueue::Run for Run {
-    type Packets = SkbList;
-
-    #[inline]
-    fn body(&self) -> &SpinLockBh<Body<Self>> {
-        &self.body
-    }
-
-    #[inline]
-    fn fifo(&self) -> &SpinLockBh<Fifo<Self>> {
-        fifo(&self.peer, self.direction)
-    }
-
-    fn work(&self, packets: &mut SkbList) {
-        match self.direction {
-            Direction::Encrypt => send::encrypt(&self.keypair, packets),
-            Direction::Decrypt => receive::decrypt(&self.keypair, packets),
-        }
-    }
-
-    fn deliver(&self, packets: SkbList) {
-        match self.direction {
-            Direction::Encrypt => send::transmit(&self.peer, packets),
-            Direction::Decrypt => receive::accept_run(&self.peer, &self.keypair, packets),
-        }
-    }
-}
-
-fn fifo(peer: &Peer, direction: Direction) -> &SpinLockBh<Fifo<Run>> {
-    match direction {
-        Direction::Encrypt => &peer.tx,
-        Direction::Decrypt => &peer.rx,
-    }
-}
+/// Whether runs may be processed where they come from. Not on PREEMPT_RT: there whoever has a FIFO
+/// to itself may be preempted, and those behind it, of whatever priority, would wait.
+pub(crate) const MAY_BE_INLINE: bool = !cfg!(CONFIG_PREEMPT_RT);
+/// Runs of a device that may wait for a worker; more are dropped. A power of two.
+const MAX_QUEUED_RUNS: usize = 1024;
 
 /// Puts packets on the queues, in a run that already waits there or in one of their own. Frees
 /// them when there is no room.
@@ -132,21 +49,75 @@ pub(crate) fn enqueue(
         |packets| Run::new(peer, keypair, direction, packets).ok(),
     );
     if let Some(run) = run {
-        peer.device().shared().queues.submit(run);
+        submit(peer.device(), run);
     }
 }
 
-/// The module's queue of runs, shared by the workers of all CPUs.
-#[pin_data]
-struct CryptQueue {
-    #[pin]
-    ring: SpinLockBh<Ring<Arc<Run>>>,
+/// Has a worker go on delivering the peer's runs. Any context.
+pub(crate) fn defer(run: &Run) {
+    let crypt = &run.peer.device().shared().queues.crypt;
+    match run.direction {
+        Direction::Encrypt => crypt.enqueue::<_, 2>(run.peer.clone()),
+        Direction::Decrypt => crypt.enqueue::<_, 3>(run.peer.clone()),
+    };
 }
 
-/// One CPU's worker.
+impl WorkItem<2> for Peer {
+    type Pointer = RcuArc<Self>;
+
+    fn run(this: RcuArc<Self>) {
+        runqueue::resume(&this.tx.fifo);
+    }
+}
+
+impl WorkItem<3> for Peer {
+    type Pointer = RcuArc<Self>;
+
+    fn run(this: RcuArc<Self>) {
+        runqueue::resume(&this.rx.fifo);
+    }
+}
+
+/// Hands a run to a worker; gives it up if the device has none any more.
+fn submit(device: &Device, run: Arc<Run>) {
+    let (ring, workers) = (&device.crypt.ring, &device.crypt.workers);
+    runqueue::submit(ring, run, &OnlineCpus, |worker| {
+        workers.queue(worker, &device.shared().queues.crypt);
+    });
+}
+
+/// The CPUs of this machine.
+struct OnlineCpus;
+
+impl Cpus for OnlineCpus {
+    #[inline]
+    fn current(&self) -> u32 {
+        cpu::current()
+    }
+
+    #[inline]
+    fn online(&self) -> u32 {
+        cpu::online_count()
+    }
+
+    #[inline]
+    fn next_online(&self, after: u32) -> u32 {
+        cpu::next_online(after)
+    }
+}
+
+/// A device's queue of runs, and its workers.
+pub(crate) struct CryptQueue {
+    ring: Pin<KBox<SpinLockBh<Ring<Arc<Run>>>>>,
+    workers: Workers<CryptWorker>,
+}
+
+/// One CPU's worker for the runs of one device.
 #[pin_data]
 struct CryptWorker {
-    queue: Arc<CryptQueue>,
+    device: RcuArc<Device>,
+    /// Its number: that of the CPU.
+    number: u32,
     #[pin]
     work: Work<CryptWorker, 0>,
 }
@@ -156,12 +127,53 @@ impl_has_work! {
 }
 
 impl WorkItem<0> for CryptWorker {
+    type Pointer = RcuArc<Self>;
+
     fn run(this: RcuArc<Self>) {
-        runqueue::work_off(&this.queue.ring, time::cond_resched);
+        if runqueue::work_off(&this.device.crypt.ring, this.number, time::cond_resched) {
+            // Behind what else waits for this CPU.
+            let device = this.device.clone();
+            device.shared().queues.crypt.enqueue(this);
+        }
     }
 }
 
-/// The module's work queues and crypto workers; devices share them.
+impl CryptQueue {
+    pub(crate) fn new() -> Result<Self> {
+        let ring = Ring::new(MAX_QUEUED_RUNS, cpu::nr_ids(), GFP_KERNEL)?;
+        Ok(Self {
+            ring: KBox::pin_init(new_spinlock_bh!(ring), GFP_KERNEL)?,
+            workers: Workers::empty(),
+        })
+    }
+
+    /// Creates the workers. They refer to the device until [`CryptQueue::stop`].
+    pub(crate) fn start(&self, device: &RcuArc<Device>) -> Result {
+        self.workers.start(|number| {
+            let device = device.clone();
+            RcuArc::pin_init(
+                pin_init!(CryptWorker { device, number, work <- new_work!() }),
+                GFP_KERNEL,
+            )
+        })
+    }
+
+    /// Gives up the runs that wait. Any context.
+    pub(crate) fn give_up(&self) {
+        runqueue::give_up(&self.ring);
+    }
+
+    /// Ends the workers; what is submitted from now on is given up.
+    pub(crate) fn stop(&self) {
+        self.ring.lock().close();
+        self.workers.stop();
+        // What was submitted to the workers just cancelled.
+        self.give_up();
+    }
+}
+
+/// The module's work queues; devices share them. Items on them do a bounded share of their work and
+/// queue themselves again, so that nobody waits for what others have queued.
 ///
 /// Dropped in process context, when no device is left.
 pub(crate) struct Queues {
@@ -169,33 +181,12 @@ pub(crate) struct Queues {
     pub(crate) handshake_rx: Workqueue,
     /// Initiations to be sent, keys to be erased, the rate limiter's sources to be forgotten.
     pub(crate) handshake_tx: Workqueue,
+    /// Runs to be encrypted, decrypted or delivered.
     crypt: Workqueue,
-    queue: Arc<CryptQueue>,
-    /// One per possible CPU.
-    workers: KVVec<RcuArc<CryptWorker>>,
-    /// Where the last run was sent; a hint, races are harmless.
-    last_cpu: AtomicU32,
 }
 
 impl Queues {
     pub(crate) fn new() -> Result<Self> {
-        use crate::kapi::workqueue::WqFlags;
-
-        let queue = Arc::pin_init(
-            try_pin_init!(CryptQueue {
-                ring <- new_spinlock_bh!(Ring::new(MAX_QUEUED_RUNS, GFP_KERNEL)?),
-            }? Error),
-            GFP_KERNEL,
-        )?;
-        let mut workers = KVVec::with_capacity(cpu::nr_ids() as usize, GFP_KERNEL)?;
-        for _ in 0..cpu::nr_ids() {
-            let queue = queue.clone();
-            let worker = RcuArc::pin_init(
-                pin_init!(CryptWorker { queue, work <- new_work!() }),
-                GFP_KERNEL,
-            )?;
-            workers.push_within_capacity(worker).map_err(|_| ENOMEM)?;
-        }
         Ok(Self {
             handshake_rx: Workqueue::alloc(
                 c"wg-kex-rx",
@@ -206,30 +197,6 @@ impl Queues {
                 c"wg-crypt",
                 WqFlags::CPU_INTENSIVE | WqFlags::MEM_RECLAIM | WqFlags::PERCPU,
             )?,
-            queue,
-            workers,
-            last_cpu: AtomicU32::new(0),
         })
-    }
-
-    /// Hands a run to the next CPU's worker.
-    fn submit(&self, run: Arc<Run>) {
-        runqueue::submit(&self.queue.ring, run, || {
-            let cpu = cpu::next_online(self.last_cpu.load(Relaxed));
-            self.last_cpu.store(cpu, Relaxed);
-            if let Some(worker) = self.workers.get(cpu as usize) {
-                self.crypt.queue_on(cpu, worker);
-            }
-        });
-    }
-
-    /// Waits until everything queued so far has been worked on. Sleeps.
-    pub(crate) fn flush(&self) {
-        let flush_crypt = || runqueue::flush(|| self.crypt.flush());
-        flush_crypt();
-        self.handshake_rx.flush();
-        self.handshake_tx.flush();
-        // Handshakes make keypairs, which let packets through.
-        flush_crypt();
     }
 }

@@ -1,48 +1,112 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! From the wire to the network stack: sorting, decryption, acceptance, delivery.
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::{mem, ops::Range};
 
-use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
+use kernel::prelude::*;
 
 use crate::{
     device::{
-        keypairs::{IndexEntry, Keypair},
-        peer::Peer,
-        queueing::{enqueue, Direction},
-        send, Device,
+        endpoint::Endpoint,
+        handshake_queue,
+        joining::{Added, Joining},
+        keypair::Keypair,
+        packet::{self, Malformed, PacketCb},
+        peer::{Counted, Direction, Peer},
+        queueing::{enqueue, MAY_BE_INLINE},
+        send,
+        sessions::{self, IndexEntry},
+        Device,
     },
     kapi::{
         debug::{self, PeerEvent, SkbEvent},
         net::{
-            endpoint::Endpoint,
-            napi::{Napi, NapiPoll, NapiScope},
-            netdevice::NetDevice,
-            skbuff::{RxError, SkBuff, Skb, SkbList},
+            skbuff::{SkBuff, Skb, SkbList},
+            udp_tunnel::UdpReceive,
         },
         sync::{
-            bh,
-            rcu::{self, RcuArc},
-            spinlock_bh::SpinLockBh,
+            bh::{self, BhGuard},
+            rcu::{self, RcuArc, RcuRef},
         },
         time,
     },
-    new_napi, new_spinlock_bh,
     proto::{
-        messages::{DataHeader, MessageType, DATA_MIN_LEN},
+        messages::{DataHeader, MessageType, DATA_HEADER_LEN, DATA_MIN_LEN},
         timers::Event,
     },
     tables::runqueue::Claim,
 };
 
-/// Packets that may wait for one receive context's poll; more are dropped.
-const MAX_QUEUED_DELIVERIES: usize = 8192;
+/// Messages that may come in one packet: as many as Linux lets a sender put together
+/// (`UDP_MAX_SEGMENTS`). Each may have to be copied in the softirq.
+const MAX_PIECES: usize = 128;
 
-/// Takes a datagram from one of the device's sockets. Softirq context.
-pub(crate) fn receive(device: &Device, mut skb: SkBuff) {
-    if skb.prepare_received().is_err() {
+impl UdpReceive for Device {
+    fn receive(this: RcuRef<'_, Self>, skb: SkBuff) {
+        receive(&this, skb);
+    }
+}
+
+/// Takes what one of the device's sockets received: a message, or several of one sender. Softirq
+/// context.
+fn receive(device: &Device, mut skb: SkBuff) {
+    let pieces = skb.pieces();
+    let count = pieces.remaining();
+    if count == 0 {
+        receive_message(device, skb);
+        return;
+    }
+    if count > MAX_PIECES || pieces.piece_len() < DATA_MIN_LEN as u32 {
         debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb);
+        return;
+    }
+    let ds = skb.outer_dsfield();
+    *skb.cb_mut() = PacketCb {
+        messages: count as u16,
+        ds,
+        ..PacketCb::default()
+    };
+    let Err(skb) = receive_bulk(device, skb) else {
+        return;
+    };
+    for piece in pieces {
+        if let Ok(message) = SkBuff::copy_piece(&skb, &piece) {
+            receive_message(device, message);
+        }
+    }
+    skb.consume();
+}
+
+/// Has a worker decrypt several messages, if the first is transport data of a session of ours; most
+/// likely all are. Gives them back otherwise.
+fn receive_bulk(device: &Device, skb: SkBuff) -> Result<(), SkBuff> {
+    let first = skb.pieces().next().unwrap_or_default();
+    let start: [u8; DATA_HEADER_LEN] = skb.bytes_at(first.start).unwrap_or_default();
+    let Some(header) = data_header(&start, first.end.saturating_sub(first.start) as usize) else {
+        return Err(skb);
+    };
+    let guard = rcu::read_lock();
+    let entry = device.sessions().lookup(&guard, header.receiver_index());
+    let Some(IndexEntry::Session { peer, keypair }) = entry else {
+        return Err(skb);
+    };
+    if !peer.is_dead() {
+        enqueue(peer, keypair, Direction::Decrypt, SkbList::from(skb));
+    }
+    Ok(())
+}
+
+/// The header of a message of `len` bytes that starts with `start`, if it is transport data.
+fn data_header(start: &[u8], len: usize) -> Option<DataHeader> {
+    let kind = MessageType::classify(*start.first_chunk()?, len).ok()?;
+    let (header, _) = DataHeader::read_from_prefix(start).ok()?;
+    (kind == MessageType::Data).then_some(header)
+}
+
+/// Takes a message. Softirq context, or BH disabled.
+fn receive_message(device: &Device, mut skb: SkBuff) {
+    if packet::pull_message(&mut skb).is_err() {
         return;
     }
     let kind = skb
@@ -51,7 +115,7 @@ pub(crate) fn receive(device: &Device, mut skb: SkBuff) {
         .and_then(|header| MessageType::classify(*header, skb.len()).ok());
     match kind {
         Some(MessageType::Data) => receive_data(device, skb),
-        Some(_) => device.queue_handshake(skb),
+        Some(_) => handshake_queue::queue(device, skb),
         None => debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb),
     }
 }
@@ -61,11 +125,13 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
     let Ok((header, _)) = DataHeader::read_from_prefix(skb.data()) else {
         return;
     };
+    let nonce = header.counter();
     let ds = skb.outer_dsfield();
-    let cb = skb.cb_mut();
-    cb.nonce = header.counter();
-    cb.ds = ds;
-
+    *skb.cb_mut() = PacketCb {
+        nonce,
+        ds,
+        ..PacketCb::default()
+    };
     let guard = rcu::read_lock();
     let entry = device.sessions().lookup(&guard, header.receiver_index());
     let Some(IndexEntry::Session { peer, keypair }) = entry else {
@@ -74,8 +140,8 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
     if peer.is_dead() {
         return;
     }
-    let claim = if peer.rx_inline.take(time::jiffies() as u32) {
-        Claim::idle(&peer.rx)
+    let claim = if MAY_BE_INLINE && peer.rx.inline.take(time::jiffies() as u32) {
+        Claim::idle(&peer.rx.fifo)
     } else {
         None
     };
@@ -90,17 +156,86 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
     drop(claim);
 }
 
-fn open(keypair: &Keypair, packet: &mut Skb) -> bool {
-    let nonce = packet.cb().nonce;
-    packet.open(keypair.receiving_key().expose(), nonce).is_ok()
+// Not inlined: vtime-calls-silent-discard has a probe on it.
+#[inline(never)]
+fn open(keypair: &Keypair, skb: &mut Skb) -> bool {
+    packet::open(skb, keypair.receiving_key()).is_ok()
 }
 
-/// Decrypts a run in place; what does not authenticate is dropped.
-pub(crate) fn decrypt(keypair: &Keypair, packets: &mut SkbList) {
-    if keypair.may_receive(time::boottime_coarse_ns()) {
-        packets.retain_mut(|packet| open(keypair, packet));
-    } else {
-        *packets = SkbList::new();
+/// Decrypts a run; what does not authenticate is dropped.
+pub(crate) fn decrypt(peer: &Peer, keypair: &Keypair, packets: &mut SkbList) {
+    let mut sealed = mem::take(packets);
+    if !keypair.may_receive(time::boottime_coarse_ns()) {
+        return;
+    }
+    while let Some(mut skb) = sealed.pop_front() {
+        if skb.cb::<PacketCb>().messages != 0 {
+            open_pieces(peer, keypair, skb, packets);
+        } else if open(keypair, &mut skb) {
+            packets.push_back(skb);
+        }
+    }
+}
+
+/// Decrypts several messages into packets of their own, each or some together: the memory that they
+/// lie in may be anybody's.
+fn open_pieces(peer: &Peer, keypair: &Keypair, skb: SkBuff, opened: &mut SkbList) {
+    let ds = skb.cb::<PacketCb>().ds;
+    let may_join = peer.netdev().may_gro();
+    let mut joining: Option<Joining> = None;
+    for piece in skb.pieces() {
+        if let Some(current) = &mut joining {
+            match join(current, keypair, &skb, &piece) {
+                Added::Joined | Added::Forged => continue,
+                Added::Apart => {}
+            }
+        }
+        if let Some(done) = joining.take() {
+            opened.push_back(done.finish());
+        }
+        let Ok(mut message) = SkBuff::copy_piece(&skb, &piece) else {
+            continue;
+        };
+        let header = data_header(message.data(), message.len())
+            .filter(|header| header.receiver_index() == keypair.local_index());
+        let Some(header) = header else {
+            // Whoever knows the sender's address may have put it among the others.
+            let _bh = bh::disable();
+            receive_message(peer.device(), message);
+            continue;
+        };
+        *message.cb_mut() = PacketCb {
+            nonce: header.counter(),
+            ds,
+            ..PacketCb::default()
+        };
+        if !open(keypair, &mut message) {
+            continue;
+        }
+        if may_join {
+            match Joining::new(message) {
+                Ok(first) => joining = Some(first),
+                Err(message) => opened.push_back(message),
+            }
+        } else {
+            opened.push_back(message);
+        }
+    }
+    if let Some(done) = joining {
+        opened.push_back(done.finish());
+    }
+    skb.consume();
+}
+
+/// Joins a message to those before, if it is transport data of their session.
+fn join(current: &mut Joining, keypair: &Keypair, skb: &Skb, piece: &Range<u32>) -> Added {
+    let len = piece.end.saturating_sub(piece.start) as usize;
+    let start: [u8; DATA_HEADER_LEN] = skb.bytes_at(piece.start).unwrap_or_default();
+    match data_header(&start, len) {
+        Some(header) if header.receiver_index() == keypair.local_index() => {
+            current.add(skb, piece, header.counter(), keypair.receiving_key())
+        }
+        _ => Added::Apart,
     }
 }
 
@@ -108,47 +243,78 @@ pub(crate) fn decrypt(keypair: &Keypair, packets: &mut SkbList) {
 /// roaming, the checks of what they carry, timers, delivery. The caller has the receive FIFO to
 /// itself.
 pub(crate) fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbList) {
-    let _bh = bh::disable();
-    keypair.accept_counters(&mut packets, |nonce, max| {
-        debug::invalid_nonce(peer.netdev(), nonce, max);
-    });
-    if packets.is_empty() {
+    // Nothing comes from a peer that has been removed, whatever was under way from it.
+    if packets.is_empty() || !peer.may_run() {
         return;
     }
-    peer.tx_inline.renew();
-    let confirmed = peer.keypairs.confirm(peer, keypair);
+    let bh = bh::disable();
+    let refused = |nonce, max| debug::invalid_nonce(peer.netdev(), nonce, max);
+    let mut apart = keypair.accept_counters(&mut packets, refused);
+    if !packets.is_empty() {
+        accept_packets(peer, keypair, packets, None, &bh);
+    }
+    while let Some(packet) = apart.pop_front() {
+        let from = Endpoint::from_skb(&packet);
+        let mut packets = packet::take_apart(packet);
+        // None of them came in several messages.
+        let _ = keypair.accept_counters(&mut packets, refused);
+        if !packets.is_empty() {
+            accept_packets(peer, keypair, packets, from, &bh);
+        }
+    }
+}
+
+/// What happens to packets that are not replayed. They come `from` there, or from where their outer
+/// headers say.
+fn accept_packets(
+    peer: &RcuArc<Peer>,
+    keypair: &RcuArc<Keypair>,
+    mut packets: SkbList,
+    from: Option<Endpoint>,
+    bh: &BhGuard,
+) {
+    peer.tx.inline.renew();
+    let confirmed = sessions::confirm(peer, keypair);
     if confirmed {
         peer.note_completed();
-        Peer::on(peer, Event::SessionConfirmed);
+        Peer::note(peer, Event::SessionConfirmed);
     }
     let mut event = Event::KeepaliveReceived;
     let mut sender = None;
     let mut counted = Counted::default();
     packets.retain_mut(|packet| {
-        let Some(endpoint) = Endpoint::from_skb(packet) else {
+        let Some(endpoint) = from.or_else(|| Endpoint::from_skb(packet)) else {
             return false;
         };
         if sender != Some(endpoint) {
-            peer.roam(&endpoint);
+            // Without memory it stays where it was until its next message.
+            let _ = peer.roam(&endpoint);
             sender = Some(endpoint);
         }
-        packet.reset_decapsulated();
-        // As the counters see it, a packet is as long as its message was.
-        let message_len = packet.len().saturating_add(DATA_MIN_LEN);
+        if from.is_none() {
+            packet.reset_decapsulated();
+        }
+        // As the counters see it, a packet is as long as its messages were.
+        let (messages, bytes) = match *packet.cb() {
+            PacketCb {
+                messages, bytes, ..
+            } if bytes != 0 => (messages.into(), bytes as usize),
+            _ => (1, packet.len().saturating_add(DATA_MIN_LEN)),
+        };
         if packet.len() == 0 {
-            counted.add(message_len);
+            counted.add(messages, bytes);
             debug::peer(
                 peer.netdev(),
                 PeerEvent::RecvKeepalive,
                 peer.id(),
-                sender.as_ref(),
+                Some(endpoint.remote()),
             );
             return false;
         }
         event = Event::DataReceived;
         let accepted = acceptable(peer, &endpoint, packet);
         if accepted {
-            counted.add(message_len);
+            counted.add(messages, bytes);
         }
         accepted
     });
@@ -156,143 +322,57 @@ pub(crate) fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut pac
         // Only now, so that what waited for the session goes to where the packets came from.
         send::send_staged(peer);
     }
-    Peer::on(peer, event);
+    Peer::note(peer, event);
     renew_if_old(peer);
-    peer.count_received(counted);
-    peer.rx_context().deliver(peer.netdev(), packets);
+    peer.count_received(bh, counted);
+    Peer::deliver(peer, packets);
 }
 
 /// Checks what a packet carries: a whole IP packet whose source is the peer's.
-fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, packet: &mut Skb) -> bool {
+fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, skb: &mut Skb) -> bool {
     let netdev = peer.netdev();
-    let ds = packet.cb().ds;
-    if let Err(error) = packet.finish_receive(netdev, ds) {
+    if let Err(error) = packet::finish_receive(skb) {
         let event = match error {
-            RxError::Size => {
+            Malformed::Size => {
                 netdev.inc_rx_length_errors();
                 PeerEvent::InvalidSize
             }
-            RxError::Type => {
+            Malformed::Type => {
                 netdev.inc_rx_frame_errors();
                 PeerEvent::InvalidType
             }
         };
         netdev.inc_rx_errors();
-        debug::peer(netdev, event, peer.id(), Some(endpoint));
+        debug::peer(netdev, event, peer.id(), Some(endpoint.remote()));
         return false;
     }
     let guard = rcu::read_lock();
-    let owner = packet
+    let owner = skb
         .src_addr()
         .and_then(|addr| peer.device().allowed_ips().lookup(&guard, addr));
     if !owner.is_some_and(|owner| owner.ptr_eq(peer)) {
-        netdev.inc_rx_errors();
-        netdev.inc_rx_frame_errors();
-        debug::unallowed_src(netdev, packet, peer.id(), endpoint);
+        for _ in 0..skb.cb::<PacketCb>().messages.max(1) {
+            netdev.inc_rx_errors();
+            netdev.inc_rx_frame_errors();
+        }
+        debug::unallowed_src(netdev, skb, peer.id(), endpoint.remote());
         return false;
     }
     true
 }
 
-/// Messages that count as received.
-#[derive(Default)]
-pub(crate) struct Counted {
-    messages: usize,
-    bytes: usize,
-}
-
-impl Counted {
-    pub(crate) fn add(&mut self, len: usize) {
-        self.messages = self.messages.wrapping_add(1);
-        self.bytes = self.bytes.wrapping_add(len);
-    }
-}
-
 /// Starts a new handshake when the session is about to end and nothing was sent that would have
 /// done so; once per session.
 fn renew_if_old(peer: &RcuArc<Peer>) {
-    if !peer.timer_state.last_minute_is_due() {
+    if !peer.timer_state.receive_rekey_is_due() {
         return;
     }
     let now = time::boottime_coarse_ns();
     if peer
         .keypairs
         .with_current(|keypair| keypair.rekey_after_receive(now))
-        && peer.timer_state.claim_last_minute()
+        && peer.timer_state.claim_receive_rekey()
     {
         Peer::request_handshake(peer);
-    }
-}
-
-impl Peer {
-    /// Counts messages for the peer and the device. BH is disabled.
-    pub(crate) fn count_received(&self, counted: Counted) {
-        if counted.messages != 0 {
-            self.netdev().sw_rx_add(counted.messages, counted.bytes);
-            self.rx_bytes.fetch_add(counted.bytes as u64, Relaxed);
-        }
-    }
-}
-
-/// A receive context: hands accepted packets to the network stack through NAPI, which merges
-/// them (GRO). A device has a few, whatever the number of its peers.
-#[pin_data]
-pub(crate) struct RxContext {
-    #[pin]
-    ready: SpinLockBh<SkbList>,
-    #[pin]
-    napi: Napi<RxContext>,
-}
-
-crate::impl_has_napi! {
-    impl HasNapi for RxContext { self.napi }
-}
-
-impl RxContext {
-    /// Makes a context for a device that is being set up, and switches it on.
-    pub(crate) fn new(netdev: &NetDevice) -> Result<RcuArc<Self>> {
-        let context = RcuArc::pin_init(
-            pin_init!(Self {
-                ready <- new_spinlock_bh!(SkbList::new()),
-                napi <- new_napi!(),
-            }),
-            GFP_KERNEL,
-        )?;
-        Napi::add(&context, netdev);
-        Ok(context)
-    }
-
-    /// Hands packets on, or drops and counts them when too many wait already. Any context but hard
-    /// interrupts.
-    fn deliver(&self, netdev: &NetDevice, mut packets: SkbList) {
-        if packets.is_empty() {
-            return;
-        }
-        {
-            let mut ready = self.ready.lock();
-            if ready.len() >= MAX_QUEUED_DELIVERIES {
-                netdev.add_rx_dropped(packets.len());
-                return;
-            }
-            ready.append(&mut packets);
-        }
-        self.napi.schedule();
-    }
-
-    /// Switches the context off. Sleeps.
-    pub(crate) fn stop(&self) {
-        self.napi.remove();
-        *self.ready.lock() = SkbList::new();
-    }
-}
-
-impl NapiPoll for RxContext {
-    fn poll(&self, napi: &NapiScope, budget: usize) -> usize {
-        let mut packets = self.ready.lock().split_front(budget);
-        let count = packets.len();
-        while let Some(skb) = packets.pop_front() {
-            napi.gro_receive(skb);
-        }
-        count
     }
 }

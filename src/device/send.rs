@@ -1,179 +1,316 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! From the network stack to the wire: staging, nonces, encryption, transmission.
+
+use core::{mem, sync::atomic::Ordering::Relaxed};
 
 use kernel::prelude::*;
 
 use crate::{
     device::{
-        keypairs::Keypair,
-        peer::Peer,
-        queueing::{enqueue, Direction, INLINE_PACKETS},
-        Device,
+        keypair::Keypair,
+        packet::{self, PacketCb},
+        peer::{Direction, Peer},
+        queueing::{enqueue, INLINE_PACKETS, MAY_BE_INLINE},
+        socket, Device,
     },
     kapi::{
         cpu,
         debug::{self, PeerEvent, SkbEvent},
         net::{
             icmp, netdevice,
-            skbuff::{SkBuff, SkbList},
+            skbuff::{SkBuff, Skb, SkbList},
         },
         sync::rcu::{self, RcuArc},
         time,
     },
-    proto::{consts::MAX_STAGED_PACKETS, messages::DATA_MIN_LEN, timers::Event},
-    tables::runqueue::Claim,
+    proto::{messages::DATA_MIN_LEN, timers::Event},
+    tables::runqueue::{Claim, Packets},
 };
 
-impl Device {
-    /// Takes a packet of the network stack. BH is disabled.
-    ///
-    /// # Errors
-    ///
-    /// The error reaches the sender of the packet: `EPROTONOSUPPORT`, `ENOKEY` without a peer for
-    /// the destination, `EDESTADDRREQ` without an endpoint, or why segmentation failed.
-    pub(crate) fn xmit(&self, skb: SkBuff) -> Result {
-        if !skb.is_valid_ip_packet() {
-            debug::skb(&self.netdev, SkbEvent::InvalidIp, &skb);
-            self.netdev.inc_tx_errors();
-            return Err(EPROTONOSUPPORT);
-        }
-        let guard = rcu::read_lock();
-        let peer = skb
-            .dst_addr()
-            .and_then(|addr| self.allowed_ips.lookup(&guard, addr));
-        let Some(peer) = peer.and_then(|peer| peer.upgrade()) else {
-            debug::skb(&self.netdev, SkbEvent::NoPeer, &skb);
-            return Err(self.refuse(skb, ENOKEY));
-        };
-        drop(guard);
-        if !peer.has_endpoint() {
-            debug::peer(&self.netdev, PeerEvent::NoEndpoint, peer.id(), None);
-            return Err(self.refuse(skb, EDESTADDRREQ));
-        }
-        let mtu = skb.dst_mtu().unwrap_or(self.netdev.mtu());
-        let mut packets = match skb.segment() {
-            Ok(packets) => packets,
-            Err((skb, error)) => return Err(self.refuse(skb, error)),
-        };
-        for packet in packets.iter_mut() {
-            packet.cb_mut().mtu = mtu;
-        }
-        self.stage(&peer, packets);
-        send_staged(&peer);
-        Ok(())
-    }
+/// Messages that are sent together lie in whole in pages, of which there may be only single ones.
+const MAX_BULK_MESSAGE: u32 = 4000;
 
-    /// Tells the sender that the packet cannot be delivered.
-    fn refuse(&self, skb: SkBuff, error: Error) -> Error {
-        icmp::unreachable(&skb);
-        self.netdev.inc_tx_errors();
-        error
+/// Takes a packet of the network stack. BH is disabled.
+///
+/// # Errors
+///
+/// The error reaches the sender of the packet: `EPROTONOSUPPORT`, `ENOKEY` without a peer for
+/// the destination, `EDESTADDRREQ` without an endpoint, or why segmentation failed.
+pub(crate) fn xmit(device: &Device, skb: SkBuff) -> Result {
+    if !skb.is_valid_ip_packet() {
+        debug::skb(&device.netdev, SkbEvent::InvalidIp, &skb);
+        device.netdev.inc_tx_errors();
+        return Err(EPROTONOSUPPORT);
     }
-
-    /// Appends to the packets that wait for a session. Those over the limit go, oldest first,
-    /// before the new ones come: segments of one packet are not torn apart.
-    fn stage(&self, peer: &Peer, mut packets: SkbList) {
-        let mut excess = SkbList::new();
-        let mut staged = peer.staged.lock();
-        while staged.len() > MAX_STAGED_PACKETS {
-            match staged.pop_front() {
-                Some(skb) => excess.push_back(skb),
-                None => break,
-            }
+    let guard = rcu::read_lock();
+    let peer = skb
+        .dst_addr()
+        .and_then(|addr| device.allowed_ips.lookup(&guard, addr));
+    let Some(peer) = peer.and_then(|peer| peer.upgrade()) else {
+        debug::skb(&device.netdev, SkbEvent::NoPeer, &skb);
+        return Err(refuse(device, skb, ENOKEY));
+    };
+    drop(guard);
+    if !peer.has_endpoint() {
+        debug::peer(&device.netdev, PeerEvent::NoEndpoint, peer.id(), None);
+        return Err(refuse(device, skb, EDESTADDRREQ));
+    }
+    let mtu = skb.dst_mtu().unwrap_or(device.netdev.mtu());
+    let mut skb = skb;
+    let limit = peer.tx.bulk_limit.load(Relaxed);
+    if limit != 0 && peer.tx.staged.is_empty() {
+        match try_send_whole(&peer, skb, mtu, limit) {
+            Ok(()) => return Ok(()),
+            Err(refused) => skb = refused,
         }
-        staged.append(&mut packets);
-        drop(staged);
-        self.netdev.add_tx_dropped(excess.len());
     }
+    let mut packets = match skb.segment(limit != 0) {
+        Ok(packets) => packets,
+        Err((skb, error)) => return Err(refuse(device, skb, error)),
+    };
+    for packet in packets.iter_mut() {
+        *packet.cb_mut() = PacketCb {
+            mtu,
+            ..PacketCb::default()
+        };
+    }
+    if peer.tx.staged.is_empty() {
+        match try_send(&peer, packets) {
+            Ok(()) => return Ok(()),
+            Err(refused) => packets = refused,
+        }
+    }
+    let excess = peer.tx.staged.append(packets);
+    device.netdev.add_tx_dropped(excess.len());
+    send_staged(&peer);
+    Ok(())
+}
+
+/// Encrypts and sends a packet that stands for segments; it is cut as it is encrypted. Gives it
+/// back if it is none, if they may not be sent together, or if there is no session for so many.
+fn try_send_whole(
+    peer: &RcuArc<Peer>,
+    mut skb: SkBuff,
+    mtu: u32,
+    limit: u32,
+) -> Result<(), SkBuff> {
+    let Some(segments) = skb.segments() else {
+        return Err(skb);
+    };
+    let Ok(messages) = u16::try_from(segments.count()) else {
+        return Err(skb);
+    };
+    let longest = segments.header_len.saturating_add(segments.size);
+    if messages < 2 || packet::message_len(longest, mtu) > limit.min(MAX_BULK_MESSAGE) as usize {
+        return Err(skb);
+    }
+    skb.drop_dst();
+    *skb.cb_mut() = PacketCb {
+        mtu,
+        messages,
+        ..PacketCb::default()
+    };
+    match try_send(peer, SkbList::from(skb)) {
+        Ok(()) => Ok(()),
+        Err(mut refused) => refused.pop_front().map_or(Ok(()), Err),
+    }
+}
+
+/// Tells the sender that the packet cannot be delivered.
+fn refuse(device: &Device, skb: SkBuff, error: Error) -> Error {
+    icmp::unreachable(&skb);
+    device.netdev.inc_tx_errors();
+    error
 }
 
 /// Sends what waits for a session if there is one, and asks for one otherwise.
 pub(crate) fn send_staged(peer: &RcuArc<Peer>) {
-    let mut packets = core::mem::replace(&mut *peer.staged.lock(), SkbList::new());
+    let packets = peer.tx.staged.take();
     if packets.is_empty() {
         return;
     }
-    let keypair = peer.keypairs.current();
-    let Some(keypair) = keypair.filter(|keypair| assign_nonces(keypair, &mut packets)) else {
-        // Waiting must not keep the sending sockets' buffers full.
-        for packet in packets.iter_mut() {
-            packet.orphan();
-        }
-        let mut staged = peer.staged.lock();
-        packets.append(&mut staged);
-        *staged = packets;
-        drop(staged);
-        Peer::request_handshake(peer);
+    let Err(mut packets) = try_send(peer, packets) else {
         return;
     };
+    // Waiting must not keep the sending sockets' buffers full.
+    for packet in packets.iter_mut() {
+        packet.orphan();
+    }
+    peer.tx.staged.put_back(packets);
+    Peer::request_handshake(peer);
+}
+
+/// Encrypts and sends packets, here or on a worker. Gives them back if there is no session, or none
+/// for so many.
+fn try_send(peer: &RcuArc<Peer>, mut packets: SkbList) -> Result<(), SkbList> {
+    let keypair = peer.keypairs.current();
+    let Some(keypair) = keypair.filter(|keypair| assign_nonces(keypair, &mut packets)) else {
+        return Err(packets);
+    };
     if peer.is_dead() {
-        return;
+        return Ok(());
     }
     let claim = if may_be_inline(peer, &packets) {
-        Claim::idle(&peer.tx)
+        Claim::idle(&peer.tx.fifo)
     } else {
         None
     };
     let Some(claim) = claim else {
         enqueue(peer, &keypair, Direction::Encrypt, packets);
-        return;
+        return Ok(());
     };
-    encrypt(&keypair, &mut packets);
-    transmit(peer, packets);
+    encrypt(peer, &keypair, &mut packets);
+    transmit_run(peer, packets);
     drop(claim);
+    Ok(())
 }
 
 /// Whether encrypting the run here costs less than handing it to a worker. With one CPU it always
 /// does, and the sender is slowed to what can be sent, rather than to fill queues that overflow.
 /// Not in a tunnel within a tunnel, for the stack's sake.
 fn may_be_inline(peer: &Peer, packets: &SkbList) -> bool {
-    packets.len() <= INLINE_PACKETS
+    MAY_BE_INLINE
+        && packets.count() <= INLINE_PACKETS
         && netdevice::xmit_depth() <= 1
-        && (cpu::online_count() == 1 || peer.tx_inline.take(time::jiffies() as u32))
+        && (cpu::online_count() == 1 || peer.tx.inline.take(time::jiffies() as u32))
 }
 
 /// Gives each packet its nonce and its outer traffic class. False if the key must not be used
 /// for that many more.
 fn assign_nonces(keypair: &Keypair, packets: &mut SkbList) -> bool {
-    let Ok(nonces) = keypair.reserve(packets.len(), time::boottime_coarse_ns()) else {
+    let Ok(mut nonces) = keypair.reserve(packets.count(), time::boottime_coarse_ns()) else {
         return false;
     };
-    for (packet, nonce) in packets.iter_mut().zip(nonces) {
+    for packet in packets.iter_mut() {
         let ds = packet.ecn_encap_ds();
-        let cb = packet.cb_mut();
-        cb.nonce = nonce.consume();
+        let cb: &mut PacketCb = packet.cb_mut();
+        let Some(nonce) = nonces.take_front(cb.messages.max(1).into()) else {
+            return false;
+        };
+        cb.nonce = nonce;
         cb.ds = ds;
     }
     true
 }
 
-/// Encrypts a run in place. What cannot be encrypted, for want of memory, is dropped; its nonce
-/// is lost, which does no harm.
-pub(crate) fn encrypt(keypair: &Keypair, packets: &mut SkbList) {
-    packets.retain_mut(|packet| {
-        let nonce = packet.cb().nonce;
-        packet
-            .seal(
-                keypair.sending_key().expose(),
-                keypair.remote_index(),
-                nonce,
-            )
-            .is_ok()
-    });
+/// Encrypts a run, and puts messages together that may be sent together. What cannot be encrypted,
+/// for want of memory, is dropped; its nonce is lost, which does no harm.
+pub(crate) fn encrypt(peer: &Peer, keypair: &Keypair, packets: &mut SkbList) {
+    let limit = peer.tx.bulk_limit.load(Relaxed).min(MAX_BULK_MESSAGE) as usize;
+    let (key, index) = (keypair.sending_key(), keypair.remote_index());
+    let mut plain = mem::take(packets);
+    while let Some(mut skb) = plain.pop_front() {
+        if skb.cb::<PacketCb>().messages > 1 {
+            encrypt_whole(peer, keypair, skb, packets);
+            continue;
+        }
+        if packet::sealed_len(&skb) <= limit && goes_together(&skb, plain.front()) {
+            encrypt_bulk(peer, keypair, skb, &mut plain, packets);
+        } else if packet::seal(&mut skb, peer.netdev(), key, index).is_ok() {
+            packets.push_back(skb);
+        }
+    }
 }
 
-/// Sends encrypted packets to the peer. The caller has the transmit FIFO to itself.
-pub(crate) fn transmit(peer: &RcuArc<Peer>, packets: SkbList) {
-    if packets.is_empty() {
+/// Whether `next`, which follows `first`, may be sent in the same packet.
+fn goes_together(first: &Skb, next: Option<&Skb>) -> bool {
+    next.is_some_and(|next| {
+        next.cb::<PacketCb>().ds == first.cb::<PacketCb>().ds
+            && next.cb::<PacketCb>().messages <= 1
+            && packet::sealed_len(next) <= packet::sealed_len(first)
+            && !next.wants_timestamp()
+            && !first.wants_timestamp()
+    })
+}
+
+/// Makes one packet of `first` and those of `rest` that may be sent together with it.
+fn encrypt_bulk(
+    peer: &Peer,
+    keypair: &Keypair,
+    first: SkBuff,
+    rest: &mut SkbList,
+    sealed: &mut SkbList,
+) {
+    let mut skb = first;
+    let PacketCb { ds, .. } = *skb.cb();
+    let len = packet::sealed_len(&skb);
+    let Ok(mut bulk) = packet::begin_bulk(&mut skb, len, peer.netdev()) else {
+        return;
+    };
+    loop {
+        let (key, index) = (keypair.sending_key(), keypair.remote_index());
+        let _ = packet::seal_into(&mut bulk, &mut skb, key, index);
+        let next = rest.front().filter(|next| {
+            goes_together(&skb, Some(*next)) && bulk.takes(packet::sealed_len(next))
+        });
+        if next.is_none() {
+            break;
+        }
+        let Some(next) = rest.pop_front() else { break };
+        mem::replace(&mut skb, next).consume();
+    }
+    skb.consume();
+    add_bulk(bulk, ds, sealed);
+}
+
+/// Makes packets of the segments that a packet stands for.
+fn encrypt_whole(peer: &Peer, keypair: &Keypair, mut skb: SkBuff, sealed: &mut SkbList) {
+    let PacketCb { ds, mtu, .. } = *skb.cb();
+    let Some(segments) = skb.segments() else {
+        return;
+    };
+    let longest = segments.header_len.saturating_add(segments.size);
+    let len = packet::message_len(longest, mtu);
+    let (key, index) = (keypair.sending_key(), keypair.remote_index());
+    let mut bulk: Option<packet::Bulk> = None;
+    for n in 0..segments.count() {
+        let part = segments.part(n);
+        let part_len = part.end.saturating_sub(part.start);
+        let part_len = packet::message_len(segments.header_len.saturating_add(part_len), mtu);
+        if !bulk.as_ref().is_some_and(|bulk| bulk.takes(part_len)) {
+            let next = packet::begin_bulk(&mut skb, len, peer.netdev()).ok();
+            if let Some(full) = mem::replace(&mut bulk, next) {
+                add_bulk(full, ds, sealed);
+            }
+        }
+        if let Some(bulk) = &mut bulk {
+            let _ = packet::seal_segment(bulk, &skb, &segments, n, key, index);
+        }
+    }
+    if let Some(mut last) = bulk {
+        last.take_charge(&mut skb);
+        add_bulk(last, ds, sealed);
+    }
+    skb.consume();
+}
+
+/// Adds messages that are sent together to a run; `ds` as in [`PacketCb`].
+fn add_bulk(bulk: packet::Bulk, ds: u8, sealed: &mut SkbList) {
+    let messages = bulk.count();
+    if let Some(mut skb) = bulk.finish() {
+        *skb.cb_mut() = PacketCb {
+            messages,
+            ds,
+            ..PacketCb::default()
+        };
+        sealed.push_back(skb);
+    }
+}
+
+/// Transmits an encrypted run to the peer, and notes what follows from that. The caller has the
+/// transmit FIFO to itself.
+pub(crate) fn transmit_run(peer: &RcuArc<Peer>, packets: SkbList) {
+    // Nothing goes to a peer that has been removed, whatever was under way for it.
+    if packets.is_empty() || !peer.may_run() {
         return;
     }
     let has_data = packets.iter().any(|packet| packet.len() != DATA_MIN_LEN);
-    Peer::on(peer, Event::Sending);
-    peer.rx_inline.renew();
-    let sent = peer.send(packets, |packet| packet.cb().ds);
+    Peer::note(peer, Event::Sending);
+    peer.rx.inline.renew();
+    let sent = socket::send_to_peer(peer, packets, |skb| skb.cb::<PacketCb>().ds);
     if has_data && sent != 0 {
-        Peer::on(peer, Event::DataSent);
+        Peer::note(peer, Event::DataSent);
     }
     let now = time::boottime_coarse_ns();
     if peer
@@ -184,28 +321,19 @@ pub(crate) fn transmit(peer: &RcuArc<Peer>, packets: SkbList) {
     }
 }
 
-impl Peer {
-    /// Sends what is staged, or an empty packet when nothing is. Any context but hard interrupts.
-    pub(crate) fn send_keepalive(this: &RcuArc<Self>) {
-        if this.staged.lock().is_empty() {
-            let Ok(mut skb) = SkBuff::keepalive(this.device().netdev()) else {
-                return;
-            };
-            skb.cb_mut().mtu = this.device().netdev().mtu();
-            this.staged.lock().push_back(skb);
-            debug::peer(
-                this.device().netdev(),
-                PeerEvent::SendKeepalive,
-                this.id(),
-                Some(&this.endpoint()),
-            );
-        }
-        send_staged(this);
+/// Sends what is staged, or an empty packet when nothing is. Any context but hard interrupts.
+pub(crate) fn send_keepalive(peer: &RcuArc<Peer>) {
+    if peer.tx.staged.is_empty() {
+        let Ok(skb) = packet::keepalive(peer.netdev().mtu()) else {
+            return;
+        };
+        peer.tx.staged.push_if_empty(skb);
+        debug::peer(
+            peer.netdev(),
+            PeerEvent::SendKeepalive,
+            peer.id(),
+            Some(peer.endpoint().remote()),
+        );
     }
-
-    /// Throws away what is staged.
-    pub(crate) fn purge_staged(&self) {
-        let staged = core::mem::replace(&mut *self.staged.lock(), SkbList::new());
-        self.device().netdev().add_tx_dropped(staged.len());
-    }
+    send_staged(peer);
 }

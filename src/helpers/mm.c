@@ -1,8 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 #include <linux/mm.h>
 
-u64 rust_helper_wg_totalram_bytes(void)
+__rust_helper u64 rust_helper_wg_totalram_bytes(void)
 {
 	return (u64)totalram_pages() << PAGE_SHIFT;
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 #include <linux/capability.h>
 #include <linux/list.h>
@@ -6,8 +6,8 @@
 #include <net/net_namespace.h>
 
 /*
- * Pointers to namespaces that do not keep them: `wg_weak_nets_clear()`, called while a namespace
- * exits, empties those that point to it, before its memory goes.
+ * Weak pointers to namespaces: `wg_weak_nets_clear()`, called while a namespace exits, clears those
+ * that point to it, before it is freed.
  */
 struct wg_weak_net {
 	struct list_head list;
@@ -17,7 +17,7 @@ struct wg_weak_net {
 static LIST_HEAD(wg_weak_nets);
 static DEFINE_SPINLOCK(wg_weak_nets_lock);
 
-void rust_helper_wg_weak_net_add(struct wg_weak_net *weak, struct net *net)
+__rust_helper void rust_helper_wg_weak_net_add(struct wg_weak_net *weak, struct net *net)
 {
 	spin_lock_bh(&wg_weak_nets_lock);
 	rcu_assign_pointer(weak->net, net);
@@ -25,7 +25,7 @@ void rust_helper_wg_weak_net_add(struct wg_weak_net *weak, struct net *net)
 	spin_unlock_bh(&wg_weak_nets_lock);
 }
 
-void rust_helper_wg_weak_net_del(struct wg_weak_net *weak)
+__rust_helper void rust_helper_wg_weak_net_del(struct wg_weak_net *weak)
 {
 	spin_lock_bh(&wg_weak_nets_lock);
 	RCU_INIT_POINTER(weak->net, NULL);
@@ -33,14 +33,14 @@ void rust_helper_wg_weak_net_del(struct wg_weak_net *weak)
 	spin_unlock_bh(&wg_weak_nets_lock);
 }
 
-void rust_helper_wg_weak_net_clear(struct wg_weak_net *weak)
+__rust_helper void rust_helper_wg_weak_net_clear(struct wg_weak_net *weak)
 {
 	spin_lock_bh(&wg_weak_nets_lock);
 	RCU_INIT_POINTER(weak->net, NULL);
 	spin_unlock_bh(&wg_weak_nets_lock);
 }
 
-void rust_helper_wg_weak_nets_clear(struct net *net)
+__rust_helper void rust_helper_wg_weak_nets_clear(struct net *net)
 {
 	struct wg_weak_net *weak;
 
@@ -52,14 +52,14 @@ void rust_helper_wg_weak_nets_clear(struct net *net)
 	spin_unlock_bh(&wg_weak_nets_lock);
 }
 
-/* Only to be compared, never followed. */
-const struct net *rust_helper_wg_weak_net_peek(const struct wg_weak_net *weak)
+/* To be compared only, not to be dereferenced. */
+__rust_helper const struct net *rust_helper_wg_weak_net_peek(const struct wg_weak_net *weak)
 {
 	return rcu_access_pointer(weak->net);
 }
 
-/* Takes a reference, unless the namespace is gone or going. */
-struct net *rust_helper_wg_weak_net_get(struct wg_weak_net *weak)
+/* Takes a reference, unless the namespace has exited or is exiting. */
+__rust_helper struct net *rust_helper_wg_weak_net_get(struct wg_weak_net *weak)
 {
 	struct net *net;
 
@@ -71,22 +71,22 @@ struct net *rust_helper_wg_weak_net_get(struct wg_weak_net *weak)
 	return net;
 }
 
-void rust_helper_wg_get_net(struct net *net)
+__rust_helper void rust_helper_wg_get_net(struct net *net)
 {
 	get_net(net);
 }
 
-void rust_helper_wg_put_net(struct net *net)
+__rust_helper void rust_helper_wg_put_net(struct net *net)
 {
 	put_net(net);
 }
 
-u64 rust_helper_wg_net_cookie(const struct net *net)
+__rust_helper u64 rust_helper_wg_net_cookie(const struct net *net)
 {
 	return net->net_cookie;
 }
 
-bool rust_helper_wg_net_admin(const struct net *net)
+__rust_helper bool rust_helper_wg_net_admin(const struct net *net)
 {
 	return ns_capable(net->user_ns, CAP_NET_ADMIN);
 }

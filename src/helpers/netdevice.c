@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 #include <linux/if_arp.h>
 #include <linux/inetdevice.h>
@@ -9,46 +9,51 @@
 #include <net/ip_tunnels.h>
 #include <net/rtnetlink.h>
 
-void *rust_helper_wg_netdev_priv(const struct net_device *dev)
+__rust_helper void *rust_helper_wg_netdev_priv(const struct net_device *dev)
 {
 	return netdev_priv(dev);
 }
 
-const char *rust_helper_wg_netdev_name(const struct net_device *dev)
+__rust_helper const char *rust_helper_wg_netdev_name(const struct net_device *dev)
 {
 	return dev->name;
 }
 
-int rust_helper_wg_netdev_ifindex(const struct net_device *dev)
+__rust_helper void rust_helper_wg_netdev_copy_name(const struct net_device *dev, char *name)
+{
+	strscpy(name, dev->name, IFNAMSIZ);
+}
+
+__rust_helper int rust_helper_wg_netdev_ifindex(const struct net_device *dev)
 {
 	return READ_ONCE(dev->ifindex);
 }
 
-unsigned int rust_helper_wg_netdev_mtu(const struct net_device *dev)
+__rust_helper unsigned int rust_helper_wg_netdev_mtu(const struct net_device *dev)
 {
 	return READ_ONCE(dev->mtu);
 }
 
-bool rust_helper_wg_netdev_is_up(const struct net_device *dev)
+/* The namespace of a registered device, NULL if it is not registered. Under RCU. */
+__rust_helper struct net *rust_helper_wg_netdev_net_rcu(const struct net_device *dev)
 {
-	return netif_running(dev);
+	if (READ_ONCE(dev->reg_state) != NETREG_REGISTERED)
+		return NULL;
+	return dev_net_rcu(dev);
 }
 
-struct net *rust_helper_wg_netdev_net(const struct net_device *dev)
-{
-	return dev_net(dev);
-}
-
-const struct rtnl_link_ops *rust_helper_wg_netdev_link_ops(const struct net_device *dev)
+__rust_helper const struct rtnl_link_ops *
+rust_helper_wg_netdev_link_ops(const struct net_device *dev)
 {
 	return dev->rtnl_link_ops;
 }
 
 /* A software device that carries IP packets without link-layer headers, point to point. */
-void rust_helper_wg_netdev_setup_l3(struct net_device *dev, const struct net_device_ops *ops,
-				    const struct device_type *type, unsigned int mtu,
-				    unsigned int max_mtu, unsigned short headroom,
-				    unsigned short tailroom)
+__rust_helper void rust_helper_wg_netdev_setup_l3(struct net_device *dev,
+						  const struct net_device_ops *ops,
+						  const struct device_type *type, unsigned int mtu,
+						  unsigned int max_mtu, unsigned short headroom,
+						  unsigned short tailroom)
 {
 	const netdev_features_t features = NETIF_F_HW_CSUM | NETIF_F_RXCSUM | NETIF_F_SG |
 					   NETIF_F_GSO | NETIF_F_GSO_SOFTWARE | NETIF_F_HIGHDMA;
@@ -71,26 +76,26 @@ void rust_helper_wg_netdev_setup_l3(struct net_device *dev, const struct net_dev
 	dev->hw_features |= features;
 	dev->hw_enc_features |= features;
 	netif_set_tso_max_size(dev, GSO_MAX_SIZE);
-	/* The route of a packet tells the MTU of its path, and where an ICMP error goes. */
+	/* Needed for the MTU of a packet's path, and for ICMP errors. */
 	netif_keep_dst(dev);
 	SET_NETDEV_DEVTYPE(dev, type);
 }
 
-void rust_helper_wg_netdev_set_destructor(struct net_device *dev,
-					  void (*destructor)(struct net_device *dev))
+__rust_helper void rust_helper_wg_netdev_set_destructor(struct net_device *dev,
+							void (*destructor)(struct net_device *dev))
 {
 	dev->needs_free_netdev = true;
 	dev->priv_destructor = destructor;
 }
 
-/* Whether the per-CPU counters are there; they go some time after a grace period. RCU. */
-bool rust_helper_wg_netdev_registered(const struct net_device *dev)
+/* A registered device has per-CPU counters; they are freed a grace period later. Under RCU. */
+__rust_helper bool rust_helper_wg_netdev_registered(const struct net_device *dev)
 {
 	return READ_ONCE(dev->reg_state) == NETREG_REGISTERED;
 }
 
-void rust_helper_wg_netdev_sw_rx_add(struct net_device *dev, unsigned long packets,
-				     unsigned long bytes)
+__rust_helper void rust_helper_wg_netdev_sw_rx_add(struct net_device *dev, unsigned long packets,
+						   unsigned long bytes)
 {
 	struct pcpu_sw_netstats *stats;
 
@@ -103,41 +108,41 @@ void rust_helper_wg_netdev_sw_rx_add(struct net_device *dev, unsigned long packe
 	u64_stats_update_end(&stats->syncp);
 }
 
-void rust_helper_wg_netdev_add_tx_dropped(struct net_device *dev, unsigned long count)
+__rust_helper void rust_helper_wg_netdev_add_tx_dropped(struct net_device *dev, unsigned long count)
 {
 	DEV_STATS_ADD(dev, tx_dropped, count);
 }
 
-void rust_helper_wg_netdev_add_rx_dropped(struct net_device *dev, unsigned long count)
+__rust_helper void rust_helper_wg_netdev_add_rx_dropped(struct net_device *dev, unsigned long count)
 {
 	DEV_STATS_ADD(dev, rx_dropped, count);
 }
 
-void rust_helper_wg_netdev_inc_tx_errors(struct net_device *dev)
+__rust_helper void rust_helper_wg_netdev_inc_tx_errors(struct net_device *dev)
 {
 	DEV_STATS_INC(dev, tx_errors);
 }
 
-void rust_helper_wg_netdev_inc_rx_errors(struct net_device *dev)
+__rust_helper void rust_helper_wg_netdev_inc_rx_errors(struct net_device *dev)
 {
 	DEV_STATS_INC(dev, rx_errors);
 }
 
-void rust_helper_wg_netdev_inc_rx_frame_errors(struct net_device *dev)
+__rust_helper void rust_helper_wg_netdev_inc_rx_frame_errors(struct net_device *dev)
 {
 	DEV_STATS_INC(dev, rx_frame_errors);
 }
 
-void rust_helper_wg_netdev_inc_rx_length_errors(struct net_device *dev)
+__rust_helper void rust_helper_wg_netdev_inc_rx_length_errors(struct net_device *dev)
 {
 	DEV_STATS_INC(dev, rx_length_errors);
 }
 
 /*
- * A route back out of the device it came in by is normal for a tunnel: no ICMP redirects. And a
- * device without hardware address has nothing to make an IPv6 link-local address of. RTNL.
+ * No ICMP redirects: it is normal for a tunnel that a packet leaves by the device that it came in
+ * by. No IPv6 link-local address: there is no hardware address to derive one from. Under RTNL.
  */
-void rust_helper_wg_netdev_no_redirects_no_addrgen(struct net_device *dev)
+__rust_helper void rust_helper_wg_netdev_no_redirects_no_addrgen(struct net_device *dev)
 {
 	struct in_device *in_dev = __in_dev_get_rtnl(dev);
 #if IS_ENABLED(CONFIG_IPV6)
@@ -152,38 +157,45 @@ void rust_helper_wg_netdev_no_redirects_no_addrgen(struct net_device *dev)
 	}
 }
 
-int rust_helper_wg_xmit_depth(void)
+__rust_helper int rust_helper_wg_xmit_depth(void)
 {
 	return dev_recursion_level();
 }
 
-struct net *rust_helper_wg_newlink_link_net(struct rtnl_newlink_params *params)
+__rust_helper struct net *rust_helper_wg_newlink_link_net(struct rtnl_newlink_params *params)
 {
 	return rtnl_newlink_link_net(params);
 }
 
-/* Not found by busy polling: there is no hardware queue behind it. */
-void rust_helper_wg_napi_add(struct net_device *dev, struct napi_struct *napi,
-			     int (*poll)(struct napi_struct *napi, int budget))
+/* Whether received packets may be put together. */
+__rust_helper bool rust_helper_wg_netdev_may_gro(const struct net_device *dev)
+{
+	return !netif_elide_gro(dev);
+}
+
+/* No busy polling: there is no hardware queue to poll. */
+__rust_helper void rust_helper_wg_napi_add(struct net_device *dev, struct napi_struct *napi,
+					   int (*poll)(struct napi_struct *napi, int budget))
 {
 	set_bit(NAPI_STATE_NO_BUSY_POLL, &napi->state);
 	netif_napi_add(dev, napi, poll);
 }
 
-void rust_helper_wg_napi_del(struct napi_struct *napi)
+__rust_helper void rust_helper_wg_napi_del(struct napi_struct *napi)
 {
 	netif_napi_del(napi);
 }
 
-/* Any context but hard interrupts: outside of softirqs, the poll runs when BHs are enabled. */
-void rust_helper_wg_napi_schedule(struct napi_struct *napi)
+/* Any context but hard interrupts: outside of softirqs, the poll runs when BH is enabled again. */
+__rust_helper void rust_helper_wg_napi_schedule(struct napi_struct *napi)
 {
 	local_bh_disable();
 	napi_schedule(napi);
 	local_bh_enable();
 }
 
-void rust_helper_wg_napi_gro_receive(struct napi_struct *napi, struct sk_buff *skb)
+__rust_helper void rust_helper_wg_napi_gro_receive(struct napi_struct *napi, struct sk_buff *skb)
 {
+	skb->dev = napi->dev;
 	napi_gro_receive(napi, skb);
 }

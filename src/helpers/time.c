@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 #include <linux/cpumask.h>
 #include <linux/jiffies.h>
@@ -10,28 +10,28 @@
 #include <linux/timer.h>
 #include <linux/workqueue.h>
 
-u64 rust_helper_wg_boottime_coarse_ns(void)
+__rust_helper u64 rust_helper_wg_boottime_coarse_ns(void)
 {
 	return ktime_get_coarse_boottime_ns();
 }
 
-void rust_helper_wg_cond_resched(void)
+__rust_helper void rust_helper_wg_cond_resched(void)
 {
 	cond_resched();
 }
 
 /* True if the timer was pending before. */
-bool rust_helper_wg_mod_timer_ms(struct timer_list *timer, unsigned int ms)
+__rust_helper bool rust_helper_wg_mod_timer_ms(struct timer_list *timer, unsigned int ms)
 {
 	return mod_timer(timer, jiffies + msecs_to_jiffies(ms));
 }
 
-unsigned int rust_helper_wg_num_online_cpus(void)
+__rust_helper unsigned int rust_helper_wg_num_online_cpus(void)
 {
 	return num_online_cpus();
 }
 
-unsigned int rust_helper_wg_next_online_cpu(unsigned int after)
+__rust_helper unsigned int rust_helper_wg_next_online_cpu(unsigned int after)
 {
 	unsigned int cpu = nr_cpu_ids;
 
@@ -43,46 +43,36 @@ unsigned int rust_helper_wg_next_online_cpu(unsigned int after)
 	return cpu;
 }
 
-void rust_helper_wg_init_work(struct work_struct *work, work_func_t func,
-			      const char *name, struct lock_class_key *key)
+__rust_helper bool rust_helper_wg_queue_work_on(unsigned int cpu, struct workqueue_struct *wq,
+						struct work_struct *work)
 {
-	__init_work(work, 0);
-	work->data = (atomic_long_t)WORK_DATA_INIT();
-	lockdep_init_map(&work->lockdep_map, name, key, 0);
-	INIT_LIST_HEAD(&work->entry);
-	work->func = func;
-}
-
-bool rust_helper_wg_queue_work_on(unsigned int cpu, struct workqueue_struct *wq,
-				  struct work_struct *work)
-{
-	/* A CPU that goes offline after the check is no harm: the queue sees to that. */
+	/* If the CPU goes offline after the check, the workqueue takes care of that. */
 	if (cpu >= nr_cpu_ids || !cpu_online(cpu))
 		cpu = WORK_CPU_UNBOUND;
 	return queue_work_on(cpu, wq, work);
 }
 
-u64 rust_helper_wg_siphash(const void *data, size_t len, const siphash_key_t *key)
+__rust_helper u64 rust_helper_wg_siphash(const void *data, size_t len, const siphash_key_t *key)
 {
 	return siphash(data, len, key);
 }
 
-int rust_helper_wg_register_pm_notifier(struct notifier_block *block)
+__rust_helper int rust_helper_wg_register_pm_notifier(struct notifier_block *block)
 {
 	return register_pm_notifier(block);
 }
 
-int rust_helper_wg_unregister_pm_notifier(struct notifier_block *block)
+__rust_helper int rust_helper_wg_unregister_pm_notifier(struct notifier_block *block)
 {
 	return unregister_pm_notifier(block);
 }
 
-int rust_helper_wg_register_vmfork_notifier(struct notifier_block *block)
+__rust_helper int rust_helper_wg_register_vmfork_notifier(struct notifier_block *block)
 {
 	return register_random_vmfork_notifier(block);
 }
 
-int rust_helper_wg_unregister_vmfork_notifier(struct notifier_block *block)
+__rust_helper int rust_helper_wg_unregister_vmfork_notifier(struct notifier_block *block)
 {
 	return unregister_random_vmfork_notifier(block);
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 #include <linux/icmp.h>
 #include <linux/icmpv6.h>
@@ -9,96 +9,169 @@
 #include <net/route.h>
 #include <net/udp_tunnel.h>
 
+struct wg_udp_sock_request {
+	struct net *net;
+	bool ipv6;
+	__be16 port;
+	void *owner;
+	void (*data_ready)(struct sock *sk);
+	struct sock *sk;
+};
+
 /*
- * A UDP socket on `port` of all local addresses, for packets that are handed to `receive`.
- * Transmission never waits, neither for memory nor for room in the send buffer, and may use the
- * memory reserves, as swap may lie behind the tunnel.
+ * Opens a UDP socket on `port` of all local addresses. `data_ready` is told of what it receives,
+ * which may be many datagrams in one packet (UDP GRO). Received packets are taken at once, so no
+ * limit of the receive queue applies, and nothing is polled for. Transmission never waits, neither
+ * for memory nor for room in the send buffer, and may use the memory reserves, as swap may be
+ * reached through the tunnel.
  */
-int rust_helper_wg_udp_sock_create(struct net *net, bool ipv6, __be16 port, void *owner,
-				   udp_tunnel_encap_rcv_t receive, struct sock **sk)
+static long wg_udp_sock_create(void *arg)
 {
+	struct wg_udp_sock_request *request = arg;
 	struct udp_port_cfg port_cfg = {
-		.family = ipv6 ? AF_INET6 : AF_INET,
-		.local_udp_port = port,
+		.family = request->ipv6 ? AF_INET6 : AF_INET,
+		.local_udp_port = request->port,
 		.use_udp_checksums = true,
 		.use_udp6_tx_checksums = true,
 		.use_udp6_rx_checksums = true,
 		.ipv6_v6only = true,
 	};
-	struct udp_tunnel_sock_cfg sock_cfg = {
-		.sk_user_data = owner,
-		.encap_type = 1,
-		.encap_rcv = receive,
-	};
 	struct socket *sock;
+	struct sock *sk;
+	int on = 1;
 	int ret;
 
-	ret = udp_sock_create(net, &port_cfg, &sock);
+	ret = udp_sock_create(request->net, &port_cfg, &sock);
 	if (ret < 0)
 		return ret;
-	sock->sk->sk_allocation = GFP_ATOMIC;
-	sock->sk->sk_sndbuf = INT_MAX;
-	sk_set_memalloc(sock->sk);
-	setup_udp_tunnel_sock(net, sock->sk, &sock_cfg);
-	*sk = sock->sk;
+	sk = sock->sk;
+	sk->sk_allocation = GFP_ATOMIC;
+	sk->sk_sndbuf = INT_MAX;
+	sk->sk_rcvbuf = INT_MAX;
+#ifdef CONFIG_NET_RX_BUSY_POLL
+	sk->sk_ll_usec = 0;
+#endif
+	sk_set_memalloc(sk);
+	inet_clear_bit(MC_LOOP, sk);
+	ret = sock->ops->setsockopt(sock, SOL_UDP, UDP_GRO, KERNEL_SOCKPTR(&on), sizeof(on));
+	if (ret < 0) {
+		sk_clear_memalloc(sk);
+		udp_tunnel_sock_release(sk);
+		return ret;
+	}
+	write_lock_bh(&sk->sk_callback_lock);
+	rcu_assign_sk_user_data(sk, request->owner);
+	sk->sk_data_ready = request->data_ready;
+	write_unlock_bh(&sk->sk_callback_lock);
+	request->sk = sk;
 	return 0;
 }
 
-void rust_helper_wg_udp_sock_release(struct sock *sk)
+/*
+ * On a kernel thread: a socket belongs to the memory cgroup and the cgroup of its creator, and the
+ * limits and filters of whoever happens to bring the link up are not meant for the tunnel.
+ */
+__rust_helper int rust_helper_wg_udp_sock_create(struct net *net, bool ipv6, __be16 port,
+						 void *owner, void (*data_ready)(struct sock *sk),
+						 struct sock **sk)
+{
+	struct wg_udp_sock_request request = {
+		.net = net,
+		.ipv6 = ipv6,
+		.port = port,
+		.owner = owner,
+		.data_ready = data_ready,
+	};
+	int ret = work_on_cpu(raw_smp_processor_id(), wg_udp_sock_create, &request);
+
+	*sk = request.sk;
+	return ret;
+}
+
+__rust_helper void rust_helper_wg_udp_sock_release(struct sock *sk)
 {
 	sk_clear_memalloc(sk);
 	udp_tunnel_sock_release(sk);
 }
 
-void rust_helper_wg_sock_disown(struct sock *sk)
+/*
+ * The next packet that the socket has received, from behind the UDP header on, or NULL; its
+ * checksum has been verified. In softirq context.
+ */
+__rust_helper struct sk_buff *rust_helper_wg_udp_recv(struct sock *sk)
+{
+	struct net *net = sock_net(sk);
+	bool ipv4 = sk->sk_family == AF_INET;
+	struct sk_buff *skb;
+	unsigned int count = 1;
+	int err;
+
+	/* Others may have taken it. */
+	if (skb_queue_empty_lockless(&sk->sk_receive_queue) &&
+	    skb_queue_empty_lockless(&udp_sk(sk)->reader_queue))
+		return NULL;
+	skb = skb_recv_udp(sk, MSG_DONTWAIT, &err);
+	if (!skb)
+		return NULL;
+	/* The socket has used this for notes of its own. */
+	skb->dev = NULL;
+	if (udp_lib_checksum_complete(skb)) {
+		if (ipv4) {
+			UDP_INC_STATS(net, UDP_MIB_CSUMERRORS);
+			UDP_INC_STATS(net, UDP_MIB_INERRORS);
+		} else {
+			UDP6_INC_STATS(net, UDP_MIB_CSUMERRORS);
+			UDP6_INC_STATS(net, UDP_MIB_INERRORS);
+		}
+		udp_drops_inc(sk);
+		kfree_skb_reason(skb, SKB_DROP_REASON_UDP_CSUM);
+		return NULL;
+	}
+	if (skb_is_gso(skb))
+		count = DIV_ROUND_UP(skb->len, skb_shinfo(skb)->gso_size);
+	SNMP_ADD_STATS(__UDPX_MIB(sk, ipv4), UDP_MIB_INDATAGRAMS, count);
+	return skb;
+}
+
+__rust_helper void rust_helper_wg_sock_disown(struct sock *sk)
 {
 	rcu_assign_sk_user_data(sk, NULL);
 }
 
-void *rust_helper_wg_sock_owner(struct sock *sk)
+__rust_helper void *rust_helper_wg_sock_owner(struct sock *sk)
 {
 	return rcu_dereference_sk_user_data(sk);
 }
 
-__be16 rust_helper_wg_sock_port(const struct sock *sk)
+__rust_helper __be16 rust_helper_wg_sock_port(const struct sock *sk)
 {
 	return inet_sk(sk)->inet_sport;
 }
 
-bool rust_helper_wg_ipv6_enabled(void)
+__rust_helper bool rust_helper_wg_ipv6_enabled(void)
 {
 	return IS_ENABLED(CONFIG_IPV6) && ipv6_mod_enabled();
 }
 
-void rust_helper_wg_rcu_read_lock_bh(void)
-{
-	rcu_read_lock_bh();
-}
-
-void rust_helper_wg_rcu_read_unlock_bh(void)
-{
-	rcu_read_unlock_bh();
-}
-
-bool rust_helper_wg_in_task(void)
+__rust_helper bool rust_helper_wg_in_task(void)
 {
 	return in_task() && !in_softirq();
 }
 
-/* Whether `addr` is one of this host. */
-bool rust_helper_wg_is_local4(struct sock *sk, __be32 addr)
+/* Whether `addr` is an address of this host. */
+__rust_helper bool rust_helper_wg_is_local4(struct sock *sk, __be32 addr)
 {
 	return inet_confirm_addr(sock_net(sk), NULL, 0, addr, RT_SCOPE_HOST);
 }
 
-bool rust_helper_wg_is_local6(struct sock *sk, const struct in6_addr *addr)
+__rust_helper bool rust_helper_wg_is_local6(struct sock *sk, const struct in6_addr *addr)
 {
 	return ipv6_chk_addr(sock_net(sk), addr, NULL, 0);
 }
 
 /* A route, or an error pointer. */
-struct rtable *rust_helper_wg_route4(struct sock *sk, __be32 saddr, __be32 daddr, __be16 dport,
-				     u32 mark, __be32 *chosen)
+__rust_helper struct rtable *rust_helper_wg_route4(struct sock *sk, __be32 saddr, __be32 daddr,
+						   __be16 dport, u32 mark, __be32 *chosen)
 {
 	struct flowi4 fl = {
 		.saddr = saddr,
@@ -116,9 +189,9 @@ struct rtable *rust_helper_wg_route4(struct sock *sk, __be32 saddr, __be32 daddr
 	return rt;
 }
 
-struct dst_entry *rust_helper_wg_route6(struct sock *sk, const struct in6_addr *saddr,
-					const struct in6_addr *daddr, __be16 dport, u32 mark,
-					int oif, struct in6_addr *chosen)
+__rust_helper struct dst_entry *rust_helper_wg_route6(struct sock *sk, const struct in6_addr *saddr,
+						      const struct in6_addr *daddr, __be16 dport,
+						      u32 mark, int oif, struct in6_addr *chosen)
 {
 	struct flowi6 fl = {
 		.saddr = *saddr,
@@ -137,57 +210,100 @@ struct dst_entry *rust_helper_wg_route6(struct sock *sk, const struct in6_addr *
 	return dst;
 }
 
-int rust_helper_wg_route4_ifindex(const struct rtable *rt)
+__rust_helper int rust_helper_wg_route4_ifindex(const struct rtable *rt)
 {
 	return rt->dst.dev->ifindex;
 }
 
-void rust_helper_wg_route4_put(struct rtable *rt)
+/*
+ * Bytes of UDP payload that a datagram on this route may have to be sent as part of a segmentation
+ * offload packet. 0 if none may be: IPsec and software checksums cut the packet early, at a higher
+ * cost for each datagram than that of sending it as such.
+ */
+static u32 wg_dst_bulk_limit(const struct dst_entry *dst, netdev_features_t checksum, u32 headers)
+{
+	const netdev_features_t features = dst->dev->features;
+	const u32 mtu = dst_mtu(dst);
+
+	if (dst_xfrm(dst) || dst->lwtstate || mtu <= headers)
+		return 0;
+	if (!(features & NETIF_F_SG) || !(features & NETIF_F_GSO) ||
+	    !(features & (NETIF_F_HW_CSUM | checksum)))
+		return 0;
+	return mtu - headers;
+}
+
+__rust_helper u32 rust_helper_wg_route4_bulk_limit(const struct rtable *rt)
+{
+	if (rt->rt_flags & (RTCF_BROADCAST | RTCF_MULTICAST))
+		return 0;
+	return wg_dst_bulk_limit(&rt->dst, NETIF_F_IP_CSUM,
+				 sizeof(struct iphdr) + sizeof(struct udphdr));
+}
+
+__rust_helper u32 rust_helper_wg_route6_bulk_limit(const struct dst_entry *dst)
+{
+	return wg_dst_bulk_limit(dst, NETIF_F_IPV6_CSUM,
+				 sizeof(struct ipv6hdr) + sizeof(struct udphdr));
+}
+
+__rust_helper void rust_helper_wg_route4_put(struct rtable *rt)
 {
 	ip_rt_put(rt);
 }
 
-void rust_helper_wg_dst_cache_set4(struct dst_cache *cache, struct rtable *rt, __be32 saddr)
+__rust_helper void rust_helper_wg_dst_cache_set4(struct dst_cache *cache, struct rtable *rt,
+						 __be32 saddr)
 {
 	dst_cache_set_ip4(cache, &rt->dst, saddr);
 }
 
-/* Consumes the packet and the reference to the route. RCU, BH disabled. */
-void rust_helper_wg_udp_xmit4(struct rtable *rt, struct sock *sk, struct sk_buff *skb,
-			      struct net_device *dev, u32 mark, __be32 saddr, __be32 daddr,
-			      __be16 dport, u8 ds)
+/* Consumes the packet and the reference to the route. BH disabled. */
+__rust_helper void rust_helper_wg_udp_xmit4(struct rtable *rt, struct sock *sk, struct sk_buff *skb,
+					    struct net_device *dev, u32 mark, __be32 saddr,
+					    __be32 daddr, __be16 dport, u8 ds)
 {
+	const unsigned int count = skb_shinfo(skb)->gso_segs;
+
 	skb_mark_not_on_list(skb);
 	skb->dev = dev;
 	skb->mark = mark;
 	skb->ignore_df = 1;
 	udp_tunnel_xmit_skb(rt, sk, skb, saddr, daddr, ds, ip4_dst_hoplimit(&rt->dst), 0,
 			    inet_sk(sk)->inet_sport, dport, false, false, 0);
+	/* It has been counted as one. */
+	if (count > 1)
+		dev_sw_netstats_tx_add(dev, count - 1, 0);
 }
 
-void rust_helper_wg_udp_xmit6(struct dst_entry *dst, struct sock *sk, struct sk_buff *skb,
-			      struct net_device *dev, u32 mark, const struct in6_addr *saddr,
-			      const struct in6_addr *daddr, __be16 dport, u8 ds)
+__rust_helper void rust_helper_wg_udp_xmit6(struct dst_entry *dst, struct sock *sk,
+					    struct sk_buff *skb, struct net_device *dev, u32 mark,
+					    const struct in6_addr *saddr,
+					    const struct in6_addr *daddr, __be16 dport, u8 ds)
 {
+	const unsigned int count = skb_shinfo(skb)->gso_segs;
+
 	skb_mark_not_on_list(skb);
 	skb->dev = dev;
 	skb->mark = mark;
 	skb->ignore_df = 1;
 	udp_tunnel6_xmit_skb(dst, sk, skb, dev, saddr, daddr, ds, ip6_dst_hoplimit(dst), 0,
 			     inet_sk(sk)->inet_sport, dport, false, 0);
+	if (count > 1)
+		dev_sw_netstats_tx_add(dev, count - 1, 0);
 }
 
-void rust_helper_wg_dst_cache_reset(struct dst_cache *cache)
+__rust_helper void rust_helper_wg_dst_cache_reset(struct dst_cache *cache)
 {
 	dst_cache_reset(cache);
 }
 
-void rust_helper_wg_icmp_host_unreachable(struct sk_buff *skb)
+__rust_helper void rust_helper_wg_icmp_host_unreachable(struct sk_buff *skb)
 {
 	icmp_ndo_send(skb, ICMP_DEST_UNREACH, ICMP_HOST_UNREACH, 0);
 }
 
-void rust_helper_wg_icmpv6_addr_unreachable(struct sk_buff *skb)
+__rust_helper void rust_helper_wg_icmpv6_addr_unreachable(struct sk_buff *skb)
 {
 	icmpv6_ndo_send(skb, ICMPV6_DEST_UNREACH, ICMPV6_ADDR_UNREACH, 0);
 }

@@ -1,17 +1,21 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! CPU numbers. CPUs may come and go at any time: what these functions give are hints.
+//! CPU numbers. CPUs may come and go at any time: the results of these functions are hints.
 //!
 //! C header: [`include/linux/cpumask.h`](srctree/include/linux/cpumask.h)
 
-use kernel::cpu::CpuId;
-
 use crate::bindings;
 
-/// One more than the highest CPU number that can occur.
+/// The number of possible CPU numbers: one more than the highest.
 #[inline]
 pub fn nr_ids() -> u32 {
     kernel::cpu::nr_cpu_ids()
+}
+
+/// The CPU that this runs on.
+#[inline]
+pub fn current() -> u32 {
+    kernel::cpu::CpuId::current().as_u32()
 }
 
 /// The number of CPUs that are online.
@@ -21,16 +25,10 @@ pub fn online_count() -> u32 {
     unsafe { bindings::wg_num_online_cpus() }
 }
 
-/// The CPU that is online and has the next number after `after`, starting over after the last.
+/// The next online CPU after `after`, wrapping around after the last.
 ///
-/// `after` may be any number. The result is always below [`nr_ids`].
+/// `after` may be any number; the result is below [`nr_ids`].
 pub fn next_online(after: u32) -> u32 {
     // SAFETY: No requirements.
     unsafe { bindings::wg_next_online_cpu(after) }
-}
-
-/// The CPU that we run on, unless we are moved meanwhile.
-#[inline]
-pub fn current() -> u32 {
-    CpuId::current().as_u32()
 }

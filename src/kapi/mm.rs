@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The machine's memory.
 //!
@@ -6,7 +6,7 @@
 
 use crate::bindings;
 
-/// Bytes of memory that the kernel manages. It may change while the machine runs. Any context.
+/// Bytes of memory that the kernel manages; may change at run time. Any context.
 pub fn total_bytes() -> u64 {
     // SAFETY: No requirements.
     unsafe { bindings::wg_totalram_bytes() }

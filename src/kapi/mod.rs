@@ -1,8 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Safe abstractions over kernel APIs that the `kernel` crate does not have yet.
 //!
-//! All `unsafe` code of the module is here and in [`crate::bindings`]. The tree mirrors
+//! All `unsafe` code of the module is here and in [`crate::bindings`]. The layout follows
 //! `rust/kernel/`, so that each file could become a patch there.
 
 #![allow(unsafe_code)]
@@ -20,19 +20,18 @@ pub mod time;
 pub mod timer;
 pub mod workqueue;
 
-/// Allocation, by the names that `tables/` uses on the host too.
+/// Allocation, under the names that `tables/` uses on the host too.
 pub mod alloc {
-    pub use kernel::alloc::flags::{GFP_ATOMIC, GFP_KERNEL};
     pub use kernel::alloc::{AllocError, Flags, KBox, KVVec};
     pub use kernel::init::InPlaceInit;
 }
 
-/// Red-black trees, for the same reason.
+/// Red-black trees, under the names that `tables/` uses on the host too.
 pub mod rbtree {
     pub use kernel::rbtree::{CursorMut, RBTree, RBTreeNode};
 }
 
-/// Whether `part` lies within `whole`, so lives exactly as long.
+/// Whether `part` lies within `whole`, and therefore lives exactly as long.
 #[inline(always)]
 fn within<P, W>(part: &P, whole: &W) -> bool {
     let offset = core::ptr::from_ref(part)

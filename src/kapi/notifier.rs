@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Notifications of suspend and of virtual machine forks.
 //!
@@ -18,25 +18,25 @@ use kernel::{
 
 use crate::bindings;
 
-/// Whether this kernel is meant to suspend all the time, as phones do: then keys that are wiped
-/// at each suspend would be of no use.
+/// Whether this kernel is configured to suspend all the time, as phones do: wiping keys at each
+/// suspend would leave them unusable.
 pub const SUSPENDS_CONSTANTLY: bool =
     cfg!(CONFIG_PM_AUTOSLEEP) || cfg!(CONFIG_PM_USERSPACE_AUTOSLEEP);
 
-/// What the power management announces.
+/// An event of the power management.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PmEvent {
     /// About to hibernate.
     HibernationPrepare,
-    /// Awake from hibernation, or it has failed.
+    /// Resumed from hibernation, or hibernation failed.
     PostHibernation,
     /// About to suspend.
     SuspendPrepare,
-    /// Awake from suspend, or it has failed.
+    /// Resumed from suspend, or suspend failed.
     PostSuspend,
     /// About to restore a hibernated system.
     RestorePrepare,
-    /// The restore has failed.
+    /// The restore failed.
     PostRestore,
 }
 
@@ -56,62 +56,62 @@ impl PmEvent {
 
 /// Receives [`PmEvent`]s.
 pub trait PmCallback: 'static {
-    /// Process context; may sleep. The next event waits until it returns.
+    /// Called for each event. Process context; may sleep, which delays the event.
     fn notify(event: PmEvent);
 }
 
-/// Receives news of virtual machine forks.
+/// Receives virtual machine forks.
 pub trait VmForkCallback: 'static {
     /// This machine has been cloned or restored from a snapshot, and the random number generator
     /// has been reseeded. Process context; may sleep.
     fn notify();
 }
 
-/// A [`PmCallback`] is called while this exists.
+/// Delivers power management events to `T` while it exists.
 pub type PmNotifier<T> = Registration<Pm<T>>;
-/// A [`VmForkCallback`] is called while this exists.
+/// Delivers virtual machine forks to `T` while it exists.
 pub type VmForkNotifier<T> = Registration<VmFork<T>>;
 
-/// One of the kernel's notifier chains, with a receiver.
+/// A notifier chain of the kernel, together with a receiver.
 ///
 /// # Safety
 ///
-/// `register` and `unregister` must be those of one chain, which calls back in process context
-/// and waits in `unregister` until calls have ended.
+/// `register` and `unregister` must be those of one chain, which calls back in process context,
+/// and whose `unregister` waits for running calls.
 pub unsafe trait Chain: 'static {
-    /// The receiver, called by C.
+    /// The receiver, called from C.
     ///
     /// # Safety
     ///
-    /// Only for the chain to call.
+    /// Only the chain may call it.
     unsafe extern "C" fn call(
         block: *mut bindings::notifier_block,
         action: c_ulong,
         data: *mut c_void,
     ) -> c_int;
 
-    /// Puts a block on the chain.
+    /// Registers a block.
     ///
     /// # Safety
     ///
     /// `block` must be valid until it is unregistered.
     unsafe fn register(block: *mut bindings::notifier_block) -> c_int;
 
-    /// Takes a block off the chain.
+    /// Unregisters a block.
     ///
     /// # Safety
     ///
-    /// `block` must be on the chain.
+    /// `block` must be registered.
     unsafe fn unregister(block: *mut bindings::notifier_block) -> c_int;
 }
 
-/// The chain of the power management.
+/// The power management's chain.
 pub struct Pm<T>(PhantomData<T>);
-/// The chain of virtual machine forks. Without `CONFIG_VMGENID` nothing is ever called.
+/// The chain of virtual machine forks. Never called without `CONFIG_VMGENID`.
 pub struct VmFork<T>(PhantomData<T>);
 
-// SAFETY: Both functions are of the power management's chain, a blocking one: its lock, taken by
-// `unregister`, is held during calls.
+// SAFETY: Both functions belong to the power management's chain, which is a blocking one:
+// `unregister` takes the lock that is held during calls.
 unsafe impl<T: PmCallback> Chain for Pm<T> {
     unsafe extern "C" fn call(
         _block: *mut bindings::notifier_block,
@@ -135,8 +135,8 @@ unsafe impl<T: PmCallback> Chain for Pm<T> {
     }
 }
 
-// SAFETY: Both functions are of the chain of VM forks, a blocking one: its lock, taken by
-// `unregister`, is held during calls.
+// SAFETY: Both functions belong to the chain of VM forks, which is a blocking one: `unregister`
+// takes the lock that is held during calls.
 unsafe impl<T: VmForkCallback> Chain for VmFork<T> {
     unsafe extern "C" fn call(
         _block: *mut bindings::notifier_block,
@@ -158,23 +158,23 @@ unsafe impl<T: VmForkCallback> Chain for VmFork<T> {
     }
 }
 
-/// A receiver is on a notifier chain while this exists.
+/// The registration of a receiver on a notifier chain. Dropping it unregisters the receiver.
 ///
 /// # Invariants
 ///
-/// The block is on the chain.
+/// The block is registered.
 pub struct Registration<C: Chain> {
     block: KBox<Opaque<bindings::notifier_block>>,
     _chain: PhantomData<C>,
 }
 
-// SAFETY: A block may be taken off its chain by any thread; it has no other use.
+// SAFETY: Any thread may unregister a block, and nothing else can be done with it.
 unsafe impl<C: Chain> Send for Registration<C> {}
-// SAFETY: A shared registration can do nothing.
+// SAFETY: Nothing can be done with a shared registration.
 unsafe impl<C: Chain> Sync for Registration<C> {}
 
 impl<C: Chain> Registration<C> {
-    /// Puts the receiver on the chain. Sleeps.
+    /// Registers the receiver. Sleeps.
     ///
     /// # Errors
     ///
@@ -189,7 +189,7 @@ impl<C: Chain> Registration<C> {
         )?;
         // SAFETY: The block stays in its box until it is unregistered.
         to_result(unsafe { C::register(block.get()) })?;
-        // INVARIANT: Just put there.
+        // INVARIANT: Just registered.
         Ok(Self {
             block,
             _chain: PhantomData,
@@ -199,8 +199,8 @@ impl<C: Chain> Registration<C> {
 
 impl<C: Chain> Drop for Registration<C> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant the block is on the chain. The only error would be that it
-        // is not.
+        // SAFETY: By the type invariant the block is registered; that it is not would be the only
+        // error.
         unsafe { C::unregister(self.block.get()) };
     }
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Random numbers. All functions may be called in any context.
 //!
@@ -6,13 +6,13 @@
 
 use crate::bindings;
 
-/// Whether the generator has been seeded. Before, its output must not be used for keys.
+/// Whether the generator has been seeded. Until then its output must not be used for keys.
 pub fn is_ready() -> bool {
     // SAFETY: No requirements.
     unsafe { bindings::rng_is_initialized() }
 }
 
-/// Fills `bytes` with cryptographically secure random bytes, once [`is_ready`].
+/// Fills `bytes` with random bytes, cryptographically secure once [`is_ready`].
 pub fn fill(bytes: &mut [u8]) {
     // SAFETY: The pointer and the length are those of a slice.
     unsafe { bindings::get_random_bytes(bytes.as_mut_ptr().cast(), bytes.len()) };
@@ -24,7 +24,7 @@ pub fn u32() -> u32 {
     unsafe { bindings::get_random_u32() }
 }
 
-/// A random number from 0 to `ceil - 1`, all of them equally likely; 0 if `ceil` is 0.
+/// A uniformly distributed random number below `ceil`; 0 if `ceil` is 0.
 pub fn u32_below(ceil: u32) -> u32 {
     if ceil <= 1 {
         return 0;

@@ -1,13 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! SipHash-2-4: the hash of tables whose keys an attacker chooses.
+//! SipHash-2-4, for hash tables whose keys an attacker may choose.
 //!
 //! C header: [`include/linux/siphash.h`](srctree/include/linux/siphash.h)
 
 use super::random;
 use crate::bindings;
 
-/// The secret key of a table.
+/// A secret SipHash key.
 pub struct SipKey(bindings::siphash_key_t);
 
 impl SipKey {

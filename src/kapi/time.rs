@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Clocks, and giving way to others.
+//! Clocks, and rescheduling.
 //!
 //! C headers: [`include/linux/timekeeping.h`](srctree/include/linux/timekeeping.h),
 //! [`include/linux/jiffies.h`](srctree/include/linux/jiffies.h)
@@ -9,14 +9,15 @@ use core::ptr;
 
 use crate::bindings;
 
-/// Nanoseconds since boot, time in suspend included, as of the last timer tick. Cheap; any context.
+/// Nanoseconds since boot, including time in suspend, as of the last timer tick. Any context.
 #[inline]
 pub fn boottime_coarse_ns() -> u64 {
     // SAFETY: No requirements.
     unsafe { bindings::wg_boottime_coarse_ns() }
 }
 
-/// The wall clock: seconds and nanoseconds (below 10^9) since 1970. May jump. Any context.
+/// The wall clock: seconds and nanoseconds (below 10^9) since the Unix epoch. May jump. Any
+/// context.
 pub fn real() -> (i64, u32) {
     let mut now = bindings::timespec64::default();
     // SAFETY: The pointer is valid for writes.
@@ -27,19 +28,13 @@ pub fn real() -> (i64, u32) {
 /// Timer ticks since shortly before boot; wraps. Compare by `wrapping_sub`. Any context.
 #[inline]
 pub fn jiffies() -> usize {
-    // SAFETY: The variable is always there; it is volatile on the C side too.
+    // SAFETY: The variable exists for as long as the kernel runs; it is volatile in C too.
     unsafe { ptr::read_volatile(&raw const bindings::jiffies) }
 }
 
-/// Lets other tasks run if they are waiting. Process context, no locks held.
+/// Reschedules if another task should run. Process context, no locks held.
 #[inline]
 pub fn cond_resched() {
-    // SAFETY: Only the context matters.
+    // SAFETY: No requirements beyond the context.
     unsafe { bindings::wg_cond_resched() };
-}
-
-/// Sleeps for at least `ms` milliseconds. Process context.
-pub fn sleep_ms(ms: u32) {
-    // SAFETY: Only the context matters.
-    unsafe { bindings::msleep(ms) };
 }

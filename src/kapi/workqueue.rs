@@ -1,68 +1,40 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Work queues, and work items that belong to objects in an [`RcuArc`].
+//! Work queues of our own, and work items of objects in an [`RcuArc`].
 //!
-//! `kernel::workqueue` can enqueue, but neither make queues of its own nor flush or cancel; and its
-//! items want an `Arc`. Here an item takes a reference to its object when it is queued and gives it
-//! to [`WorkItem::run`].
-//!
-//! Unlike there, [`HasWork`] is a safe trait: instead of trusting an offset, queueing checks that
-//! the item lies within the object. With [`impl_has_work!`](crate::impl_has_work) the compiler
-//! sees that it does and removes the check.
+//! Items and their traits are those of [`kernel::workqueue`]. What it lacks is here: making a
+//! queue, queueing on a certain CPU, cancelling, and items whose pointer is an [`RcuArc`].
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
-use core::{marker::PhantomData, ops::BitOr, ptr::NonNull, sync::atomic::AtomicPtr};
-
-use kernel::{prelude::*, sync::LockClassKey, types::Opaque};
-
-use crate::{
-    bindings,
-    kapi::{sync::rcu::RcuArc, within},
+use core::{
+    ops::{BitOr, Deref},
+    ptr::NonNull,
 };
 
-/// Creates a [`Work`](crate::kapi::workqueue::Work) initialiser with a new lock class.
-#[macro_export]
-macro_rules! new_work {
-    ($($name:literal)?) => {
-        $crate::kapi::workqueue::Work::new(
-            ::kernel::optional_name!($($name)?), ::kernel::static_lock_class!())
-    };
-}
+use kernel::{
+    prelude::*,
+    workqueue::{Queue, RawWorkItem, WorkItemPointer},
+};
 
-/// Says which field of an object is a work item of it:
-///
-/// ```ignore
-/// impl_has_work! {
-///     impl HasWork<Self, 1> for Peer { self.send_work }
-/// }
-/// ```
-#[macro_export]
-macro_rules! impl_has_work {
-    ($(impl HasWork<$work:ty $(, $id:tt)?> for $self:ty { self.$($field:ident).+ })*) => {$(
-        impl $crate::kapi::workqueue::HasWork<$($id)?> for $self {
-            #[inline(always)]
-            fn work(&self) -> &$crate::kapi::workqueue::Work<$work $(, $id)?> {
-                &self.$($field).+
-            }
-        }
-    )*};
-}
+use crate::{bindings, kapi::sync::rcu::RcuArc};
 
-/// What a [`Workqueue`] is like; combine with `|`. The meaning is that of the C constants.
+pub use kernel::workqueue::{impl_has_work, new_work, HasWork, Work, WorkItem};
+
+/// Flags of a [`Workqueue`], combined with `|`: the C constants of these names.
 #[derive(Clone, Copy)]
 pub struct WqFlags(u32);
 
 impl WqFlags {
-    /// Items run long on their CPU: other per-CPU items do not wait for them.
+    /// Items may run long without delaying other per-CPU items of their CPU.
     pub const CPU_INTENSIVE: Self = Self(bindings::wq_flags_WQ_CPU_INTENSIVE);
-    /// Items stop during suspend.
+    /// Items do not run during suspend.
     pub const FREEZABLE: Self = Self(bindings::wq_flags_WQ_FREEZABLE);
-    /// Progress is guaranteed when memory is short.
+    /// Items make progress under memory pressure.
     pub const MEM_RECLAIM: Self = Self(bindings::wq_flags_WQ_MEM_RECLAIM);
-    /// Items run on the CPU that they were queued on. Say this or [`Self::UNBOUND`].
+    /// Items run on the CPU that they were queued on. Either this or [`Self::UNBOUND`] is required.
     pub const PERCPU: Self = Self(bindings::wq_flags_WQ_PERCPU);
-    /// Items run wherever the scheduler likes.
+    /// Items run on any CPU.
     pub const UNBOUND: Self = Self(bindings::wq_flags_WQ_UNBOUND);
 }
 
@@ -74,14 +46,14 @@ impl BitOr for WqFlags {
     }
 }
 
-/// A work queue of our own.
+/// An owned work queue.
 ///
-/// Dropping it waits for the items in it and those that they queue, and sleeps: it must not be
-/// owned by an object that is dropped in atomic context, such as that of an [`RcuArc`].
+/// Dropping it waits for its items and those that they queue. That sleeps: no object that is
+/// dropped in atomic context, such as that of an [`RcuArc`], may own a queue.
 ///
 /// # Invariants
 ///
-/// The pointer is to a valid `workqueue_struct` that we own.
+/// The pointer is to a valid `workqueue_struct` that this object owns.
 pub struct Workqueue(NonNull<bindings::workqueue_struct>);
 
 // SAFETY: Work queues may be used and destroyed by any thread.
@@ -90,14 +62,14 @@ unsafe impl Send for Workqueue {}
 unsafe impl Sync for Workqueue {}
 
 impl Workqueue {
-    /// Makes a work queue. `name` is what `ps` shows of it; up to 31 bytes count. Sleeps.
+    /// Makes a work queue. Of `name`, which `ps` shows, up to 31 bytes count. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub fn alloc(name: &CStr, flags: WqFlags) -> Result<Self> {
-        // SAFETY: The format asks for one string, which is copied. 0 stands for the default limit
-        // of concurrent items.
+        // SAFETY: The format takes one string, which is copied. 0 is the default limit of
+        // concurrent items.
         let wq = unsafe {
             bindings::alloc_workqueue_noprof(c"%s".as_char_ptr(), flags.0, 0, name.as_char_ptr())
         };
@@ -105,132 +77,98 @@ impl Workqueue {
         NonNull::new(wq).map(Self).ok_or(ENOMEM)
     }
 
-    /// Queues an item on this CPU, or anywhere if the queue is [`WqFlags::UNBOUND`]. Any context.
-    ///
-    /// False if it is queued already, here or in another queue; that item has not begun to run
-    /// then, and sees everything that the caller did before.
-    #[inline]
-    pub fn queue<T: WorkItem<ID> + HasWork<ID>, const ID: u64>(&self, object: &RcuArc<T>) -> bool {
-        self.queue_on::<T, ID>(u32::MAX, object)
-    }
-
-    /// As [`Self::queue`], on CPU number `cpu`; if there is no such CPU, or it is not online, on
-    /// this one.
-    pub fn queue_on<T: WorkItem<ID> + HasWork<ID>, const ID: u64>(
-        &self,
-        cpu: u32,
-        object: &RcuArc<T>,
-    ) -> bool {
-        let Some(work) = Work::of(object) else {
-            return false;
-        };
-        // Taken before it is queued: it may run before we are back here.
-        let owned = object.clone().into_raw();
-        // SAFETY: The queue is valid by the type invariant. The item was initialised by
-        // `Work::new()`, and the reference keeps it in place until it runs or is cancelled.
-        let queued = unsafe { bindings::wg_queue_work_on(cpu, self.0.as_ptr(), work) };
-        if !queued {
-            // SAFETY: The pointer comes from `into_raw()`; nobody else took it.
-            drop(unsafe { RcuArc::from_raw(owned) });
+    /// As [`Queue::enqueue`], on CPU number `cpu`; if there is no such CPU, or it is not online, on
+    /// this one. Any context.
+    pub fn enqueue_on<W, const ID: u64>(&self, cpu: u32, item: W) -> W::EnqueueOutput
+    where
+        W: RawWorkItem<ID> + Send + 'static,
+    {
+        // SAFETY: The queue is valid by the type invariant, and `__enqueue` keeps the item valid
+        // until it runs. The C function fails only if the item is queued already; `W` is `Send`
+        // and has no lifetime.
+        unsafe {
+            item.__enqueue(|work| bindings::wg_queue_work_on(cpu, self.0.as_ptr(), work.cast()))
         }
-        queued
     }
+}
 
-    /// Waits for all items that were queued before the call. Sleeps.
-    pub fn flush(&self) {
-        // SAFETY: The queue is valid by the type invariant.
-        unsafe { bindings::__flush_workqueue(self.0.as_ptr()) };
+impl Deref for Workqueue {
+    type Target = Queue;
+
+    #[inline]
+    fn deref(&self) -> &Queue {
+        // SAFETY: By the type invariant the queue is valid for as long as `self`.
+        unsafe { Queue::from_raw(self.0.as_ptr().cast()) }
     }
+}
+
+/// Takes an item off the queue that it is on. True if it was on one, and will not run now; false if
+/// it was not, but it may be running. Any context.
+pub fn cancel<T, const ID: u64>(object: &RcuArc<T>) -> bool
+where
+    T: WorkItem<ID, Pointer = RcuArc<T>> + HasWork<T, ID>,
+{
+    // SAFETY: `object` keeps the object valid.
+    let work = unsafe { Work::raw_get(T::raw_get_work(object.as_ptr().cast_mut())) };
+    // SAFETY: The item was initialised with the object, and `object` keeps it in place.
+    let was_queued = unsafe { bindings::cancel_work(work.cast()) };
+    if was_queued {
+        // SAFETY: The queue owned a reference to the object of a queued item; as the item does not
+        // run, nobody else takes that back.
+        drop(unsafe { RcuArc::from_raw(object.as_ptr()) });
+    }
+    was_queued
 }
 
 impl Drop for Workqueue {
     fn drop(&mut self) {
-        // SAFETY: The queue is valid and ours by the type invariant. Items hold references to their
-        // objects until they have run, and this waits for them.
+        // SAFETY: By the type invariant the queue is valid and ours. Items hold references to
+        // their objects until they run, and this waits for them.
         unsafe { bindings::destroy_workqueue(self.0.as_ptr()) };
     }
 }
 
-/// What an item does.
-pub trait WorkItem<const ID: u64 = 0>: Send + Sync + Sized + 'static {
-    /// Runs the item, in process context. It may be queued again meanwhile. `this` is the reference
-    /// that was taken when it was queued.
-    fn run(this: RcuArc<Self>);
-}
-
-/// An object with a [`Work`] field. Implemented by [`impl_has_work!`](crate::impl_has_work).
-pub trait HasWork<const ID: u64 = 0>: Sized {
-    /// The field. It must be part of the object itself; an item elsewhere is never queued.
-    fn work(&self) -> &Work<Self, ID>;
-}
-
-/// A work item, as a pinned field of the object that it belongs to. [`new_work!`](crate::new_work)
-/// initialises it.
-///
-/// # Invariants
-///
-/// While the item is queued, `owner` is the pointer of the reference that it holds.
-#[pin_data]
-#[repr(C)]
-pub struct Work<T, const ID: u64 = 0> {
-    #[pin]
-    work: Opaque<bindings::work_struct>,
-    owner: AtomicPtr<T>,
-    _object: PhantomData<fn(RcuArc<T>)>,
-}
-
-// SAFETY: Work items may be used by any thread, and there is no `T` in one.
-unsafe impl<T, const ID: u64> Send for Work<T, ID> {}
-// SAFETY: As above.
-unsafe impl<T, const ID: u64> Sync for Work<T, ID> {}
-
-impl<T: WorkItem<ID> + HasWork<ID>, const ID: u64> Work<T, ID> {
-    /// An idle item. Use [`new_work!`](crate::new_work).
-    pub fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
-        pin_init!(Self {
-            work <- Opaque::ffi_init(|slot| {
-                // SAFETY: `slot` is valid for writes, `name` and `key` are static; and `run()` is
-                // only called for items that were queued by us, hence lie in a `Work<T, ID>`.
-                unsafe {
-                    bindings::wg_init_work(
-                        slot,
-                        Some(Self::run),
-                        name.as_char_ptr(),
-                        key.as_ptr().cast(),
-                    )
-                }
-            }),
-            owner: AtomicPtr::new(core::ptr::null_mut()),
-            _object: PhantomData,
-        })
+// SAFETY: `__enqueue` gives out the item in a `Work<T, ID>`, which `Work::new` has initialised with
+// the `run` of `T::Pointer`: this one.
+unsafe impl<T, const ID: u64> WorkItemPointer<ID> for RcuArc<T>
+where
+    T: WorkItem<ID, Pointer = Self> + HasWork<T, ID>,
+{
+    unsafe extern "C" fn run(work: *mut kernel::bindings::work_struct) {
+        // CAST: `Work` is a transparent wrapper.
+        let work: *mut Work<T, ID> = work.cast();
+        // SAFETY: By the requirements of this function `work` comes from `__enqueue`, which had it
+        // from `raw_get_work()` of a `T`.
+        let object = unsafe { T::work_container_of(work) };
+        // SAFETY: The pointer comes from `into_raw()` in `__enqueue`. The queue had the reference,
+        // and gives it back by this call.
+        T::run(unsafe { Self::from_raw(object) });
     }
+}
 
-    /// The C item of `object`, with its owner set; `None` if it is not part of the object.
+// SAFETY: The item is part of an object that the reference keeps valid. The queue owns that until
+// the item runs, unless it was queued already.
+unsafe impl<T, const ID: u64> RawWorkItem<ID> for RcuArc<T>
+where
+    T: WorkItem<ID, Pointer = Self> + HasWork<T, ID>,
+{
+    /// False if the item is queued already, here or in another queue. It has not begun to run then,
+    /// and will see everything that the caller did before.
+    type EnqueueOutput = bool;
+
     #[inline]
-    fn of(object: &RcuArc<T>) -> Option<*mut bindings::work_struct> {
-        let item = object.work();
-        if !within(item, &**object) {
-            return None;
+    unsafe fn __enqueue<F>(self, queue_work_on: F) -> Self::EnqueueOutput
+    where
+        F: FnOnce(*mut kernel::bindings::work_struct) -> bool,
+    {
+        let object = self.into_raw().cast_mut();
+        // SAFETY: The reference that was given up keeps the object valid.
+        let work = unsafe { Work::raw_get(T::raw_get_work(object)) };
+        let queued = queue_work_on(work);
+        if !queued {
+            // SAFETY: The pointer comes from `into_raw()`, and the queue has not taken it.
+            drop(unsafe { Self::from_raw(object) });
         }
-        // The item never changes objects, so that this writes the same again each time; queueing
-        // orders it before the read in `run()`.
-        item.owner.store(
-            object.as_ptr().cast_mut(),
-            core::sync::atomic::Ordering::Relaxed,
-        );
-        Some(item.work.get())
-    }
-
-    /// # Safety
-    ///
-    /// Called by the work queue for an item that `queue_on()` has queued.
-    unsafe extern "C" fn run(work: *mut bindings::work_struct) {
-        let item: *const Self = work.cast();
-        // SAFETY: `work` is the first field of an item, which is valid as it holds a reference to
-        // the object around it.
-        let owner = unsafe { (*item).owner.load(core::sync::atomic::Ordering::Relaxed) };
-        // SAFETY: By the type invariant this is the reference that the item holds, and no longer
-        // does.
-        T::run(unsafe { RcuArc::from_raw(owner) });
+        queued
     }
 }

@@ -1,7 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Every constant of the protocol, from the whitepaper (sections 5.4 and 6) and, where the
-//! whitepaper leaves the choice open, with the values of Linux' in-tree driver.
+//! Every constant of the protocol, from the whitepaper (sections 5.4 and 6). Where the whitepaper
+//! leaves the choice open, the value is that of Linux's in-tree driver.
 //!
 //! Units are in the names: `_NS` nanoseconds, `_MS` milliseconds. Ages are compared in
 //! nanoseconds, timers are armed in milliseconds.
@@ -13,19 +13,17 @@ pub const NS_PER_SEC: u64 = 1_000_000_000;
 /// Milliseconds in a second.
 pub const MS_PER_SEC: u32 = 1_000;
 
-/// Bytes of a Curve25519 private or public key.
+/// Size of a Curve25519 private or public key, in bytes.
 pub const KEY_LEN: usize = 32;
-/// Bytes of a ChaCha20-Poly1305 or preshared key.
-pub const SYMMETRIC_KEY_LEN: usize = 32;
-/// Bytes of a BLAKE2s hash.
+/// Size of a BLAKE2s hash, in bytes.
 pub const HASH_LEN: usize = 32;
-/// Bytes of a Poly1305 tag.
+/// Size of a Poly1305 tag, in bytes.
 pub const TAG_LEN: usize = 16;
-/// Bytes of a TAI64N timestamp.
+/// Size of a TAI64N timestamp, in bytes.
 pub const TIMESTAMP_LEN: usize = 12;
-/// Bytes of mac1, mac2 and of a cookie.
+/// Size of mac1, mac2 and of a cookie, in bytes.
 pub const COOKIE_LEN: usize = 16;
-/// Bytes of an XChaCha20-Poly1305 nonce.
+/// Size of an XChaCha20-Poly1305 nonce, in bytes.
 pub const XNONCE_LEN: usize = 24;
 
 /// Transport data is padded to a multiple of this many bytes.
@@ -44,58 +42,52 @@ pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 /// No message with this counter or a greater one is sent or accepted.
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - REPLAY_WINDOW - 1;
 
-/// How far behind the greatest counter a message may come.
+/// How far a counter may lie behind the greatest one accepted.
 pub const REPLAY_WINDOW: u64 = REPLAY_BITS - u64::BITS as u64;
 /// Bits in the replay bitmap; one word of them is always redundant (RFC 6479).
 pub const REPLAY_BITS: u64 = 8192;
 
-/// No answer to an initiation for this long: send another. Also the least time between two
-/// initiations to the same peer.
+/// An initiation that stays unanswered for this long is retried. Also the minimum time between
+/// two initiations to the same peer.
 pub const REKEY_TIMEOUT_MS: u32 = 5 * MS_PER_SEC;
 /// [`REKEY_TIMEOUT_MS`] in nanoseconds.
 pub const REKEY_TIMEOUT_NS: u64 = REKEY_TIMEOUT_MS as u64 * NS_PER_MS;
-/// Jitter on top of the handshake timers lies below this.
+/// Exclusive upper bound of the jitter added to the handshake timers.
 pub const REKEY_TIMEOUT_JITTER_MAX_MS: u32 = 333;
-/// Retries are made for this long before the peer is given up.
+/// How long initiations are retried before giving up.
 pub const REKEY_ATTEMPT_TIME_MS: u32 = 90 * MS_PER_SEC;
-/// Initiations that one run of tries sends: the first, [`REKEY_ATTEMPT_TIME_MS`] over
-/// [`REKEY_TIMEOUT_MS`] more, and the one that the comparison lets through, as in the in-tree
-/// driver.
+/// Initiations sent in one series of attempts: the first, [`REKEY_ATTEMPT_TIME_MS`] /
+/// [`REKEY_TIMEOUT_MS`] retries, and one more because the in-tree driver compares with `>`.
 pub const MAX_INITIATIONS: u32 = REKEY_ATTEMPT_TIME_MS / REKEY_TIMEOUT_MS + 2;
-/// Something was received and nothing sent for this long: send a keepalive.
+/// Send a keepalive when data was received and nothing was sent for this long.
 pub const KEEPALIVE_TIMEOUT_MS: u32 = 10 * MS_PER_SEC;
-/// Data was sent and nothing received for this long: start a new handshake.
+/// Start a new handshake when data was sent and nothing was received for this long.
 pub const NEW_HANDSHAKE_TIMEOUT_MS: u32 = KEEPALIVE_TIMEOUT_MS + REKEY_TIMEOUT_MS;
-/// No new session for this long: erase all keys.
+/// Erase all keys when no new session was established for this long.
 pub const ZERO_KEY_MATERIAL_MS: u32 = 3 * 180 * MS_PER_SEC;
 
-/// Initiations accepted of one peer in a second.
+/// Initiations accepted from one peer per second.
 pub const INITIATIONS_PER_SECOND: u64 = 50;
-/// The least time between two accepted initiations of one peer.
+/// Minimum time between two accepted initiations from one peer.
 pub const INITIATION_INTERVAL_NS: u64 = NS_PER_SEC / INITIATIONS_PER_SECOND;
 
 /// The cookie secret is replaced at this age.
 pub const COOKIE_SECRET_MAX_AGE_NS: u64 = 120 * NS_PER_SEC;
-/// A cookie is used for this long after it came: a little less than the secret behind it lives.
+/// How long a received cookie is used: slightly less than the lifetime of the secret behind it.
 pub const COOKIE_MAX_AGE_NS: u64 = COOKIE_SECRET_MAX_AGE_NS - 5 * NS_PER_SEC;
 
-/// Incoming handshake messages that may wait.
+/// Maximum number of queued incoming handshake messages.
 pub const MAX_QUEUED_HANDSHAKES: u32 = 4096;
-/// From this many waiting handshake messages on we are under load.
+/// We are under load while at least this many handshake messages are queued.
 pub const UNDER_LOAD_HANDSHAKES: u32 = MAX_QUEUED_HANDSHAKES / 8;
 /// We stay under load for this long after the queue was last that full.
 pub const UNDER_LOAD_HOLD_NS: u64 = NS_PER_SEC;
 
-/// Handshake messages a second allowed to one source with a valid mac2 under load.
-pub const RATE_PER_SECOND: u64 = 20;
-/// How many of them may come at once.
-pub const RATE_BURST: u64 = 5;
-
-/// Packets that may wait for a session before the oldest goes.
+/// Packets that may be staged for a session before the oldest is dropped.
 pub const MAX_STAGED_PACKETS: usize = 128;
-/// Packets or runs that may wait in one queue of the data path.
+/// Maximum number of packets or runs in one queue of the data path.
 pub const MAX_QUEUED_PACKETS: usize = 1024;
-/// Peers that one interface may have.
+/// Maximum number of peers of one interface.
 pub const MAX_PEERS: usize = 1 << 20;
 
 /// Type of service of initiations and responses (AF41); a cookie reply has 0.

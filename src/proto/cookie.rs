@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The two MACs of handshake messages and the cookies behind the second one (whitepaper,
 //! sections 5.3, 5.4.4 and 5.4.7).
@@ -10,12 +10,12 @@ use super::consts::{COOKIE_LEN, COOKIE_MAX_AGE_NS, COOKIE_SECRET_MAX_AGE_NS, KEY
 use super::crypto::{Crypto, PublicKey, Secret, SymmetricKey};
 use super::kdf;
 use super::messages::{CookieReply, HandshakeMessage};
-use super::Drop;
+use super::Rejection;
 
 const MAC1_LABEL: &[u8; 8] = b"mac1----";
 const COOKIE_LABEL: &[u8; 8] = b"cookie--";
 
-/// Bytes of the longest source: an IPv6 address and a port.
+/// Size of the longest source: an IPv6 address and a port, in bytes.
 const SOURCE_MAX_LEN: usize = 18;
 
 /// Where a message came from: the address and the port that a cookie is bound to.
@@ -52,14 +52,15 @@ impl Source {
     }
 }
 
-/// What the MACs of a handshake message are worth.
+/// The result of checking the MACs of a handshake message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MacState {
-    /// The first MAC is wrong: drop it in silence.
+    /// The first MAC is wrong: drop the message silently.
     Invalid,
-    /// The first MAC is right. Good enough unless we are under load; then it gets a cookie.
+    /// Only the first MAC is valid. That is enough unless we are under load, when the message is
+    /// answered with a cookie reply.
     ValidMac1,
-    /// Both are right: the sender owns its address. Still subject to the rate limit.
+    /// Both are valid: the sender owns its address. Still subject to the rate limit.
     ValidWithCookie,
 }
 
@@ -79,6 +80,13 @@ impl MacKeys {
         }
     }
 
+    fn duplicate(&self) -> Self {
+        Self {
+            mac1: self.mac1.duplicate(),
+            cookie: self.cookie.duplicate(),
+        }
+    }
+
     fn mac1<C: Crypto, M: HandshakeMessage>(&self, message: &M) -> [u8; COOKIE_LEN] {
         C::mac(self.mac1.expose(), message.mac1_input())
     }
@@ -93,8 +101,8 @@ fn mac2<C: Crypto, M: HandshakeMessage>(
 
 /// Checks the MACs of the handshake messages a device receives and makes its cookie replies.
 ///
-/// The driver keeps it under a lock, taken for writing only by [`CookieChecker::rotate`] and
-/// [`CookieChecker::set_identity`].
+/// The driver publishes it to many readers; [`CookieChecker::rotate`] and
+/// [`CookieChecker::set_identity`] change a [`CookieChecker::duplicate`], published in its place.
 #[derive(Debug)]
 pub struct CookieChecker {
     /// None without an identity: then no MAC is valid.
@@ -113,24 +121,33 @@ impl CookieChecker {
         }
     }
 
-    /// Computes the keys again after a change of the device's identity.
+    /// A second copy, to be changed and published in the place of this one.
+    pub fn duplicate(&self) -> Self {
+        Self {
+            keys: self.keys.as_ref().map(MacKeys::duplicate),
+            secret: self.secret.duplicate(),
+            secret_birthdate: self.secret_birthdate,
+        }
+    }
+
+    /// Recomputes the keys after a change of the device's identity.
     pub fn set_identity<C: Crypto>(&mut self, public: Option<&PublicKey>) {
         self.keys = public.map(MacKeys::new::<C>);
     }
 
-    /// Whether the secret is due for [`CookieChecker::rotate`]. To be asked, under load, before
-    /// each message: an old secret neither validates nor makes cookies.
+    /// Whether the secret is due for [`CookieChecker::rotate`]. Under load, check this before each
+    /// message: an expired secret neither validates nor makes cookies.
     pub const fn needs_rotation(&self, now: u64) -> bool {
         now.saturating_sub(self.secret_birthdate) >= COOKIE_SECRET_MAX_AGE_NS
     }
 
-    /// Replaces the secret by 32 fresh random bytes. All cookies so far become worthless.
+    /// Replaces the secret with 32 fresh random bytes. This invalidates all cookies issued so far.
     pub fn rotate(&mut self, secret: Secret<KEY_LEN>, now: u64) {
         self.secret = secret;
         self.secret_birthdate = now;
     }
 
-    /// Checks the MACs of a message. The second one counts only under load.
+    /// Checks the MACs of a message; the second one only under load.
     pub fn validate_macs<C: Crypto, M: HandshakeMessage>(
         &self,
         message: &M,
@@ -159,18 +176,18 @@ impl CookieChecker {
     ///
     /// # Errors
     ///
-    /// [`Drop::NoIdentity`] without one; [`Drop::InvalidCookie`] if the secret is due for
-    /// rotation, because its cookie would be worthless on arrival.
+    /// [`Rejection::NoIdentity`] without an identity; [`Rejection::InvalidCookie`] if the secret is
+    /// due for rotation, because the cookie would be invalid on arrival.
     pub fn create_reply<C: Crypto, M: HandshakeMessage>(
         &self,
         message: &M,
         source: &Source,
         nonce: [u8; XNONCE_LEN],
         now: u64,
-    ) -> Result<CookieReply, Drop> {
-        let keys = self.keys.as_ref().ok_or(Drop::NoIdentity)?;
+    ) -> Result<CookieReply, Rejection> {
+        let keys = self.keys.as_ref().ok_or(Rejection::NoIdentity)?;
         if self.needs_rotation(now) {
-            return Err(Drop::InvalidCookie);
+            return Err(Rejection::InvalidCookie);
         }
         let mut reply = CookieReply::blank(message.sender_index(), nonce);
         let cookie = self.cookie::<C>(source);
@@ -184,7 +201,7 @@ impl CookieChecker {
         if sealed {
             Ok(reply)
         } else {
-            Err(Drop::InvalidCookie)
+            Err(Rejection::InvalidCookie)
         }
     }
 
@@ -193,12 +210,12 @@ impl CookieChecker {
     }
 }
 
-/// Fills in the MACs of the messages sent to one peer and keeps the cookie it gave us. The
-/// driver keeps it under a lock of the peer's.
+/// Fills in the MACs of the messages sent to one peer and keeps the cookie that it gave us. The
+/// driver keeps it under a per-peer lock.
 #[derive(Debug)]
 pub struct CookieJar {
     keys: MacKeys,
-    /// The first MAC of our last message, if no cookie reply to it has come yet.
+    /// The first MAC of our last message, if no cookie reply to it has arrived yet.
     last_mac1: Option<[u8; COOKIE_LEN]>,
     cookie: Option<(Secret<COOKIE_LEN>, u64)>,
 }
@@ -220,7 +237,7 @@ impl CookieJar {
         message.macs_mut().mac1 = mac1;
         self.last_mac1 = Some(mac1);
 
-        // An old cookie is of no use to anybody any more.
+        // An expired cookie is useless: erase it.
         self.cookie = self
             .cookie
             .take()
@@ -231,15 +248,19 @@ impl CookieJar {
         };
     }
 
-    /// Takes the cookie out of a reply to our last message. It is used from the next message
-    /// on; the reply itself changes nothing else, above all not the endpoint.
+    /// Takes the cookie out of a reply to our last message. It is used from the next message on.
+    /// The reply changes nothing else, in particular not the endpoint.
     ///
     /// # Errors
     ///
-    /// [`Drop::UnexpectedCookie`] if there is no message that it could answer,
-    /// [`Drop::InvalidCookie`] if it does not authenticate.
-    pub fn consume_reply<C: Crypto>(&mut self, reply: &CookieReply, now: u64) -> Result<(), Drop> {
-        let last_mac1 = self.last_mac1.as_ref().ok_or(Drop::UnexpectedCookie)?;
+    /// [`Rejection::UnexpectedCookie`] if there is no message that it could answer,
+    /// [`Rejection::InvalidCookie`] if it does not authenticate.
+    pub fn consume_reply<C: Crypto>(
+        &mut self,
+        reply: &CookieReply,
+        now: u64,
+    ) -> Result<(), Rejection> {
+        let last_mac1 = self.last_mac1.as_ref().ok_or(Rejection::UnexpectedCookie)?;
         let mut cookie = Secret::zeroed();
         let authentic = C::xopen(
             cookie.expose_mut(),
@@ -249,7 +270,7 @@ impl CookieJar {
             &self.keys.cookie,
         );
         if !authentic {
-            return Err(Drop::InvalidCookie);
+            return Err(Rejection::InvalidCookie);
         }
         self.cookie = Some((cookie, now));
         self.last_mac1 = None;

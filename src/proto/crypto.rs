@@ -1,9 +1,10 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! What the protocol needs of cryptography, and the type that secrets live in.
+//! The interface to the cryptographic functions that the protocol needs, and the type that holds
+//! secrets.
 //!
-//! Nothing here computes anything: [`Crypto`] is implemented by the kernel's crypto library in
-//! the module and by RustCrypto crates on the host.
+//! [`Crypto`] is implemented with the kernel's crypto library in the module and with RustCrypto
+//! crates on the host.
 
 use core::hint::black_box;
 use core::sync::atomic::{compiler_fence, Ordering};
@@ -17,27 +18,27 @@ pub type SecretKey = Secret<KEY_LEN>;
 /// A ChaCha20-Poly1305 key, a preshared key or a chaining key.
 pub type SymmetricKey = Secret<KEY_LEN>;
 
-/// Bytes that nobody may see: erased on drop, redacted in `Debug`, copied only by a call that
-/// says so, compared only in constant time.
+/// Secret bytes: erased on drop, redacted in `Debug`, copied only explicitly, compared only in
+/// constant time.
 ///
-/// A move of a Rust value may leave the old bytes behind on the stack. Whoever has worked with
-/// secrets in a thread that lives on calls [`burn_stack`] afterwards.
+/// Moving a Rust value may leave the old bytes behind on the stack. Code that handles secrets in
+/// a long-lived thread calls [`burn_stack`] afterwards.
 pub struct Secret<const N: usize>([u8; N]);
 
 impl<const N: usize> Secret<N> {
-    /// All zeros: no preshared key, or room for a key to come.
+    /// All zeros: no preshared key, or a buffer for a key.
     pub const fn zeroed() -> Self {
         Self([0; N])
     }
 
-    /// Takes the bytes and erases the place they came from.
+    /// Takes the bytes and erases the source.
     pub fn take(bytes: &mut [u8; N]) -> Self {
         let secret = Self(*bytes);
         erase(bytes);
         secret
     }
 
-    /// Copies the bytes; erasing the source is the caller's business.
+    /// Copies the bytes; erasing the source is up to the caller.
     pub const fn from_bytes(bytes: [u8; N]) -> Self {
         Self(bytes)
     }
@@ -69,8 +70,7 @@ impl<const N: usize> Secret<N> {
 }
 
 impl Secret<KEY_LEN> {
-    /// Sets and clears the bits that every Curve25519 private key has set and cleared
-    /// (RFC 7748, section 5).
+    /// Clamps a Curve25519 private key (RFC 7748, section 5).
     pub fn clamp(&mut self) {
         let [first, .., last] = &mut self.0;
         *first &= 248;
@@ -105,10 +105,10 @@ pub fn erase(bytes: &mut [u8]) {
 }
 
 /// Overwrites the part of the stack that calls from here may have used, where moved secrets and
-/// spilled registers would otherwise stay until something else happens to use the place.
+/// spilled registers would otherwise stay until that part of the stack is reused.
 ///
-/// Call it in the outermost function that handled secrets, after they are gone. It is made of
-/// several small frames, to stay friendly to a kernel's frame size limit.
+/// Call it in the outermost function that handled secrets, after they are dropped. It uses
+/// several small frames to stay below the kernel's frame size limit.
 #[inline(never)]
 pub fn burn_stack() {
     burn_four();
@@ -159,12 +159,12 @@ pub trait Hash: Sized {
 /// The cryptographic functions of the protocol, as static functions of a type.
 ///
 /// Transport data is not sealed through this trait: the driver does that on its own packet
-/// buffers. Only messages of a known, small size pass here.
+/// buffers. The trait serves only small messages of known size.
 pub trait Crypto {
     /// BLAKE2s-256 without a key.
     type Hash: Hash;
 
-    /// BLAKE2s with a 16-byte output. `key` has at most 32 bytes.
+    /// Keyed BLAKE2s with a 16-byte output. `key` has at most 32 bytes.
     fn mac(key: &[u8], data: &[u8]) -> [u8; COOKIE_LEN];
 
     /// X25519. `None` if the result is all zeros, that is if `public` is a point of low order.
@@ -176,12 +176,12 @@ pub trait Crypto {
 
     /// ChaCha20-Poly1305 (RFC 8439) with a nonce of four zero bytes and `nonce` in little
     /// endian. Writes ciphertext and tag to `dst`, which is 16 bytes longer than `src`; with any
-    /// other lengths it does nothing and gives false.
+    /// other lengths it does nothing and returns false.
     #[must_use]
     fn seal(dst: &mut [u8], src: &[u8], ad: &[u8], nonce: u64, key: &SymmetricKey) -> bool;
 
-    /// The reverse of [`Crypto::seal`]: `src` is 16 bytes longer than `dst`. False, with `dst`
-    /// worthless, if `src` does not authenticate or the lengths do not fit.
+    /// The inverse of [`Crypto::seal`]: `src` is 16 bytes longer than `dst`. Returns false if `src`
+    /// does not authenticate or the lengths do not fit; the content of `dst` is then unspecified.
     #[must_use]
     fn open(dst: &mut [u8], src: &[u8], ad: &[u8], nonce: u64, key: &SymmetricKey) -> bool;
 
@@ -205,7 +205,7 @@ pub trait Crypto {
         key: &SymmetricKey,
     ) -> bool;
 
-    /// Whether the two are equal, in a time that depends only on their lengths.
+    /// Whether the two are equal, in time that depends only on their lengths.
     fn ct_eq(a: &[u8], b: &[u8]) -> bool;
 }
 

@@ -1,19 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The handshake slot: the one handshake that a peer may have in progress, as plain data that
 //! the driver keeps under the peer's handshake lock.
 //!
-//! There is one slot for both roles. When both sides initiate at the same moment, consuming
-//! theirs replaces ours, and the response to ours, should it come, finds nothing any more.
+//! There is one slot for both roles. When both sides initiate at the same moment, accepting their
+//! initiation replaces ours, and a response to ours no longer finds a handshake.
 
 use super::consts::INITIATION_INTERVAL_NS;
 use super::noise::{
     ConsumedInitiation, Established, InitiatorHandshake, ResponderHandshake, Session,
 };
 use super::tai64n::Tai64n;
-use super::Drop;
+use super::Rejection;
 
-/// What is in progress.
+/// The handshake in progress.
 #[derive(Debug)]
 enum State {
     /// Nothing.
@@ -27,14 +27,14 @@ enum State {
 /// A peer's handshake in progress, and what must be remembered from one to the next.
 ///
 /// Finishing a handshake ([`HandshakeSlot::establish`]) empties the slot in the same step, so
-/// that no ephemeral key outlives its session's beginning.
+/// that the ephemeral keys are gone once the session exists.
 #[derive(Debug)]
 pub struct HandshakeSlot {
     state: State,
-    /// Counts changes of `state`: what was computed from an older state is refused.
+    /// Counts changes of `state`: results computed from an older state are refused.
     generation: u64,
-    /// The index under which the driver's index table finds this slot. It stays until another
-    /// takes its place, so that a late cookie reply still finds the peer.
+    /// The index under which the driver's index table finds this slot. It stays until it is
+    /// replaced, so that a late cookie reply still finds the peer.
     local_index: Option<u32>,
     /// The greatest timestamp accepted. Survives [`HandshakeSlot::clear`].
     latest_timestamp: Tai64n,
@@ -48,7 +48,7 @@ pub struct HandshakeSlot {
 pub struct ReleasedIndex(pub Option<u32>);
 
 impl HandshakeSlot {
-    /// The slot of a peer of which nothing was heard yet.
+    /// The slot of a peer from which nothing was received yet.
     pub const fn new() -> Self {
         Self {
             state: State::Empty,
@@ -74,7 +74,7 @@ impl HandshakeSlot {
         matches!(self.state, State::Empty)
     }
 
-    /// Commits an initiation of ours, just before it is sent. It replaces whatever was there.
+    /// Commits an initiation of ours, just before it is sent. It replaces what the slot held.
     pub fn commit_initiation(&mut self, mut handshake: InitiatorHandshake) -> ReleasedIndex {
         let released = self.local_index.replace(handshake.local_index());
         handshake.generation = self.next_generation();
@@ -83,24 +83,25 @@ impl HandshakeSlot {
     }
 
     /// Commits an authentic initiation of the peer, unless it is a replay or comes too soon
-    /// after the last one. It replaces whatever was there. The index stays.
+    /// after the last one. It replaces what the slot held, except for the local index.
     ///
     /// # Errors
     ///
-    /// [`Drop::ReplayedInitiation`], [`Drop::InitiationFlood`]; the slot is as it was then.
+    /// [`Rejection::ReplayedInitiation`], [`Rejection::InitiationFlood`]; the slot is then
+    /// unchanged.
     pub fn accept_initiation(
         &mut self,
         consumed: ConsumedInitiation,
         now: u64,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), Rejection> {
         if consumed.timestamp <= self.latest_timestamp {
-            return Err(Drop::ReplayedInitiation);
+            return Err(Rejection::ReplayedInitiation);
         }
         let earliest = self
             .last_initiation_consumption
             .saturating_add(INITIATION_INTERVAL_NS);
         if now < earliest {
-            return Err(Drop::InitiationFlood);
+            return Err(Rejection::InitiationFlood);
         }
         self.latest_timestamp = consumed.timestamp;
         self.last_initiation_consumption = now;
@@ -110,15 +111,15 @@ impl HandshakeSlot {
         Ok(())
     }
 
-    /// A snapshot of our initiation, to compute what comes of a response without the lock.
+    /// A snapshot of our initiation, to process the response without the lock.
     ///
     /// # Errors
     ///
-    /// [`Drop::WrongState`] if no initiation of ours waits for a response.
-    pub fn initiator(&self) -> Result<InitiatorHandshake, Drop> {
+    /// [`Rejection::WrongState`] if no initiation of ours waits for a response.
+    pub fn initiator(&self) -> Result<InitiatorHandshake, Rejection> {
         match &self.state {
             State::CreatedInitiation(handshake) => Ok(handshake.duplicate()),
-            _ => Err(Drop::WrongState),
+            _ => Err(Rejection::WrongState),
         }
     }
 
@@ -126,26 +127,26 @@ impl HandshakeSlot {
     ///
     /// # Errors
     ///
-    /// [`Drop::WrongState`] if there is none to respond to.
-    pub fn responder(&self) -> Result<ResponderHandshake, Drop> {
+    /// [`Rejection::WrongState`] if there is none to respond to.
+    pub fn responder(&self) -> Result<ResponderHandshake, Rejection> {
         match &self.state {
             State::ConsumedInitiation(handshake) => Ok(handshake.duplicate()),
-            _ => Err(Drop::WrongState),
+            _ => Err(Rejection::WrongState),
         }
     }
 
-    /// Commits a finished handshake: the slot is emptied and the session comes out. The
-    /// session takes its local index with it; if the slot had another, that is released.
+    /// Commits a finished handshake: empties the slot and returns the session. The session
+    /// keeps its local index; if the slot had another one, that is released.
     ///
     /// # Errors
     ///
-    /// [`Drop::Superseded`] if the slot changed since the snapshot; it stays as it is then.
+    /// [`Rejection::Superseded`] if the slot changed since the snapshot; it is then left unchanged.
     pub fn establish(
         &mut self,
         established: Established,
-    ) -> Result<(Session, ReleasedIndex), Drop> {
+    ) -> Result<(Session, ReleasedIndex), Rejection> {
         if self.is_empty() || established.generation != self.generation {
-            return Err(Drop::Superseded);
+            return Err(Rejection::Superseded);
         }
         self.next_generation();
         self.state = State::Empty;
@@ -157,7 +158,7 @@ impl HandshakeSlot {
         Ok((session, ReleasedIndex(released)))
     }
 
-    /// Erases the handshake in progress. What guards against replays stays.
+    /// Erases the handshake in progress, but keeps the state that guards against replays.
     pub fn clear(&mut self) -> ReleasedIndex {
         self.next_generation();
         self.state = State::Empty;

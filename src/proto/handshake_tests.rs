@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Tests of the handshake as a whole: noise, handshake slot and cookies together, against a
 //! recorded handshake that was derived independently.
@@ -7,14 +7,15 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::consts::{NS_PER_MS, NS_PER_SEC};
 use super::cookie::{CookieChecker, CookieJar, MacState, Source};
-use super::crypto::{PublicKey, SecretKey, SymmetricKey};
+use super::crypto::{Crypto, PublicKey, SecretKey, SymmetricKey};
 use super::handshake::{HandshakeSlot, ReleasedIndex};
 use super::host_crypto::HostCrypto;
+use super::kdf;
 use super::messages::{CookieReply, HandshakeMessage, Initiation, Message, Response};
 use super::noise::*;
 use super::tai64n::Tai64n;
 use super::vectors as v;
-use super::Drop;
+use super::Rejection;
 
 type C = HostCrypto;
 
@@ -92,7 +93,7 @@ impl Pair {
         create_initiation::<C>(&self.initiator, &self.to, ephemeral, time, index).unwrap()
     }
 
-    fn consume(&self, message: &Initiation) -> Result<ConsumedInitiation, Drop> {
+    fn consume(&self, message: &Initiation) -> Result<ConsumedInitiation, Rejection> {
         open_initiation::<C>(&self.responder, message)?.finish::<C>(&self.from)
     }
 
@@ -115,7 +116,7 @@ impl Pair {
         slot: &HandshakeSlot,
         psk: &SymmetricKey,
         message: &Response,
-    ) -> Result<Established, Drop> {
+    ) -> Result<Established, Rejection> {
         consume_response::<C>(&self.initiator, &slot.initiator()?, psk, message)
     }
 
@@ -232,22 +233,22 @@ fn recorded_cookie() {
 }
 
 /// What a responder that is not under load does with bytes from the wire.
-fn receive_initiation(pair: &Pair, bytes: &[u8]) -> Result<(), Drop> {
+fn receive_initiation(pair: &Pair, bytes: &[u8]) -> Result<(), Rejection> {
     let Message::Initiation(message) = Message::parse(bytes)? else {
-        return Err(Drop::UnknownType);
+        return Err(Rejection::UnknownType);
     };
     match checker(pair.responder.public()).validate_macs::<C, _>(message, &source(), false, 0) {
-        MacState::Invalid => Err(Drop::InvalidMac1),
+        MacState::Invalid => Err(Rejection::InvalidMac1),
         _ => pair.consume(message).map(|_| ()),
     }
 }
 
-fn receive_response(pair: &Pair, slot: &HandshakeSlot, bytes: &[u8]) -> Result<(), Drop> {
+fn receive_response(pair: &Pair, slot: &HandshakeSlot, bytes: &[u8]) -> Result<(), Rejection> {
     let Message::Response(message) = Message::parse(bytes)? else {
-        return Err(Drop::UnknownType);
+        return Err(Rejection::UnknownType);
     };
     match checker(pair.initiator.public()).validate_macs::<C, _>(message, &source(), false, 0) {
-        MacState::Invalid => Err(Drop::InvalidMac1),
+        MacState::Invalid => Err(Rejection::InvalidMac1),
         _ => pair.finish(slot, &secret([0; 32]), message).map(|_| ()),
     }
 }
@@ -267,18 +268,18 @@ fn no_bit_of_an_initiation_can_be_flipped() {
                 _ => assert_eq!(result, Ok(())),
             }
         }
-        // Someone who knows the public key can make mac1 anew, but not the rest.
+        // Anyone who knows the public key can recompute mac1, but cannot forge the rest.
         let mut bytes = v::INITIATION;
         bytes[at] ^= 0x10;
         let mut message = Initiation::read_from_bytes(&bytes).unwrap();
         CookieJar::new::<C>(pair.responder.public()).add_macs::<C, _>(&mut message, 0);
         let result = receive_initiation(&pair, message.as_bytes());
         match at {
-            0..4 => assert_eq!(result, Err(Drop::UnknownType)),
-            // The index names the session at the sender's: a false one harms nobody else.
+            0..4 => assert_eq!(result, Err(Rejection::UnknownType)),
+            // The sender's own index for the session: a wrong one harms nobody else.
             4..8 => assert_eq!(result, Ok(())),
-            8..88 => assert_eq!(result, Err(Drop::InvalidStatic)),
-            88..116 => assert_eq!(result, Err(Drop::InvalidTimestamp)),
+            8..88 => assert_eq!(result, Err(Rejection::InvalidStatic)),
+            88..116 => assert_eq!(result, Err(Rejection::InvalidTimestamp)),
             _ => assert_eq!(result, Ok(())),
         }
     }
@@ -305,10 +306,10 @@ fn no_bit_of_a_response_can_be_flipped() {
         CookieJar::new::<C>(pair.initiator.public()).add_macs::<C, _>(&mut message, 0);
         let result = receive_response(&pair, &slot, message.as_bytes());
         match at {
-            0..4 => assert_eq!(result, Err(Drop::UnknownType)),
+            0..4 => assert_eq!(result, Err(Rejection::UnknownType)),
             4..8 => assert_eq!(result, Ok(())),
-            8..12 => assert_eq!(result, Err(Drop::UnknownIndex)),
-            12..60 => assert_eq!(result, Err(Drop::InvalidResponse)),
+            8..12 => assert_eq!(result, Err(Rejection::UnknownIndex)),
+            12..60 => assert_eq!(result, Err(Rejection::InvalidResponse)),
             _ => assert_eq!(result, Ok(())),
         }
     }
@@ -325,18 +326,21 @@ fn no_bit_of_a_cookie_reply_can_be_flipped() {
             bytes[at] ^= 1 << bit;
             match (at, Message::parse(&bytes)) {
                 (0..4, Err(_)) => {}
-                // Found under another index or none: the lookup is the driver's.
+                // A different receiver index, which the driver's lookup rejects.
                 (4..8, Ok(Message::CookieReply(reply))) => {
                     assert_ne!(reply.receiver_index(), v::INITIATOR_INDEX);
                 }
                 (8.., Ok(Message::CookieReply(reply))) => {
-                    assert_eq!(jar.consume_reply::<C>(reply, 0), Err(Drop::InvalidCookie));
+                    assert_eq!(
+                        jar.consume_reply::<C>(reply, 0),
+                        Err(Rejection::InvalidCookie)
+                    );
                 }
                 other => panic!("{other:?}"),
             }
         }
     }
-    // And after all that the true one is still taken.
+    // The genuine reply is still accepted afterwards.
     let reply = CookieReply::ref_from_bytes(&v::COOKIE_REPLY).unwrap();
     assert_eq!(jar.consume_reply::<C>(reply, 0), Ok(()));
 }
@@ -349,37 +353,40 @@ fn other_keys_do_not_fit() {
     // Reflected to the sender, or sent to somebody else.
     assert_eq!(
         open_initiation::<C>(&pair.initiator, &message).unwrap_err(),
-        Drop::InvalidStatic
+        Rejection::InvalidStatic
     );
     let stranger = identity([0x77; 32]);
     assert_eq!(
         open_initiation::<C>(&stranger, &message).unwrap_err(),
-        Drop::InvalidStatic
+        Rejection::InvalidStatic
     );
 
     // Checked against another peer than the one it names.
     let other = PeerStatic::new::<C>(Some(&pair.responder), *stranger.public());
     let opened = open_initiation::<C>(&pair.responder, &message).unwrap();
-    assert_eq!(opened.finish::<C>(&other).unwrap_err(), Drop::UnknownPeer);
+    assert_eq!(
+        opened.finish::<C>(&other).unwrap_err(),
+        Rejection::UnknownPeer
+    );
 
     // Another preshared key on either side.
     let accepted = pair.accepted(&message);
     let (response, _) = pair.respond(&accepted, &v::PSK);
     assert_eq!(
         pair.finish(&slot, &secret([0; 32]), &response).unwrap_err(),
-        Drop::InvalidResponse
+        Rejection::InvalidResponse
     );
     assert!(pair.finish(&slot, &secret(v::PSK), &response).is_ok());
 
     // A responder without the private key that the initiation was made for.
     let forged = HandshakeSlot::new();
-    assert_eq!(forged.responder().unwrap_err(), Drop::WrongState);
+    assert_eq!(forged.responder().unwrap_err(), Rejection::WrongState);
 }
 
 #[test]
 fn no_identity_from_zeros() {
     assert!(Identity::new::<C>(SecretKey::zeroed()).is_none());
-    // Kept clamped, and the same key whether or not it came so.
+    // Stored clamped, and the same key whether or not the input was clamped.
     let raw = identity([0xff; 32]);
     let mut clamped = secret([0xff; 32]);
     clamped.clamp();
@@ -395,7 +402,7 @@ fn low_order_points_get_silence() {
             let mut point = point;
             point[31] |= top;
 
-            // As a peer's static key: kept, but nothing is sent.
+            // As a peer's static key: the peer is kept, but nothing is sent.
             let peer = PeerStatic::new::<C>(Some(&pair.initiator), point);
             let made = create_initiation::<C>(
                 &pair.initiator,
@@ -404,26 +411,80 @@ fn low_order_points_get_silence() {
                 Tai64n::ZERO,
                 1,
             );
-            assert_eq!(made.unwrap_err(), Drop::LowOrderPoint);
+            assert_eq!(made.unwrap_err(), Rejection::LowOrderPoint);
 
             // As the initiator's ephemeral key.
             let mut message = Initiation::read_from_bytes(&v::INITIATION).unwrap();
             message.ephemeral = point;
             assert_eq!(
                 open_initiation::<C>(&pair.responder, &message).unwrap_err(),
-                Drop::LowOrderPoint
+                Rejection::LowOrderPoint
             );
 
-            // As the responder's ephemeral key: the initiator still takes the true response.
+            // As the responder's ephemeral key: the genuine response is still accepted.
             let (_, slot) = pair.started();
             let mut response = Response::read_from_bytes(&v::RESPONSE).unwrap();
             response.ephemeral = point;
             assert_eq!(
                 pair.finish(&slot, &secret([0; 32]), &response).unwrap_err(),
-                Drop::LowOrderPoint
+                Rejection::LowOrderPoint
             );
             assert_eq!(receive_response(&pair, &slot, &v::RESPONSE), Ok(()));
         }
+    }
+}
+
+/// An initiation of the holder of `public`, made with nothing of that but the point that it shares
+/// with the responder's static key.
+fn initiation_from_shared(pair: &Pair, public: &PublicKey, shared: &[u8; 32]) -> Initiation {
+    let (ephemeral, to) = (secret(v::INITIATOR_EPHEMERAL), pair.responder.public());
+    let mut message = Initiation::blank(1);
+    message.ephemeral = C::x25519_base(&ephemeral).unwrap();
+
+    let mut chain = secret(kdf::hash::<C>(&[b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"]));
+    let mut hash = kdf::hash::<C>(&[chain.expose(), b"WireGuard v1 zx2c4 Jason@zx2c4.com"]);
+    kdf::mix_hash::<C>(&mut hash, to);
+    kdf::mix_hash::<C>(&mut hash, &message.ephemeral);
+    kdf::mix_chain::<C>(&mut chain, &message.ephemeral);
+    let key = kdf::mix_key::<C>(&mut chain, C::x25519(&ephemeral, to).unwrap().expose());
+    assert!(C::seal(
+        &mut message.encrypted_static,
+        public,
+        &hash,
+        0,
+        &key
+    ));
+    kdf::mix_hash::<C>(&mut hash, &message.encrypted_static);
+    let key = kdf::mix_key::<C>(&mut chain, shared);
+    let time = Tai64n::new(1, 0);
+    assert!(C::seal(
+        &mut message.encrypted_timestamp,
+        time.as_bytes(),
+        &hash,
+        0,
+        &key
+    ));
+    message
+}
+
+/// With a point of low order as its static key, a peer shares zeros with everybody: whoever knows
+/// that could initiate in its name.
+#[test]
+fn nobody_initiates_for_a_static_key_of_low_order() {
+    let pair = Pair::new();
+    let public = pair.initiator.public();
+    let shared = C::x25519(&secret(v::INITIATOR_PRIVATE), pair.responder.public()).unwrap();
+    let genuine = initiation_from_shared(&pair, public, shared.expose());
+    assert!(pair.consume(&genuine).is_ok());
+
+    for point in LOW_ORDER {
+        let message = initiation_from_shared(&pair, &point, &[0; 32]);
+        let opened = open_initiation::<C>(&pair.responder, &message).unwrap();
+        let peer = PeerStatic::new::<C>(Some(&pair.responder), point);
+        assert_eq!(
+            opened.finish::<C>(&peer).unwrap_err(),
+            Rejection::LowOrderPoint
+        );
     }
 }
 
@@ -434,7 +495,7 @@ fn without_an_identity_nothing_goes() {
     let make = |peer: &PeerStatic| {
         create_initiation::<C>(&pair.initiator, peer, secret([1; 32]), Tai64n::ZERO, 1).map(|_| ())
     };
-    assert_eq!(make(&peer), Err(Drop::LowOrderPoint));
+    assert_eq!(make(&peer), Err(Rejection::LowOrderPoint));
     peer.set_identity::<C>(Some(&pair.initiator));
     assert_eq!(make(&peer), Ok(()));
     assert_eq!(make(&peer.duplicate()), Ok(()));
@@ -447,7 +508,7 @@ fn without_an_identity_nothing_goes() {
         MacState::Invalid
     );
     let reply = checker.create_reply::<C, _>(message, &source(), [0; 24], 0);
-    assert_eq!(reply.unwrap_err(), Drop::NoIdentity);
+    assert_eq!(reply.unwrap_err(), Rejection::NoIdentity);
 }
 
 #[test]
@@ -464,36 +525,39 @@ fn timestamps_must_grow_and_survive() {
     assert_eq!(accept(&mut slot, 100, 0, long), Ok(()));
     assert_eq!(
         accept(&mut slot, 100, 0, long),
-        Err(Drop::ReplayedInitiation)
+        Err(Rejection::ReplayedInitiation)
     );
     assert_eq!(
         accept(&mut slot, 99, 999_999_999, long),
-        Err(Drop::ReplayedInitiation)
+        Err(Rejection::ReplayedInitiation)
     );
-    // The same after rounding down.
+    // Equal after rounding down.
     assert_eq!(
         accept(&mut slot, 100, (1 << 24) - 1, long),
-        Err(Drop::ReplayedInitiation)
+        Err(Rejection::ReplayedInitiation)
     );
     assert_eq!(accept(&mut slot, 100, 1 << 24, long), Ok(()));
     // Link down and up again.
     let _ = slot.clear();
     assert_eq!(
         accept(&mut slot, 100, 1 << 24, long),
-        Err(Drop::ReplayedInitiation)
+        Err(Rejection::ReplayedInitiation)
     );
     assert!(slot.is_empty());
 
-    // Fifty in a second: one each 20 ms, and a refused one does not count.
+    // Fifty per second: one every 20 ms, and a refused one does not count.
     assert_eq!(accept(&mut slot, 101, 0, long), Ok(()));
     assert_eq!(
         accept(&mut slot, 102, 0, 20 * NS_PER_MS - 1),
-        Err(Drop::InitiationFlood)
+        Err(Rejection::InitiationFlood)
     );
     assert_eq!(slot.latest_timestamp(), Tai64n::new(101, 0));
     assert_eq!(accept(&mut slot, 102, 0, 1), Ok(()));
     let _ = slot.clear();
-    assert_eq!(accept(&mut slot, 103, 0, 1), Err(Drop::InitiationFlood));
+    assert_eq!(
+        accept(&mut slot, 103, 0, 1),
+        Err(Rejection::InitiationFlood)
+    );
 }
 
 #[test]
@@ -510,7 +574,7 @@ fn what_was_computed_from_an_older_slot_is_refused() {
         assert_eq!(released, ReleasedIndex(Some(v::INITIATOR_INDEX)));
     };
     let consume: Change<'_> = &|slot| {
-        // Not an initiation to us, but the slot does not care whose it is.
+        // Not an initiation to us, but the slot does not check that.
         let consumed = pair.consume(&theirs).unwrap();
         slot.accept_initiation(consumed, NS_PER_SEC).unwrap();
         assert_eq!(slot.local_index(), Some(v::INITIATOR_INDEX));
@@ -522,7 +586,7 @@ fn what_was_computed_from_an_older_slot_is_refused() {
         let (_, mut slot) = pair.started();
         let late = pair.finish(&slot, &none, response).unwrap();
         change(&mut slot);
-        assert_eq!(slot.establish(late).unwrap_err(), Drop::Superseded);
+        assert_eq!(slot.establish(late).unwrap_err(), Rejection::Superseded);
         assert!(pair.finish(&slot, &none, response).is_err());
     }
 
@@ -532,18 +596,18 @@ fn what_was_computed_from_an_older_slot_is_refused() {
     let second = pair.finish(&slot, &none, response).unwrap();
     assert!(slot.establish(first).is_ok());
     assert_eq!(slot.local_index(), None);
-    assert_eq!(slot.establish(second).unwrap_err(), Drop::Superseded);
-    assert_eq!(slot.initiator().unwrap_err(), Drop::WrongState);
-    assert_eq!(slot.responder().unwrap_err(), Drop::WrongState);
+    assert_eq!(slot.establish(second).unwrap_err(), Rejection::Superseded);
+    assert_eq!(slot.initiator().unwrap_err(), Rejection::WrongState);
+    assert_eq!(slot.responder().unwrap_err(), Rejection::WrongState);
 
-    // A response made for an initiation that another has replaced since.
+    // A response to an initiation that has been replaced since.
     let (message, _) = pair.initiate();
     let mut slot = pair.accepted(&message);
     let (_, late) = pair.respond(&slot, &[0; 32]);
     let (newer, _) = pair.initiate_at(Tai64n::new(v::SECONDS + 1, 0), 6);
     let consumed = pair.consume(&newer).unwrap();
     slot.accept_initiation(consumed, 2 * NS_PER_SEC).unwrap();
-    assert_eq!(slot.establish(late).unwrap_err(), Drop::Superseded);
+    assert_eq!(slot.establish(late).unwrap_err(), Rejection::Superseded);
     let (_, fresh) = pair.respond(&slot, &[0; 32]);
     assert_eq!(slot.establish(fresh).unwrap().0.remote_index, 6);
 }
@@ -579,14 +643,14 @@ fn cookies_are_bound_to_address_and_port() {
             checker.validate_macs::<C, _>(message, &source, true, 0),
             state
         );
-        // Not under load the second MAC counts for nothing.
+        // When not under load, the second MAC is ignored.
         assert_eq!(
             checker.validate_macs::<C, _>(message, &source, false, 0),
             MacState::ValidMac1
         );
     }
 
-    // The same for IPv6, from reply to use.
+    // The same for IPv6, from the cookie reply to its use.
     let address = Source::v6(mapped, port);
     let mut jar = CookieJar::new::<C>(&v::RESPONDER_PUBLIC);
     let mut message = Initiation::read_from_bytes(&v::INITIATION).unwrap();
@@ -620,7 +684,7 @@ fn cookie_secrets_rotate() {
     assert!(checker.needs_rotation(end));
     assert_eq!(state(&checker, end), MacState::ValidMac1);
     let late = checker.create_reply::<C, _>(message, &source(), [0; 24], end);
-    assert_eq!(late.unwrap_err(), Drop::InvalidCookie);
+    assert_eq!(late.unwrap_err(), Rejection::InvalidCookie);
 
     checker.rotate(secret([8; 32]), end);
     assert!(!checker.needs_rotation(end + 1));
@@ -637,7 +701,7 @@ fn cookies_are_used_for_a_while_and_taken_once() {
     let reply = CookieReply::ref_from_bytes(&v::COOKIE_REPLY).unwrap();
     assert_eq!(
         jar.consume_reply::<C>(reply, 0),
-        Err(Drop::UnexpectedCookie)
+        Err(Rejection::UnexpectedCookie)
     );
 
     let mut message = Initiation::read_from_bytes(&v::INITIATION).unwrap();
@@ -646,7 +710,7 @@ fn cookies_are_used_for_a_while_and_taken_once() {
     assert_eq!(jar.consume_reply::<C>(reply, NS_PER_SEC), Ok(()));
     assert_eq!(
         jar.consume_reply::<C>(reply, NS_PER_SEC),
-        Err(Drop::UnexpectedCookie)
+        Err(Rejection::UnexpectedCookie)
     );
 
     jar.add_macs::<C, _>(&mut message, 116 * NS_PER_SEC - 1);
@@ -654,13 +718,16 @@ fn cookies_are_used_for_a_while_and_taken_once() {
     jar.add_macs::<C, _>(&mut message, 116 * NS_PER_SEC);
     assert_eq!(message.macs().mac2, [0; 16]);
 
-    // A reply to an earlier message than the last does not authenticate.
+    // A reply to a message before the last one does not authenticate.
     let mut other = message;
     other.ephemeral = [1; 32];
     jar.add_macs::<C, _>(&mut other, 0);
-    assert_eq!(jar.consume_reply::<C>(reply, 0), Err(Drop::InvalidCookie));
+    assert_eq!(
+        jar.consume_reply::<C>(reply, 0),
+        Err(Rejection::InvalidCookie)
+    );
 
-    // A response gets cookies just the same.
+    // Responses are answered with cookie replies, too.
     let mut response = Response::read_from_bytes(&v::RESPONSE).unwrap();
     jar.add_macs::<C, _>(&mut response, 0);
     let reply = checker

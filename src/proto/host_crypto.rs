@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! [`Crypto`] made of the RustCrypto crates, for tests, fuzzing and benches on the host. The
+//! [`Crypto`] implemented with the RustCrypto crates, for host tests, fuzzing and benches. The
 //! module uses the kernel's crypto library instead.
 
 use blake2::digest::consts::U16;
@@ -13,7 +13,7 @@ use x25519_dalek::{x25519, X25519_BASEPOINT_BYTES};
 use super::consts::{COOKIE_LEN, HASH_LEN, XNONCE_LEN};
 use super::crypto::{Crypto, Hash, PublicKey, SecretKey, SymmetricKey};
 
-/// The host's cryptography.
+/// [`Crypto`] on the host.
 pub struct HostCrypto;
 
 impl Hash for Blake2s256 {
@@ -138,7 +138,7 @@ mod tests {
         SecretKey::from_bytes(core::array::from_fn(|i| i as u8))
     }
 
-    /// RFC 7693, appendix B, and the reference implementation's answer for nothing.
+    /// RFC 7693, appendix B, and the reference implementation's hash of the empty input.
     #[test]
     fn blake2s() {
         assert_eq!(
@@ -224,7 +224,7 @@ mod tests {
         assert!(HostCrypto::x25519_base(&SecretKey::zeroed()).is_none());
     }
 
-    /// RFC 8439, appendix A.5, whose nonce has four zero bytes in front as ours do.
+    /// RFC 8439, appendix A.5, whose nonce starts with four zero bytes, as ours do.
     #[test]
     fn chacha20poly1305() {
         let key = key("1c9240a5eb55d38af333888604f6b5f0473917c1402b80099dca5cbc207075c0");

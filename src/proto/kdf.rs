@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! HMAC-BLAKE2s, the key derivation function and the hash chain of Noise (whitepaper, section
 //! 5.4; RFC 2104 and RFC 5869).
@@ -6,7 +6,7 @@
 use super::consts::HASH_LEN;
 use super::crypto::{erase, Crypto, Hash, Secret, SymmetricKey};
 
-/// Bytes of a BLAKE2s block.
+/// Size of a BLAKE2s block, in bytes.
 const BLOCK_LEN: usize = 64;
 const INNER_PAD: u8 = 0x36;
 const OUTER_PAD: u8 = 0x5c;
@@ -75,24 +75,24 @@ pub fn kdf3<C: Crypto>(
     (first, second, third)
 }
 
-/// The running hash absorbs `data`.
+/// Mixes `data` into the running hash.
 pub fn mix_hash<C: Crypto>(running: &mut [u8; HASH_LEN], data: &[u8]) {
     *running = hash::<C>(&[running, data]);
 }
 
-/// The chaining key absorbs `input`; nothing else comes out.
+/// Mixes `input` into the chaining key, with no other output.
 pub fn mix_chain<C: Crypto>(chaining_key: &mut Secret<HASH_LEN>, input: &[u8]) {
     *chaining_key = kdf1::<C>(chaining_key, input);
 }
 
-/// The chaining key absorbs `input` and a key comes out.
+/// Mixes `input` into the chaining key and returns a key.
 pub fn mix_key<C: Crypto>(chaining_key: &mut Secret<HASH_LEN>, input: &[u8]) -> SymmetricKey {
     let (chain, key) = kdf2::<C>(chaining_key, input);
     *chaining_key = chain;
     key
 }
 
-/// The chaining key and the running hash absorb the preshared key and a key comes out.
+/// Mixes the preshared key into the chaining key and the running hash and returns a key.
 pub fn mix_psk<C: Crypto>(
     chaining_key: &mut Secret<HASH_LEN>,
     running: &mut [u8; HASH_LEN],

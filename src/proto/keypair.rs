@@ -1,7 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Sessions in use: the keys, how long and how often they may be used, and the three places
-//! that a session goes through (whitepaper, sections 6.1, 6.2 and 6.3).
+//! Sessions in use: the keys, the limits on their age and number of messages, and the three
+//! slots that a session moves through (whitepaper, sections 6.1, 6.2 and 6.3).
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -11,22 +11,22 @@ use super::consts::{
 };
 use super::crypto::SymmetricKey;
 use super::noise::{Role, Session};
-use super::Drop;
+use super::Rejection;
 
-/// A message counter that nobody else has: the nonce of one encryption.
+/// A message counter that is handed out only once: the nonce of one encryption.
 ///
 /// It cannot be copied, and the encryption takes it by value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Nonce(u64);
 
 impl Nonce {
-    /// Uses the nonce up.
+    /// Consumes the nonce.
     pub const fn consume(self) -> u64 {
         self.0
     }
 }
 
-/// Consecutive nonces for a run of packets. What is not used is lost, which does no harm.
+/// Consecutive nonces for a run of packets. Unused ones are skipped, which is harmless.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NonceRange {
     next: u64,
@@ -37,6 +37,15 @@ impl NonceRange {
     /// The first nonce, for a log line.
     pub const fn first(&self) -> u64 {
         self.next
+    }
+
+    /// Consumes `count` nonces and gives the first; [`None`] if fewer are left.
+    pub fn take_front(&mut self, count: u64) -> Option<u64> {
+        let end = self.next.checked_add(count)?;
+        if end > self.end {
+            return None;
+        }
+        Some(core::mem::replace(&mut self.next, end))
     }
 
     /// How many are left.
@@ -58,8 +67,10 @@ impl Iterator for NonceRange {
     }
 }
 
-/// The counter of the messages sent in a session.
+/// The counter of the messages sent in a session, on a cache line of its own, apart from the keys,
+/// which all CPUs read.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct SendCounter(AtomicU64);
 
 impl SendCounter {
@@ -71,7 +82,7 @@ impl SendCounter {
     /// Takes `count` nonces, all or none: `None` if any of them would not lie below
     /// [`REJECT_AFTER_MESSAGES`]. May be called on several CPUs at once.
     pub fn reserve(&self, count: u64) -> Option<NonceRange> {
-        // Not a plain addition: refused attempts must not carry the counter over its end.
+        // Not a plain addition: refused attempts must not push the counter past the limit.
         let next = self
             .0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
@@ -91,7 +102,7 @@ impl SendCounter {
     }
 }
 
-/// Whether a session of this age may neither send nor receive any more.
+/// Whether a session of this age may no longer send or receive.
 pub const fn is_expired(age: u64) -> bool {
     age >= REJECT_AFTER_TIME_NS
 }
@@ -101,8 +112,8 @@ pub const fn should_rekey_sender(age: u64, sent: u64, role: Role) -> bool {
     sent > REKEY_AFTER_MESSAGES || (matches!(role, Role::Initiator) && age >= REKEY_AFTER_TIME_NS)
 }
 
-/// Whether a new handshake is due after receiving. To be done once per session
-/// ([`super::timers::TimerState::claim_last_minute`]).
+/// Whether a new handshake is due after receiving. Done once per session
+/// ([`super::timers::TimerState::claim_receive_rekey`]).
 pub const fn should_rekey_receiver(age: u64, role: Role) -> bool {
     matches!(role, Role::Initiator) && age >= REKEY_ON_RECEIVE_NS
 }
@@ -135,7 +146,7 @@ pub struct Keypair {
 }
 
 impl Keypair {
-    /// Puts a session to use.
+    /// Starts using a session.
     pub fn new(session: Session, now: u64) -> Self {
         Self {
             role: session.role,
@@ -154,17 +165,12 @@ impl Keypair {
         }
     }
 
-    /// Who began the handshake.
-    pub const fn role(&self) -> Role {
-        self.role
-    }
-
     /// The index under which our index table finds the session.
     pub const fn local_index(&self) -> u32 {
         self.local_index
     }
 
-    /// The index that goes into the messages we send.
+    /// The index that goes into the messages that we send.
     pub const fn remote_index(&self) -> u32 {
         self.remote_index
     }
@@ -179,7 +185,7 @@ impl Keypair {
         &self.receiving.key
     }
 
-    /// Nanoseconds since the session was made.
+    /// Nanoseconds since the session was established.
     pub const fn age(&self, now: u64) -> u64 {
         now.saturating_sub(self.birthdate)
     }
@@ -189,7 +195,7 @@ impl Keypair {
         self.sending.counter.sent()
     }
 
-    /// Whether nothing has stopped the sending half yet. Age is looked at only when nonces are
+    /// Whether the sending half has not been stopped. The age is checked only when nonces are
     /// reserved.
     pub fn can_send(&self) -> bool {
         self.sending.valid.load(Ordering::Relaxed)
@@ -200,18 +206,18 @@ impl Keypair {
     ///
     /// # Errors
     ///
-    /// [`Drop::KeyExpired`], [`Drop::CounterExhausted`].
-    pub fn reserve(&self, count: u64, now: u64) -> Result<NonceRange, Drop> {
+    /// [`Rejection::KeyExpired`], [`Rejection::CounterExhausted`].
+    pub fn reserve(&self, count: u64, now: u64) -> Result<NonceRange, Rejection> {
         if !self.can_send() {
-            return Err(Drop::KeyExpired);
+            return Err(Rejection::KeyExpired);
         }
         if is_expired(self.age(now)) {
             self.stop_sending();
-            return Err(Drop::KeyExpired);
+            return Err(Rejection::KeyExpired);
         }
         self.sending.counter.reserve(count).ok_or_else(|| {
             self.stop_sending();
-            Drop::CounterExhausted
+            Rejection::CounterExhausted
         })
     }
 
@@ -225,15 +231,16 @@ impl Keypair {
     ///
     /// # Errors
     ///
-    /// [`Drop::KeyExpired`], [`Drop::CounterExhausted`]; the session never receives again then.
-    pub fn check_receive(&self, received: u64, now: u64) -> Result<(), Drop> {
+    /// [`Rejection::KeyExpired`], [`Rejection::CounterExhausted`]; the session then never receives
+    /// again.
+    pub fn check_receive(&self, received: u64, now: u64) -> Result<(), Rejection> {
         if !self.receiving.valid.load(Ordering::Relaxed) {
-            return Err(Drop::KeyExpired);
+            return Err(Rejection::KeyExpired);
         }
         let refused = if is_expired(self.age(now)) {
-            Drop::KeyExpired
+            Rejection::KeyExpired
         } else if received >= REJECT_AFTER_MESSAGES {
-            Drop::CounterExhausted
+            Rejection::CounterExhausted
         } else {
             return Ok(());
         };
@@ -252,27 +259,27 @@ impl Keypair {
     }
 }
 
-/// The three places of a peer's sessions.
+/// The three slots for a peer's sessions.
 ///
-/// - `current`: what we send with.
-/// - `previous`: what packets still under way may come in with.
-/// - `next`: a session that we made as responder and that the initiator has not confirmed yet
-///   by sending data. We must not send with it before.
+/// - `current`: the session that we send with.
+/// - `previous`: for packets that are still in flight.
+/// - `next`: a session that we established as responder and that the initiator has not confirmed
+///   yet by sending data. We must not send with it before that.
 ///
 /// `K` is a handle to a keypair: the driver keeps this under the peer's keypair lock and
 /// publishes `current` to its lockless readers after each change; tests use numbers. Every
-/// change returns the handles that fell out, which the driver removes from its index table.
+/// change returns the handles that were displaced, which the driver removes from its index table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Keypairs<K> {
-    /// What packets still under way may come in with.
+    /// For packets that are still in flight.
     pub previous: Option<K>,
-    /// What we send with.
+    /// The session that we send with.
     pub current: Option<K>,
-    /// Not confirmed yet.
+    /// A session that is not confirmed yet.
     pub next: Option<K>,
 }
 
-/// The sessions that fell out of the three places.
+/// The sessions that were displaced from the three slots.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Retired<K>(pub [Option<K>; 3]);
@@ -302,7 +309,7 @@ impl<K> Keypairs<K> {
         }
     }
 
-    /// A new session, made by either role.
+    /// Installs a new session, established in either role.
     pub fn install(&mut self, keypair: K, role: Role) -> Retired<K> {
         match role {
             Role::Initiator => self.install_initiator(keypair),
@@ -310,9 +317,9 @@ impl<K> Keypairs<K> {
         }
     }
 
-    /// A session made as initiator: the response has confirmed it, so it is current at once. An
-    /// unconfirmed next becomes previous, because the peer may be sending with it; otherwise
-    /// current does.
+    /// Installs a session established as initiator. The response has confirmed it, so it becomes
+    /// current at once. An unconfirmed next becomes previous, because the peer may be sending with
+    /// it; otherwise current becomes previous.
     pub fn install_initiator(&mut self, keypair: K) -> Retired<K> {
         let current = self.current.replace(keypair);
         match self.next.take() {
@@ -321,14 +328,15 @@ impl<K> Keypairs<K> {
         }
     }
 
-    /// A session made as responder: it waits as next for the first packet. Previous goes, since
-    /// current may soon need its place.
+    /// Installs a session established as responder: it stays next until the first packet confirms
+    /// it. Previous is dropped, since current may soon need its slot.
     pub fn install_responder(&mut self, keypair: K) -> Retired<K> {
         Retired::new(self.next.replace(keypair), self.previous.take())
     }
 
-    /// A packet was received with the session that `is_received` recognises. If that is next,
-    /// it becomes current and current becomes previous. `None`, and nothing done, if it is not.
+    /// A packet was received with the session that `is_received` matches. If that is next, it
+    /// becomes current and current becomes previous. Otherwise nothing changes and the result is
+    /// `None`.
     pub fn confirm(&mut self, is_received: impl FnOnce(&K) -> bool) -> Option<Retired<K>> {
         let next = self.next.take_if(|next| is_received(next))?;
         let current = self.current.replace(next);
@@ -338,13 +346,13 @@ impl<K> Keypairs<K> {
         ))
     }
 
-    /// Takes everything out.
+    /// Empties all slots.
     pub fn clear(&mut self) -> Retired<K> {
         Retired([self.next.take(), self.previous.take(), self.current.take()])
     }
 
-    /// The sessions that sending must stop on when the private key changes or the machine was
-    /// cloned: next and current.
+    /// The sessions that must stop sending when the private key changes or the machine was cloned:
+    /// next and current.
     pub fn sending(&self) -> impl Iterator<Item = &K> {
         self.next.iter().chain(&self.current)
     }
@@ -440,11 +448,11 @@ mod tests {
             assert!(!theirs.rekey_after_receive(at(age)));
             assert_eq!(theirs.check_receive(0, at(age)).is_err(), expired);
             assert_eq!(theirs.reserve(1, at(age)).is_err(), expired);
-            // Once expired it stays so, whatever the clock says.
+            // Once expired, it stays expired, whatever the clock says.
             assert_eq!(theirs.check_receive(0, at(0)).is_err(), expired);
             assert_eq!(theirs.reserve(1, at(0)).is_err(), expired);
         }
-        // A clock that went back makes no age.
+        // A clock that went back gives age 0.
         assert_eq!(pair(Role::Initiator).age(0), 0);
     }
 
@@ -457,15 +465,15 @@ mod tests {
             keypair.sending.counter = SendCounter::starting_at(REJECT_AFTER_MESSAGES - 1);
             assert!(keypair.rekey_after_send(at(0)));
             assert!(keypair.reserve(1, at(0)).is_ok());
-            assert_eq!(keypair.reserve(1, at(0)), Err(Drop::CounterExhausted));
+            assert_eq!(keypair.reserve(1, at(0)), Err(Rejection::CounterExhausted));
             assert!(!keypair.can_send());
-            assert_eq!(keypair.reserve(1, at(0)), Err(Drop::KeyExpired));
+            assert_eq!(keypair.reserve(1, at(0)), Err(Rejection::KeyExpired));
             assert_eq!(keypair.check_receive(0, at(0)), Ok(()));
             assert_eq!(
                 keypair.check_receive(REJECT_AFTER_MESSAGES, at(0)),
-                Err(Drop::CounterExhausted)
+                Err(Rejection::CounterExhausted)
             );
-            assert_eq!(keypair.check_receive(0, at(0)), Err(Drop::KeyExpired));
+            assert_eq!(keypair.check_receive(0, at(0)), Err(Rejection::KeyExpired));
         }
     }
 
@@ -473,14 +481,14 @@ mod tests {
     fn a_stopped_session_receives_but_neither_sends_nor_renews() {
         let keypair = pair(Role::Initiator);
         keypair.stop_sending();
-        assert_eq!(keypair.reserve(1, at(0)), Err(Drop::KeyExpired));
+        assert_eq!(keypair.reserve(1, at(0)), Err(Rejection::KeyExpired));
         assert!(!keypair.rekey_after_send(at(130 * NS_PER_SEC)));
         assert!(!keypair.rekey_after_receive(at(170 * NS_PER_SEC)));
         assert_eq!(keypair.check_receive(0, at(0)), Ok(()));
     }
 
-    /// Every content of the three places, and what each step makes of it: places as
-    /// (previous, current, next) with 0 for none, the new session is 9.
+    /// Every combination of the three slots and the result of each operation: slots as
+    /// (previous, current, next) with 0 for none; the new session is 9.
     #[test]
     fn rotation_table() {
         let option = |k: u8| (k != 0).then_some(k);
@@ -499,7 +507,7 @@ mod tests {
             ([0, 2, 3], [3, 9, 0], [0, 2, 9], Some([2, 3, 0])),
             ([1, 2, 3], [3, 9, 0], [0, 2, 9], Some([2, 3, 0])),
         ] {
-            // Whatever is no longer in a place must have come out, exactly once.
+            // Every session that left the slots must have been returned, exactly once.
             let check = |after: Keypairs<u8>, expected: [u8; 3], retired: Vec<u8>| {
                 assert_eq!(after, places(expected), "from {before:?}");
                 let mut gone: Vec<u8> = before

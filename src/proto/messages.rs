@@ -1,30 +1,32 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! The four messages on the wire (whitepaper, section 5.4) and the way from bytes to them.
+//! The four messages on the wire (whitepaper, section 5.4) and their parsing.
 //!
-//! All structures are unaligned views: a message is read where the packet lies. After
-//! [`Message::parse`] nobody works with offsets any more.
+//! All structures are unaligned views: a message is read in place. After [`Message::parse`] no
+//! code works with offsets.
 
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+// The names of the traits are those of the derive macros here: in a cargo build `zerocopy` may
+// export these macros, too, so a trait goes by its path.
+use zerocopy::FromBytes as _;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::consts::{COOKIE_LEN, KEY_LEN, TAG_LEN, TIMESTAMP_LEN, XNONCE_LEN};
-use super::Drop;
+use super::consts::{COOKIE_LEN, KEY_LEN, PADDING_MULTIPLE, TAG_LEN, TIMESTAMP_LEN, XNONCE_LEN};
+use super::Rejection;
 
-/// Bytes of an initiation.
+/// Size of an initiation, in bytes.
 pub const INITIATION_LEN: usize = size_of::<Initiation>();
-/// Bytes of a response.
+/// Size of a response, in bytes.
 pub const RESPONSE_LEN: usize = size_of::<Response>();
-/// Bytes of a cookie reply.
+/// Size of a cookie reply, in bytes.
 pub const COOKIE_REPLY_LEN: usize = size_of::<CookieReply>();
-/// Bytes of transport data before the ciphertext.
+/// Size of the transport data header before the ciphertext, in bytes.
 pub const DATA_HEADER_LEN: usize = size_of::<DataHeader>();
-/// Bytes of the shortest transport data, a keepalive: the header and the tag of nothing.
+/// Size of the shortest transport data, a keepalive: header and tag, in bytes.
 pub const DATA_MIN_LEN: usize = DATA_HEADER_LEN + TAG_LEN;
-/// Bytes of mac1 and mac2 at the end of an initiation or response.
+/// Size of mac1 and mac2 at the end of an initiation or response, in bytes.
 pub const MACS_LEN: usize = size_of::<Macs>();
-/// Bytes of type and reserved zeros.
+/// Size of the type and the reserved zeros, in bytes.
 pub const HEADER_LEN: usize = size_of::<Header>();
 
 const _: () = assert!(INITIATION_LEN == 148);
@@ -48,19 +50,19 @@ pub enum MessageType {
 
 impl MessageType {
     /// The type of a message of `len` bytes that starts with `header`, for a driver that has not
-    /// yet made more of the packet contiguous.
+    /// made more of the packet contiguous yet.
     ///
     /// # Errors
     ///
-    /// [`Drop::UnknownType`] for another type or reserved bytes that are not zero,
-    /// [`Drop::BadLength`] if `len` is not a length that the type has.
-    pub const fn classify(header: [u8; HEADER_LEN], len: usize) -> Result<Self, Drop> {
+    /// [`Rejection::UnknownType`] for another type or reserved bytes that are not zero,
+    /// [`Rejection::BadLength`] if `len` is not a length that the type has.
+    pub const fn classify(header: [u8; HEADER_LEN], len: usize) -> Result<Self, Rejection> {
         let kind = match header {
             [1, 0, 0, 0] => Self::Initiation,
             [2, 0, 0, 0] => Self::Response,
             [3, 0, 0, 0] => Self::CookieReply,
             [4, 0, 0, 0] => Self::Data,
-            _ => return Err(Drop::UnknownType),
+            _ => return Err(Rejection::UnknownType),
         };
         let fits = match kind {
             Self::Data => len >= DATA_MIN_LEN,
@@ -69,7 +71,7 @@ impl MessageType {
         if fits {
             Ok(kind)
         } else {
-            Err(Drop::BadLength)
+            Err(Rejection::BadLength)
         }
     }
 
@@ -134,7 +136,7 @@ pub struct Response {
     receiver_index: U32,
     /// The responder's ephemeral public key.
     pub ephemeral: [u8; KEY_LEN],
-    /// Nothing, sealed: proves that both have the same keys.
+    /// An empty plaintext, sealed: proves that both have the same keys.
     pub encrypted_nothing: [u8; TAG_LEN],
     macs: Macs,
 }
@@ -231,8 +233,23 @@ impl DataHeader {
     }
 }
 
+/// How many zeros are appended to a packet of `len` bytes before it is encrypted (whitepaper,
+/// section 5.4.6): up to the next multiple of [`PADDING_MULTIPLE`], but never beyond the `mtu` of
+/// the path, 0 for none. A packet longer than that is padded as the part of it that is over.
+#[inline]
+pub fn padding(len: u32, mtu: u32) -> u32 {
+    let last = len
+        .checked_rem(mtu)
+        .map_or(len, |over| if len > mtu { over } else { len });
+    let padded = last
+        .checked_next_multiple_of(PADDING_MULTIPLE as u32)
+        .unwrap_or(last);
+    let padded = if mtu == 0 { padded } else { padded.min(mtu) };
+    padded.saturating_sub(last)
+}
+
 /// What initiation and response share: a sender index and two MACs at the end.
-pub trait HandshakeMessage: IntoBytes + Immutable {
+pub trait HandshakeMessage: zerocopy::IntoBytes + zerocopy::Immutable {
     /// The index that the sender gave to the handshake.
     fn sender_index(&self) -> u32;
 
@@ -287,7 +304,7 @@ impl HandshakeMessage for Response {
     }
 }
 
-/// A message, read where it lies.
+/// A message, read in place.
 #[derive(Clone, Copy, Debug)]
 pub enum Message<'a> {
     /// The first handshake message.
@@ -305,29 +322,34 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     ///
-    /// As [`MessageType::classify`]; fewer than four bytes are [`Drop::BadLength`].
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Drop> {
-        let header = bytes.first_chunk().ok_or(Drop::BadLength)?;
+    /// As [`MessageType::classify`]; fewer than four bytes are [`Rejection::BadLength`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Rejection> {
+        let header = bytes.first_chunk().ok_or(Rejection::BadLength)?;
         match MessageType::classify(*header, bytes.len())? {
             MessageType::Initiation => exact(bytes).map(Message::Initiation),
             MessageType::Response => exact(bytes).map(Message::Response),
             MessageType::CookieReply => exact(bytes).map(Message::CookieReply),
             MessageType::Data => DataHeader::ref_from_prefix(bytes)
                 .map(|(header, sealed)| Message::Data(header, sealed))
-                .map_err(|_| Drop::BadLength),
+                .map_err(|_| Rejection::BadLength),
         }
     }
 }
 
-fn exact<M: FromBytes + KnownLayout + Immutable + Unaligned>(bytes: &[u8]) -> Result<&M, Drop> {
-    M::ref_from_bytes(bytes).map_err(|_| Drop::BadLength)
+fn exact<
+    M: zerocopy::FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned,
+>(
+    bytes: &[u8],
+) -> Result<&M, Rejection> {
+    M::ref_from_bytes(bytes).map_err(|_| Rejection::BadLength)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::IntoBytes as _;
 
-    fn kind(bytes: &[u8]) -> Result<MessageType, Drop> {
+    fn kind(bytes: &[u8]) -> Result<MessageType, Rejection> {
         Message::parse(bytes).map(|message| match message {
             Message::Initiation(_) => MessageType::Initiation,
             Message::Response(_) => MessageType::Response,
@@ -336,16 +358,16 @@ mod tests {
         })
     }
 
-    /// The lengths as the whitepaper has them, not as the structures do.
-    fn expected(first: u8, len: usize) -> Result<MessageType, Drop> {
+    /// The lengths from the whitepaper, not from the structures.
+    fn expected(first: u8, len: usize) -> Result<MessageType, Rejection> {
         match (first, len) {
-            (_, 0..4) => Err(Drop::BadLength),
+            (_, 0..4) => Err(Rejection::BadLength),
             (1, 148) => Ok(MessageType::Initiation),
             (2, 92) => Ok(MessageType::Response),
             (3, 64) => Ok(MessageType::CookieReply),
             (4, 32..) => Ok(MessageType::Data),
-            (1..=4, _) => Err(Drop::BadLength),
-            _ => Err(Drop::UnknownType),
+            (1..=4, _) => Err(Rejection::BadLength),
+            _ => Err(Rejection::UnknownType),
         }
     }
 
@@ -374,7 +396,7 @@ mod tests {
                     let mut bytes = vec![0; len];
                     bytes[0] = first;
                     bytes[at] = 1 << bit;
-                    assert_eq!(kind(&bytes), Err(Drop::UnknownType));
+                    assert_eq!(kind(&bytes), Err(Rejection::UnknownType));
                 }
             }
         }
@@ -419,6 +441,24 @@ mod tests {
                 assert_eq!(sealed, &bytes[..20]);
             }
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn padding_fills_up_within_the_mtu() {
+        for (len, mtu, zeros) in [
+            (0, 1420, 0),
+            (1, 1420, 15),
+            (16, 1420, 0),
+            (17, 0, 15),
+            (1409, 1420, 11),
+            (1419, 1420, 1),
+            (1420, 1420, 0),
+            (1421, 1420, 15),
+            (2840, 1420, 0),
+            (u32::MAX, 0, 0),
+        ] {
+            assert_eq!(padding(len, mtu), zeros, "{len} bytes, MTU {mtu}");
         }
     }
 }

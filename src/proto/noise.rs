@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The handshake, Noise_IKpsk2 (whitepaper, section 5.4; <https://noiseprotocol.org>):
 //!
@@ -7,20 +7,20 @@
 //! response:    <- e, ee, se, psk, {}
 //! ```
 //!
-//! The functions here are pure: each takes a snapshot and a message and gives the next state.
-//! [`super::handshake::HandshakeSlot`] is where the driver commits it. An initiator goes
-//! [`create_initiation`], [`consume_response`]; a responder goes [`open_initiation`],
-//! [`OpenedInitiation::finish`], [`create_response`].
+//! The functions here are pure: each takes a snapshot and a message and returns the next state,
+//! which the driver commits to [`super::handshake::HandshakeSlot`]. An initiator calls
+//! [`create_initiation`] and [`consume_response`]; a responder calls [`open_initiation`],
+//! [`OpenedInitiation::finish`] and [`create_response`].
 //!
 //! The device's identity must not change between computing and committing: the driver commits only
-//! if the identity it computed with is still the device's, under the lock that a change of it takes.
+//! if the identity that it computed with is still current, under the lock that protects it.
 
 use super::consts::{HASH_LEN, KEY_LEN, TAG_LEN, TIMESTAMP_LEN};
 use super::crypto::{Crypto, PublicKey, Secret, SecretKey, SymmetricKey};
 use super::kdf;
 use super::messages::{HandshakeMessage, Initiation, Response};
 use super::tai64n::Tai64n;
-use super::Drop;
+use super::Rejection;
 
 /// The hash of `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s`: the first chaining key.
 const INITIAL_CHAINING_KEY: [u8; HASH_LEN] = [
@@ -34,7 +34,7 @@ const INITIAL_HASH: [u8; HASH_LEN] = [
     0x2d, 0x9c, 0x6c, 0x66, 0x22, 0x93, 0xe8, 0xb7, 0x0e, 0xe1, 0x9c, 0x65, 0xba, 0x07, 0x9e, 0xf3,
 ];
 
-/// The nonce of every sealed part of a handshake: each has a key of its own.
+/// The nonce of every sealed part of a handshake: each has its own key.
 const NONCE: u64 = 0;
 
 /// A device's static key pair.
@@ -67,14 +67,13 @@ impl Identity {
     }
 }
 
-/// A peer's static public key, and what the device's identity makes of it. Computed once per
-/// peer and change of identity, because the Diffie-Hellman in it costs as much as a packet's
-/// whole journey.
+/// A peer's static public key, and its shared secret with the device's identity. Computed once
+/// per peer and change of identity, because a Diffie-Hellman is expensive.
 #[derive(Debug)]
 pub struct PeerStatic {
     public: PublicKey,
     /// All zeros if there is no identity or the public key is a point of low order. Such a peer
-    /// is kept, but nothing is ever sent to it nor accepted from it.
+    /// is kept, but nothing is ever sent to it or accepted from it.
     static_static: SecretKey,
 }
 
@@ -89,7 +88,7 @@ impl PeerStatic {
         peer
     }
 
-    /// Computes the shared point again after a change of the device's identity.
+    /// Recomputes the shared point after a change of the device's identity.
     pub fn set_identity<C: Crypto>(&mut self, identity: Option<&Identity>) {
         self.static_static = identity
             .and_then(|identity| C::x25519(&identity.private, &self.public))
@@ -101,7 +100,7 @@ impl PeerStatic {
         &self.public
     }
 
-    /// Another copy, so that a handshake can be computed without the lock that guards this one.
+    /// A copy, so that a handshake can be computed without the lock that protects the original.
     pub const fn duplicate(&self) -> Self {
         Self {
             public: self.public,
@@ -109,16 +108,16 @@ impl PeerStatic {
         }
     }
 
-    fn static_static(&self) -> Result<&SecretKey, Drop> {
+    fn static_static(&self) -> Result<&SecretKey, Rejection> {
         if self.static_static.is_zero() {
-            Err(Drop::LowOrderPoint)
+            Err(Rejection::LowOrderPoint)
         } else {
             Ok(&self.static_static)
         }
     }
 }
 
-/// Noise's symmetric state: the chaining key and the hash of all that was said.
+/// Noise's symmetric state: the chaining key and the hash of the transcript.
 #[derive(Debug)]
 struct Symmetric {
     chaining_key: SymmetricKey,
@@ -147,20 +146,20 @@ impl Symmetric {
         kdf::mix_hash::<C>(self.hash.expose_mut(), data);
     }
 
-    /// An ephemeral public key goes into the hash and, because of the preshared key, into the
-    /// chaining key.
+    /// Mixes an ephemeral public key into the hash and, as a handshake with a preshared key
+    /// requires (Noise, section 9.2), into the chaining key.
     fn mix_ephemeral<C: Crypto>(&mut self, public: &PublicKey) {
         self.mix_hash::<C>(public);
         kdf::mix_chain::<C>(&mut self.chaining_key, public);
     }
 
-    /// A Diffie-Hellman that gives a key.
+    /// Mixes in a Diffie-Hellman result and returns a key.
     fn mix_dh<C: Crypto>(
         &mut self,
         secret: &SecretKey,
         public: &PublicKey,
-    ) -> Result<SymmetricKey, Drop> {
-        let shared = C::x25519(secret, public).ok_or(Drop::LowOrderPoint)?;
+    ) -> Result<SymmetricKey, Rejection> {
+        let shared = C::x25519(secret, public).ok_or(Rejection::LowOrderPoint)?;
         Ok(self.mix_shared::<C>(&shared))
     }
 
@@ -168,13 +167,13 @@ impl Symmetric {
         kdf::mix_key::<C>(&mut self.chaining_key, shared.expose())
     }
 
-    /// A Diffie-Hellman whose key is not used, because the preshared key's replaces it.
+    /// Mixes in a Diffie-Hellman result. Its key is not used: the preshared key's replaces it.
     fn mix_dh_chain<C: Crypto>(
         &mut self,
         secret: &SecretKey,
         public: &PublicKey,
-    ) -> Result<(), Drop> {
-        let shared = C::x25519(secret, public).ok_or(Drop::LowOrderPoint)?;
+    ) -> Result<(), Rejection> {
+        let shared = C::x25519(secret, public).ok_or(Rejection::LowOrderPoint)?;
         kdf::mix_chain::<C>(&mut self.chaining_key, shared.expose());
         Ok(())
     }
@@ -183,15 +182,15 @@ impl Symmetric {
         kdf::mix_psk::<C>(&mut self.chaining_key, self.hash.expose_mut(), psk)
     }
 
-    /// Seals `plain` into `sealed`. `failure` is for lengths that do not fit, which no caller
-    /// here has.
+    /// Seals `plain` into `sealed`. Returns `failure` if the lengths do not fit, which does not
+    /// happen here.
     fn seal<C: Crypto>(
         &mut self,
         key: &SymmetricKey,
         plain: &[u8],
         sealed: &mut [u8],
-        failure: Drop,
-    ) -> Result<(), Drop> {
+        failure: Rejection,
+    ) -> Result<(), Rejection> {
         if !C::seal(sealed, plain, self.hash.expose(), NONCE, key) {
             return Err(failure);
         }
@@ -199,14 +198,14 @@ impl Symmetric {
         Ok(())
     }
 
-    /// Opens `sealed` into `plain`; `failure` if it does not authenticate.
+    /// Opens `sealed` into `plain`. Returns `failure` if it does not authenticate.
     fn open<C: Crypto>(
         &mut self,
         key: &SymmetricKey,
         sealed: &[u8],
         plain: &mut [u8],
-        failure: Drop,
-    ) -> Result<(), Drop> {
+        failure: Rejection,
+    ) -> Result<(), Rejection> {
         if !C::open(plain, sealed, self.hash.expose(), NONCE, key) {
             return Err(failure);
         }
@@ -220,7 +219,7 @@ impl Symmetric {
     }
 }
 
-/// Who began the handshake that a session came from. The initiator is the one who renews it.
+/// Our role in the handshake that established a session. The initiator is the one who rekeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// We sent the initiation.
@@ -232,11 +231,11 @@ pub enum Role {
 /// What a handshake yields: two keys and two indices. Erased on drop.
 #[derive(Debug)]
 pub struct Session {
-    /// Who began.
+    /// Our role.
     pub role: Role,
-    /// The index that we gave.
+    /// Our index.
     pub local_index: u32,
-    /// The index that the peer gave.
+    /// The peer's index.
     pub remote_index: u32,
     /// The key for what we send.
     pub sending: SymmetricKey,
@@ -250,12 +249,12 @@ pub struct InitiatorHandshake {
     symmetric: Symmetric,
     ephemeral: SecretKey,
     local_index: u32,
-    /// Set when the slot takes it; a snapshot of an older slot is refused.
+    /// Set when the slot takes it; a snapshot of an older generation is refused.
     pub(super) generation: u64,
 }
 
 impl InitiatorHandshake {
-    /// The index that we gave.
+    /// Our index.
     pub const fn local_index(&self) -> u32 {
         self.local_index
     }
@@ -277,16 +276,11 @@ pub struct ResponderHandshake {
     remote_static: PublicKey,
     remote_ephemeral: PublicKey,
     remote_index: u32,
-    /// Set when the slot takes it; a snapshot of an older slot is refused.
+    /// Set when the slot takes it; a snapshot of an older generation is refused.
     pub(super) generation: u64,
 }
 
 impl ResponderHandshake {
-    /// The index that the initiator gave.
-    pub const fn remote_index(&self) -> u32 {
-        self.remote_index
-    }
-
     pub(super) fn duplicate(&self) -> Self {
         Self {
             symmetric: self.symmetric.duplicate(),
@@ -312,8 +306,9 @@ pub struct Established {
 ///
 /// # Errors
 ///
-/// [`Drop::LowOrderPoint`] if the peer's key is one; [`Drop::NoIdentity`] if the ephemeral key
-/// has no public key, which no clamped key has not.
+/// [`Rejection::LowOrderPoint`] if the peer's key is a point of low order;
+/// [`Rejection::NoIdentity`] if the ephemeral key has no public key, which cannot happen once it
+/// is clamped.
 #[inline(never)]
 pub fn create_initiation<C: Crypto>(
     identity: &Identity,
@@ -321,13 +316,13 @@ pub fn create_initiation<C: Crypto>(
     mut ephemeral: SecretKey,
     timestamp: Tai64n,
     sender_index: u32,
-) -> Result<(Initiation, InitiatorHandshake), Drop> {
+) -> Result<(Initiation, InitiatorHandshake), Rejection> {
     let mut message = Initiation::blank(sender_index);
     let mut symmetric = Symmetric::new::<C>(&peer.public);
 
     // e
     ephemeral.clamp();
-    message.ephemeral = C::x25519_base(&ephemeral).ok_or(Drop::NoIdentity)?;
+    message.ephemeral = C::x25519_base(&ephemeral).ok_or(Rejection::NoIdentity)?;
     symmetric.mix_ephemeral::<C>(&message.ephemeral);
 
     // es
@@ -338,7 +333,7 @@ pub fn create_initiation<C: Crypto>(
         &key,
         &identity.public,
         &mut message.encrypted_static,
-        Drop::InvalidStatic,
+        Rejection::InvalidStatic,
     )?;
 
     // ss
@@ -349,7 +344,7 @@ pub fn create_initiation<C: Crypto>(
         &key,
         timestamp.as_bytes(),
         &mut message.encrypted_timestamp,
-        Drop::InvalidTimestamp,
+        Rejection::InvalidTimestamp,
     )?;
 
     let handshake = InitiatorHandshake {
@@ -361,7 +356,7 @@ pub fn create_initiation<C: Crypto>(
     Ok((message, handshake))
 }
 
-/// An initiation of which we know who claims to have sent it, and nothing else yet.
+/// An initiation of which only the claimed sender is known so far.
 #[derive(Debug)]
 pub struct OpenedInitiation {
     symmetric: Symmetric,
@@ -371,31 +366,24 @@ pub struct OpenedInitiation {
     encrypted_timestamp: [u8; TIMESTAMP_LEN + TAG_LEN],
 }
 
-/// An authentic initiation that is still to be checked for age and committed.
+/// An authentic initiation that is still to be checked for replay and committed.
 #[derive(Debug)]
 pub struct ConsumedInitiation {
     pub(super) timestamp: Tai64n,
     pub(super) handshake: ResponderHandshake,
 }
 
-impl ConsumedInitiation {
-    /// When the initiator says it was sent.
-    pub const fn timestamp(&self) -> Tai64n {
-        self.timestamp
-    }
-}
-
-/// Reads who sent an initiation, so that the peer can be looked up.
+/// Decrypts the sender's static key in an initiation, so that the peer can be looked up.
 ///
 /// # Errors
 ///
-/// [`Drop::LowOrderPoint`] for such an ephemeral key, [`Drop::InvalidStatic`] if the sender's
-/// key does not authenticate.
+/// [`Rejection::LowOrderPoint`] for an ephemeral key of low order, [`Rejection::InvalidStatic`] if
+/// the sender's static key does not authenticate.
 #[inline(never)]
 pub fn open_initiation<C: Crypto>(
     identity: &Identity,
     message: &Initiation,
-) -> Result<OpenedInitiation, Drop> {
+) -> Result<OpenedInitiation, Rejection> {
     let mut symmetric = Symmetric::new::<C>(&identity.public);
 
     // e
@@ -410,7 +398,7 @@ pub fn open_initiation<C: Crypto>(
         &key,
         &message.encrypted_static,
         &mut remote_static,
-        Drop::InvalidStatic,
+        Rejection::InvalidStatic,
     )?;
 
     Ok(OpenedInitiation {
@@ -432,12 +420,12 @@ impl OpenedInitiation {
     ///
     /// # Errors
     ///
-    /// [`Drop::UnknownPeer`] if it is another, [`Drop::LowOrderPoint`] for a key of low order,
-    /// [`Drop::InvalidTimestamp`] if the timestamp does not authenticate.
+    /// [`Rejection::UnknownPeer`] if `peer` is a different one, [`Rejection::LowOrderPoint`] for a
+    /// key of low order, [`Rejection::InvalidTimestamp`] if the timestamp does not authenticate.
     #[inline(never)]
-    pub fn finish<C: Crypto>(mut self, peer: &PeerStatic) -> Result<ConsumedInitiation, Drop> {
+    pub fn finish<C: Crypto>(mut self, peer: &PeerStatic) -> Result<ConsumedInitiation, Rejection> {
         if self.remote_static != peer.public {
-            return Err(Drop::UnknownPeer);
+            return Err(Rejection::UnknownPeer);
         }
 
         // ss
@@ -449,7 +437,7 @@ impl OpenedInitiation {
             &key,
             &self.encrypted_timestamp,
             &mut timestamp,
-            Drop::InvalidTimestamp,
+            Rejection::InvalidTimestamp,
         )?;
 
         Ok(ConsumedInitiation {
@@ -465,28 +453,28 @@ impl OpenedInitiation {
     }
 }
 
-/// Makes the response to a consumed initiation, and the session that comes of it. The MACs are
-/// still to be filled in and the session is still to be committed.
+/// Makes the response to a consumed initiation, and the resulting session. The MACs are still to
+/// be filled in and the session is still to be committed.
 ///
 /// `ephemeral` is 32 random bytes, `psk` the preshared key or zeros, `sender_index` a fresh
 /// index.
 ///
 /// # Errors
 ///
-/// [`Drop::LowOrderPoint`] if one of the initiator's keys is one.
+/// [`Rejection::LowOrderPoint`] if one of the initiator's keys is a point of low order.
 #[inline(never)]
 pub fn create_response<C: Crypto>(
     handshake: &ResponderHandshake,
     mut ephemeral: SecretKey,
     psk: &SymmetricKey,
     sender_index: u32,
-) -> Result<(Response, Established), Drop> {
+) -> Result<(Response, Established), Rejection> {
     let mut message = Response::blank(sender_index, handshake.remote_index);
     let mut symmetric = handshake.symmetric.duplicate();
 
     // e
     ephemeral.clamp();
-    message.ephemeral = C::x25519_base(&ephemeral).ok_or(Drop::NoIdentity)?;
+    message.ephemeral = C::x25519_base(&ephemeral).ok_or(Rejection::NoIdentity)?;
     symmetric.mix_ephemeral::<C>(&message.ephemeral);
 
     // ee
@@ -503,7 +491,7 @@ pub fn create_response<C: Crypto>(
         &key,
         &[],
         &mut message.encrypted_nothing,
-        Drop::InvalidResponse,
+        Rejection::InvalidResponse,
     )?;
 
     let (receiving, sending) = symmetric.split::<C>();
@@ -521,22 +509,23 @@ pub fn create_response<C: Crypto>(
     Ok((message, established))
 }
 
-/// Authenticates the response to our initiation, and gives the session that comes of it. The
-/// session is still to be committed.
+/// Authenticates the response to our initiation and returns the resulting session, which is still
+/// to be committed.
 ///
 /// # Errors
 ///
-/// [`Drop::UnknownIndex`] if the response answers another initiation, [`Drop::LowOrderPoint`]
-/// for such an ephemeral key, [`Drop::InvalidResponse`] if it does not authenticate.
+/// [`Rejection::UnknownIndex`] if the response answers another initiation,
+/// [`Rejection::LowOrderPoint`] for an ephemeral key of low order, [`Rejection::InvalidResponse`]
+/// if it does not authenticate.
 #[inline(never)]
 pub fn consume_response<C: Crypto>(
     identity: &Identity,
     handshake: &InitiatorHandshake,
     psk: &SymmetricKey,
     message: &Response,
-) -> Result<Established, Drop> {
+) -> Result<Established, Rejection> {
     if message.receiver_index() != handshake.local_index {
-        return Err(Drop::UnknownIndex);
+        return Err(Rejection::UnknownIndex);
     }
     let mut symmetric = handshake.symmetric.duplicate();
 
@@ -557,7 +546,7 @@ pub fn consume_response<C: Crypto>(
         &key,
         &message.encrypted_nothing,
         &mut [],
-        Drop::InvalidResponse,
+        Rejection::InvalidResponse,
     )?;
 
     let (sending, receiving) = symmetric.split::<C>();

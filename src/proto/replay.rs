@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The replay window (whitepaper, section 5.4.6), after RFC 6479: a ring of words that is
 //! advanced by clearing whole words, never by shifting.
@@ -12,8 +12,8 @@ const _: () = assert!(WORDS.is_power_of_two());
 /// Which counters of a session were received. 1 KiB.
 ///
 /// With m the greatest counter accepted so far, an unseen counter is accepted if it is at least
-/// m - 8128. Ask only after the packet has authenticated, or a forged counter would move the
-/// window. The driver keeps it under the keypair's receive lock.
+/// m - 8128. Update the window only with packets that have authenticated, or a forged counter
+/// would move it. The driver keeps it under the keypair's receive lock.
 pub struct ReplayWindow {
     /// One more than the greatest counter accepted; 0 before the first.
     next: u64,
@@ -34,7 +34,7 @@ impl ReplayWindow {
         self.next
     }
 
-    /// Whether the greatest possible counter was received, so that the session is at its end.
+    /// Whether the greatest possible counter was received, so that the session is exhausted.
     pub const fn is_exhausted(&self) -> bool {
         self.next >= REJECT_AFTER_MESSAGES
     }
@@ -48,7 +48,7 @@ impl ReplayWindow {
         }
         if counter >= self.next {
             self.advance_to(counter);
-        } else if counter.saturating_add(REPLAY_WINDOW).saturating_add(1) < self.next {
+        } else if self.is_behind(counter) {
             return false;
         }
         let bit = 1u64 << (counter % u64::from(u64::BITS));
@@ -62,7 +62,36 @@ impl ReplayWindow {
         }
     }
 
-    /// Clears the words that come into the window and makes `counter` the greatest.
+    /// Accepts `count` counters from `first` on, if each would be accepted; else none.
+    #[must_use]
+    pub fn check_and_update_all(&mut self, first: u64, count: u64) -> bool {
+        let Some(end) = first.checked_add(count) else {
+            return false;
+        };
+        if end > REJECT_AFTER_MESSAGES || (first < self.next && self.is_behind(first)) {
+            return false;
+        }
+        if (first..end.min(self.next)).any(|counter| self.is_seen(counter)) {
+            return false;
+        }
+        // If they are more than the window, the first is behind it when the last has come.
+        (first..end).fold(true, |all, counter| all & self.check_and_update(counter))
+    }
+
+    /// Whether a counter less than [`ReplayWindow::next`] is behind the window.
+    fn is_behind(&self, counter: u64) -> bool {
+        counter.saturating_add(REPLAY_WINDOW).saturating_add(1) < self.next
+    }
+
+    /// Whether a counter was received that is less than [`ReplayWindow::next`] and not behind the
+    /// window.
+    fn is_seen(&self, counter: u64) -> bool {
+        let bit = 1u64 << (counter % u64::from(u64::BITS));
+        let word = self.seen.get(word_of(counter) as usize % WORDS);
+        word.is_none_or(|word| word & bit != 0)
+    }
+
+    /// Clears the words that enter the window and makes `counter` the greatest.
     fn advance_to(&mut self, counter: u64) {
         let newest = word_of(self.next.saturating_sub(1));
         // A jump past the whole ring clears each word once.
@@ -98,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// What the window must do, said with a set.
+    /// The same semantics, implemented with a set.
     #[derive(Default)]
     struct Oracle(BTreeSet<u64>);
 
@@ -110,6 +139,41 @@ mod tests {
             };
             counter < u64::MAX - 8129 && !behind && self.0.insert(counter)
         }
+    }
+
+    proptest! {
+        /// Ranges are accepted as a whole or not at all, as single counters would be.
+        #[test]
+        fn ranges(script in proptest::collection::vec((0u64..20_000, 1u64..70), 1..60)) {
+            let mut window = ReplayWindow::new();
+            let mut oracle = Oracle::default();
+            for (first, count) in script {
+                let fits = {
+                    let mut trial = Oracle(oracle.0.clone());
+                    (first..first + count).all(|counter| trial.check_and_update(counter))
+                };
+                prop_assert_eq!(window.check_and_update_all(first, count), fits);
+                if fits {
+                    oracle.0.extend(first..first + count);
+                } else {
+                    // One by one, as the driver goes on.
+                    for counter in first..first + count {
+                        let accepted = oracle.check_and_update(counter);
+                        prop_assert_eq!(window.check_and_update(counter), accepted);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_end_before_the_limit() {
+        let mut window = ReplayWindow::new();
+        assert!(!window.check_and_update_all(REJECT_AFTER_MESSAGES - 3, 4));
+        assert!(!window.check_and_update_all(u64::MAX - 1, 4));
+        assert_eq!(window.next(), 0);
+        assert!(window.check_and_update_all(REJECT_AFTER_MESSAGES - 3, 3));
+        assert!(window.is_exhausted());
     }
 
     #[test]
@@ -151,7 +215,7 @@ mod tests {
                 (0, false),
                 (63, false),
             ],
-            // A slot of the ring that was used a whole ring ago is fresh again.
+            // A bit of the ring that was set a whole ring ago is clear again.
             &[
                 (5, true),
                 (5 + 8192, true),

@@ -1,10 +1,10 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Two peers in virtual time, joined by a link that may delay, drop and reorder.
+//! Two peers in virtual time, connected by a link that may delay, drop and reorder.
 //!
-//! [`Node`] is a whole driver in small, with the real protocol and real cryptography, but with
-//! its timers, its clock and its packets as plain data. Each node writes down what it does, and
-//! the scenarios in `sim_tests.rs` read that.
+//! [`Node`] is a miniature driver, with the real protocol and real cryptography, but with timers,
+//! clock and packets as plain data. Each node logs what it does, and the scenarios in
+//! `sim_tests.rs` check the logs.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -25,14 +25,14 @@ use super::noise::{
 };
 use super::replay::ReplayWindow;
 use super::tai64n::Tai64n;
-use super::timers::{Actions, Event, Timer, TimerState};
-use super::Drop;
+use super::timers::{Actions, Arm, Event, Timer, TimerState};
+use super::Rejection;
 
 type C = HostCrypto;
 
 /// The wall clock when virtual time is zero.
 const EPOCH_SECS: i64 = 1_700_000_000;
-/// Virtual time starts here, as a machine that is up for a while.
+/// Virtual time starts here, as on a machine that has been up for a while.
 const START: u64 = 1000 * NS_PER_SEC;
 
 /// What a node did or saw.
@@ -40,21 +40,21 @@ const START: u64 = 1000 * NS_PER_SEC;
 pub enum Record {
     /// Sent a handshake message.
     Sent(MessageType),
-    /// Sent transport data with this many bytes in it.
+    /// Sent transport data with a payload of this many bytes.
     SentData(usize),
-    /// Received transport data with this in it.
+    /// Received transport data with this payload.
     Received(Vec<u8>),
     /// Received a keepalive.
     ReceivedKeepalive,
     /// Installed a session.
     Session(Role),
-    /// Threw away what was received.
-    Dropped(Drop),
-    /// Threw away this many staged packets.
+    /// Dropped a received message.
+    Dropped(Rejection),
+    /// Dropped this many staged packets.
     Purged(usize),
     /// Erased all keys.
     Zeroed,
-    /// Forgot the source address.
+    /// Cleared the cached source address.
     ClearedSource,
 }
 
@@ -88,7 +88,7 @@ pub struct Node {
     pub timers: TimerState,
     /// When the driver's timers fire.
     armed: [Option<u64>; Timer::COUNT],
-    /// How often the driver's timers were touched.
+    /// How often the driver's timers were armed.
     pub armings: usize,
     staged: VecDeque<Vec<u8>>,
     random: u64,
@@ -146,21 +146,30 @@ impl Node {
         SecretKey::take(&mut bytes)
     }
 
-    fn on(&mut self, event: Event, now: u64) {
+    fn note(&mut self, event: Event, now: u64) {
         let random = self.random();
-        let actions = self
+        let arm = self
             .timers
-            .on(event, now, |max| (random % u64::from(max)) as u32);
-        self.perform(actions, now);
+            .note(event, now, |max| (random % u64::from(max)) as u32);
+        self.arm(arm, now);
     }
 
-    fn perform(&mut self, actions: Actions, now: u64) {
+    fn arm(&mut self, arm: Arm, now: u64) {
         if self.up {
-            for (timer, ms) in actions.arm() {
+            for (timer, ms) in arm.iter() {
                 self.armings += 1;
                 self.armed[timer.index()] = Some(now + u64::from(ms) * NS_PER_MS);
             }
         }
+    }
+
+    fn expired(&mut self, timer: Timer, now: u64) {
+        let actions = self.timers.expired(timer, now);
+        self.perform(actions, now);
+    }
+
+    fn perform(&mut self, actions: Actions, now: u64) {
+        self.arm(actions.arm, now);
         if actions.clear_source() {
             self.write(now, Record::ClearedSource);
         }
@@ -211,7 +220,7 @@ impl Node {
         self.flush(now);
     }
 
-    /// Sends what is staged, or starts a handshake to be able to.
+    /// Sends the staged packets, or starts a handshake if there is no usable session.
     fn flush(&mut self, now: u64) {
         let count = self.staged.len() as u64;
         if count == 0 {
@@ -227,7 +236,7 @@ impl Node {
         };
         let run = std::mem::take(&mut self.staged);
         let has_data = run.iter().any(|packet| !packet.is_empty());
-        self.on(Event::Sending, now);
+        self.note(Event::Sending, now);
         for (packet, nonce) in run.into_iter().zip(nonces) {
             let nonce = nonce.consume();
             let header = DataHeader::new(pair.keypair.remote_index(), nonce);
@@ -243,7 +252,7 @@ impl Node {
             self.write(now, Record::SentData(packet.len()));
         }
         if has_data {
-            self.on(Event::DataSent, now);
+            self.note(Event::DataSent, now);
         }
         if pair.keypair.rekey_after_send(now) {
             self.request_initiation(now);
@@ -276,10 +285,10 @@ impl Node {
         self.jar.add_macs::<C, _>(&mut message, now);
         self.outgoing.push(message.as_bytes().to_vec());
         self.write(now, Record::Sent(MessageType::Initiation));
-        self.on(Event::InitiationSent, now);
+        self.note(Event::InitiationSent, now);
     }
 
-    fn send_response(&mut self, now: u64) -> Result<(), Drop> {
+    fn send_response(&mut self, now: u64) -> Result<(), Rejection> {
         self.timers.note_handshake_sent(now);
         let (ephemeral, index) = (self.random_secret(), self.random() as u32);
         let handshake = self.slot.responder()?;
@@ -291,7 +300,7 @@ impl Node {
         self.install(session, now);
         self.outgoing.push(message.as_bytes().to_vec());
         self.write(now, Record::Sent(MessageType::Response));
-        self.on(Event::ResponseSent, now);
+        self.note(Event::ResponseSent, now);
         Ok(())
     }
 
@@ -323,7 +332,7 @@ impl Node {
             }
             Message::CookieReply(reply) => match self.indices.get(&reply.receiver_index()) {
                 Some(_) => self.jar.consume_reply::<C>(reply, now),
-                None => Err(Drop::UnknownIndex),
+                None => Err(Rejection::UnknownIndex),
             },
             Message::Data(header, sealed) => self.receive_data(header, sealed, now),
         });
@@ -337,7 +346,7 @@ impl Node {
         message: &M,
         from: &Source,
         now: u64,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), Rejection> {
         if self.under_load && self.checker.needs_rotation(now) {
             let secret = self.random_secret();
             self.checker.rotate(secret, now);
@@ -355,43 +364,54 @@ impl Node {
                     .create_reply::<C, M>(message, from, nonce, now)?;
                 self.outgoing.push(reply.as_bytes().to_vec());
                 self.write(now, Record::Sent(MessageType::CookieReply));
-                Err(Drop::CookieRequired)
+                Err(Rejection::CookieRequired)
             }
-            MacState::Invalid => Err(Drop::InvalidMac1),
+            MacState::Invalid => Err(Rejection::InvalidMac1),
         }
     }
 
-    fn receive_initiation(&mut self, message: &Initiation, now: u64) -> Result<(), Drop> {
+    fn receive_initiation(&mut self, message: &Initiation, now: u64) -> Result<(), Rejection> {
         let consumed = open_initiation::<C>(&self.identity, message)?.finish::<C>(&self.peer)?;
         self.slot.accept_initiation(consumed, now)?;
         self.send_response(now)?;
-        self.on(Event::InitiationReceived, now);
+        self.note(Event::InitiationReceived, now);
         Ok(())
     }
 
-    fn receive_response(&mut self, message: &Response, now: u64) -> Result<(), Drop> {
+    fn receive_response(&mut self, message: &Response, now: u64) -> Result<(), Rejection> {
         match self.indices.get(&message.receiver_index()) {
             Some(Indexed::Handshake) => {}
-            _ => return Err(Drop::UnknownIndex),
+            _ => return Err(Rejection::UnknownIndex),
         }
         let handshake = self.slot.initiator()?;
         let established = consume_response::<C>(&self.identity, &handshake, &self.psk, message)?;
         let (session, _) = self.slot.establish(established)?;
         self.install(session, now);
-        self.on(Event::ResponseReceived, now);
+        self.note(Event::ResponseReceived, now);
         self.send_keepalive(now);
         Ok(())
     }
 
-    fn receive_data(&mut self, header: &DataHeader, sealed: &[u8], now: u64) -> Result<(), Drop> {
+    fn receive_data(
+        &mut self,
+        header: &DataHeader,
+        sealed: &[u8],
+        now: u64,
+    ) -> Result<(), Rejection> {
         let Some(Indexed::Keypair(pair)) = self.indices.get(&header.receiver_index()).cloned()
         else {
-            return Err(Drop::UnknownIndex);
+            return Err(Rejection::UnknownIndex);
         };
         let counter = header.counter();
         let received = pair.window.borrow().next();
         pair.keypair.check_receive(received, now)?;
-        let mut packet = vec![0; sealed.len().checked_sub(TAG_LEN).ok_or(Drop::BadLength)?];
+        let mut packet = vec![
+            0;
+            sealed
+                .len()
+                .checked_sub(TAG_LEN)
+                .ok_or(Rejection::BadLength)?
+        ];
         if !C::open(
             &mut packet,
             sealed,
@@ -399,30 +419,31 @@ impl Node {
             counter,
             pair.keypair.receiving_key(),
         ) {
-            return Err(Drop::InvalidData);
+            return Err(Rejection::InvalidData);
         }
         if !pair.window.borrow_mut().check_and_update(counter) {
-            return Err(Drop::ReplayedData);
+            return Err(Rejection::ReplayedData);
         }
 
         if let Some(retired) = self.keypairs.confirm(|next| Rc::ptr_eq(next, &pair)) {
             for pair in retired {
                 self.forget(Some(pair.keypair.local_index()));
             }
-            self.on(Event::SessionConfirmed, now);
+            self.note(Event::SessionConfirmed, now);
             self.flush(now);
         }
-        if self.timers.last_minute_is_due() {
+        if self.timers.receive_rekey_is_due() {
             let due = |pair: &Rc<Pair>| pair.keypair.rekey_after_receive(now);
-            if self.keypairs.current.as_ref().is_some_and(due) && self.timers.claim_last_minute() {
+            if self.keypairs.current.as_ref().is_some_and(due) && self.timers.claim_receive_rekey()
+            {
                 self.request_initiation(now);
             }
         }
         if packet.is_empty() {
-            self.on(Event::KeepaliveReceived, now);
+            self.note(Event::KeepaliveReceived, now);
             self.write(now, Record::ReceivedKeepalive);
         } else {
-            self.on(Event::DataReceived, now);
+            self.note(Event::DataReceived, now);
             self.write(now, Record::Received(packet));
         }
         Ok(())
@@ -432,17 +453,18 @@ impl Node {
     fn set_up(&mut self, up: bool, now: u64) {
         self.up = up;
         if up {
-            self.on(Event::Up, now);
+            let actions = self.timers.up();
+            self.perform(actions, now);
             self.flush(now);
         } else {
             self.staged.clear();
-            self.on(Event::Down, now);
+            self.timers.down();
             self.armed = [None; Timer::COUNT];
             self.zero(now);
         }
     }
 
-    /// The times at which the log has a record that `wanted` recognises, in milliseconds.
+    /// The times of the log records that `wanted` matches, in milliseconds.
     pub fn times(&self, wanted: impl Fn(&Record) -> bool) -> Vec<u64> {
         self.log
             .iter()
@@ -473,7 +495,7 @@ impl Node {
     }
 
     /// How often something was dropped for this reason.
-    pub fn dropped(&self, reason: Drop) -> usize {
+    pub fn dropped(&self, reason: Rejection) -> usize {
         self.times(|record| *record == Record::Dropped(reason))
             .len()
     }
@@ -483,7 +505,7 @@ fn identity(private: [u8; 32]) -> Identity {
     Identity::new::<C>(SecretKey::from_bytes(private)).unwrap()
 }
 
-/// What the link does with a message: who sent it, when (ms), and its bytes. The answer is the
+/// What the link does with a message, given its sender, the time (ms) and its bytes. Returns the
 /// delay in milliseconds of each copy that arrives; none if it is lost.
 pub type Link = Box<dyn FnMut(usize, u64, &[u8]) -> Vec<u64>>;
 
@@ -495,12 +517,12 @@ enum Happening {
     Does { node: usize, step: Step },
 }
 
-/// Two nodes, a link, and what is to come.
+/// Two nodes, a link, and the agenda.
 pub struct World {
     pub nodes: [Node; 2],
     pub link: Link,
     now: u64,
-    /// By time, then in the order of making.
+    /// By time, then by order of creation.
     agenda: BTreeMap<(u64, u64), Happening>,
     made: u64,
 }
@@ -567,7 +589,7 @@ impl World {
                 {
                     self.now = time;
                     self.nodes[node].armed[timer.index()] = None;
-                    self.nodes[node].on(Event::Expired(timer), time);
+                    self.nodes[node].expired(timer, time);
                 }
                 (_, Some(time)) if time <= end => {
                     self.now = time;
@@ -588,7 +610,7 @@ impl World {
         self.now = end;
     }
 
-    /// Puts what the nodes have sent on the link.
+    /// Puts the messages that the nodes have sent on the link.
     fn carry(&mut self) {
         for from in 0..2 {
             for bytes in std::mem::take(&mut self.nodes[from].outgoing) {

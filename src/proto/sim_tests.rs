@@ -1,13 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Scenarios for two peers in virtual time: every timer and limit of the protocol, as an
-//! onlooker would measure it. Times are in milliseconds. Peer 0 is the one that starts.
+//! outside observer would measure it. Times are in milliseconds. Peer 0 is the one that starts.
 
 use super::messages::MessageType::{CookieReply, Initiation, Response};
 use super::noise::Role;
 use super::sim::{good_link, Link, Record, World};
 use super::timers::{Event, Timer, TimerState};
-use super::Drop;
+use super::Rejection;
 
 const SECOND: u64 = 1000;
 /// Jitter stays below this.
@@ -32,7 +32,7 @@ fn is_initiation(bytes: &[u8]) -> bool {
     bytes[0] == 1
 }
 
-/// Whether each time lies at most the jitter after the expected one.
+/// Asserts that each time is later than the expected one by at most the jitter.
 #[track_caller]
 fn assert_jittered(times: &[u64], expected: &[u64]) {
     assert_eq!(times.len(), expected.len(), "{times:?} for {expected:?}");
@@ -55,7 +55,7 @@ fn a_packet_makes_a_session_and_goes() {
         assert_eq!(a.sent(Initiation), [0]);
         assert_eq!(b.sent(Response), [20]);
         assert_eq!(b.received(), [b"hello", b"again"]);
-        // What was staged confirms the session: no keepalive is needed.
+        // The staged packet confirms the session: no keepalive is needed.
         assert!(a.keepalives().is_empty());
         assert!(b.keypairs.next.is_none() && b.keypairs.current.is_some());
     }
@@ -65,7 +65,7 @@ fn a_packet_makes_a_session_and_goes() {
 fn the_responder_waits_for_confirmation() {
     let mut world = world();
     world.at(0, 0, |node, now| node.send_keepalive(now));
-    // Its packet waits for the session, then for the confirmation that the keepalive is.
+    // Its packet waits for the session and then for the keepalive that confirms it.
     world.send_at(25, 1, b"early");
     world.run_until(20);
     assert!(world.nodes[1].keypairs.current.is_none());
@@ -85,7 +85,7 @@ fn passive_keepalive_after_ten_seconds_and_no_ping_pong() {
     let [a, b] = &world.nodes;
     assert_eq!(b.keepalives(), [60 + 10 * SECOND]);
     assert!(a.keepalives().is_empty());
-    // It was heard, so nobody looks for a new session.
+    // It was received, so neither side starts a new handshake.
     assert_eq!(a.sent(Initiation), [0]);
     assert!(b.sent(Initiation).is_empty());
 }
@@ -109,7 +109,7 @@ fn steady_one_way_traffic_gets_keepalives() {
     }
     world.run_until(60 * SECOND);
     let [a, b] = &world.nodes;
-    // Ten seconds after the first packet that each one left unanswered.
+    // Ten seconds after the first packet received since the previous keepalive.
     let expected = [10_060, 21_020, 32_020, 43_020, 54_020];
     assert_eq!(b.keepalives(), expected);
     assert_eq!(a.sent(Initiation), [0]);
@@ -119,7 +119,7 @@ fn steady_one_way_traffic_gets_keepalives() {
 fn silence_after_data_starts_a_handshake_at_fifteen_seconds() {
     let mut world = world();
     world.send_at(0, 0, b"hello");
-    // From here on the other side is mute.
+    // From here on the other side is silent.
     world.link = one_way_from(1, 30 * SECOND);
     world.send_at(40 * SECOND, 0, b"anybody?");
     world.run_until(56 * SECOND);
@@ -147,13 +147,13 @@ fn twenty_initiations_then_the_peer_is_given_up() {
             "{tries:?}"
         );
     }
-    // Each with jitter of its own.
+    // Each with its own jitter.
     let gaps: std::collections::BTreeSet<u64> = tries.windows(2).map(|p| p[1] - p[0]).collect();
     assert!(gaps.len() > 10);
     assert_eq!(a.times(|record| *record == Record::ClearedSource).len(), 19);
     let purged = a.times(|record| *record == Record::Purged(3));
     assert_jittered(&purged, &[tries[19] + 5 * SECOND]);
-    // The leavings of the last try go as session keys would.
+    // The ephemeral keys of the last attempt are erased as session keys are.
     let zeroed = a.times(|record| *record == Record::Zeroed);
     assert!(zeroed.is_empty());
     world.run_until(700 * SECOND);
@@ -191,7 +191,7 @@ fn a_lost_response_costs_one_retry() {
     let [a, b] = &world.nodes;
     assert_jittered(&a.sent(Initiation), &[0, 5 * SECOND]);
     assert_eq!(b.received(), [b"patience"]);
-    // The session nobody answered for fell out.
+    // The session of the lost response was dropped.
     assert!(b.keypairs.next.is_none() && b.keypairs.previous.is_none());
 }
 
@@ -232,7 +232,7 @@ fn the_initiator_renews_when_it_receives_at_165_seconds_once() {
         world.send_at(164_000 + tick * 500, 1, b"late");
     }
     world.link = Box::new(|from, now, bytes| {
-        // The renewal gets no answer, so that it can be seen to be tried only once by receipt.
+        // The rekey is not answered, so that a second attempt on receipt would be seen.
         if from == 0 && now > 1000 && is_initiation(bytes) {
             vec![]
         } else {
@@ -241,7 +241,7 @@ fn the_initiator_renews_when_it_receives_at_165_seconds_once() {
     });
     world.run_until(170 * SECOND);
     let a = &world.nodes[0];
-    // The session is from 40 ms; the packet sent at 165,000 arrives at 165,020, still too early.
+    // The session starts at 40 ms; a packet that arrives at 165,020 ms is still too early.
     assert_eq!(a.sent(Initiation)[..2], [0, 165_520]);
     assert_eq!(a.sent(Initiation).len(), 2);
     assert!(world.nodes[1].sent(Initiation).is_empty());
@@ -263,14 +263,14 @@ fn the_responder_does_not_renew_by_age_alone() {
     world.send_at(125 * SECOND, 1, b"x");
     world.run_until(133 * SECOND);
     assert!(world.nodes[1].sent(Initiation).is_empty());
-    // Its own silence timer is what makes it start one, not the age of its session.
+    // It starts one because of its own silence timer, not because of the session's age.
     world.run_until(135 * SECOND);
     assert_jittered(&world.nodes[1].sent(Initiation), &[134 * SECOND]);
 }
 
 #[test]
 fn a_session_dies_at_180_seconds() {
-    // The last packet that goes either way goes before the session's 180 s are over.
+    // A packet can be sent only until the session is 180 s old.
     for (time, arrives) in [(179_900, true), (180_100, false)] {
         let mut world = world();
         world.at(0, 0, |node, now| node.send_keepalive(now));
@@ -292,14 +292,14 @@ fn a_session_dies_at_180_seconds() {
         );
         assert_eq!(b.sent(Initiation).is_empty(), arrives);
     }
-    // One that arrives later than that is refused, though it was sent in time.
+    // A packet that arrives later than that is refused, even if it was sent in time.
     let mut world = world();
     world.at(0, 0, |node, now| node.send_keepalive(now));
     world.run_until(100);
     world.link = Box::new(|_, _, _| vec![200]);
     world.send_at(179_900, 1, b"x");
     world.run_until(181 * SECOND);
-    assert_eq!(world.nodes[0].dropped(Drop::KeyExpired), 1);
+    assert_eq!(world.nodes[0].dropped(Rejection::KeyExpired), 1);
     assert!(world.nodes[0].received().is_empty());
 }
 
@@ -315,7 +315,7 @@ fn keys_are_erased_540_seconds_after_the_last_session() {
         assert_eq!(zeroed, [session + 540 * SECOND]);
         assert!(node.keypairs.current.is_none() && node.keypairs.previous.is_none());
     }
-    // And a packet after all that makes a new session.
+    // A packet after that makes a new session.
     world.send_at(2001 * SECOND, 1, b"z");
     world.run_until(2002 * SECOND);
     assert_eq!(world.nodes[0].received().last().unwrap(), b"z");
@@ -332,8 +332,8 @@ fn persistent_keepalive_goes_on_and_packets_push_it_back() {
     world.send_at(60 * SECOND, 0, b"push");
     world.run_until(110 * SECOND);
     let [a, b] = &world.nodes;
-    // Sent at once, then each 25 s after the last packet either way: the peer's passive
-    // keepalive that answers the data at 60 s counts too.
+    // Sent at once, then 25 s after the last packet in either direction: the passive keepalive
+    // with which the peer answers the data at 60 s counts, too.
     let answered = 60_020 + 10 * SECOND + 20;
     assert_eq!(a.keepalives(), [40, 25_040, 50_040, answered + 25 * SECOND]);
     assert_eq!(b.keepalives(), [60_020 + 10 * SECOND]);
@@ -401,13 +401,13 @@ fn simultaneous_initiations_end_in_one_session() {
     world.send_at(0, 1, b"from b");
     world.run_until(30 * SECOND);
     let [a, b] = &world.nodes;
-    // Each consumed the other's, which took the place of its own: neither response fits, and
+    // Each accepted the other's initiation, which replaced its own: neither response matches, and
     // neither session is confirmed.
     assert_eq!(a.sent(Response)[0], 20);
     assert_eq!(b.sent(Response)[0], 20);
-    assert_eq!(a.dropped(Drop::UnknownIndex), 1);
-    assert_eq!(b.dropped(Drop::UnknownIndex), 1);
-    // Jitter lets one of them be first next time, and then both packets go.
+    assert_eq!(a.dropped(Rejection::UnknownIndex), 1);
+    assert_eq!(b.dropped(Rejection::UnknownIndex), 1);
+    // Jitter makes one of them the first to retry, and then both packets get through.
     assert_eq!(a.received(), [b"from b"]);
     assert_eq!(b.received(), [b"from a"]);
     for node in [a, b] {
@@ -416,22 +416,21 @@ fn simultaneous_initiations_end_in_one_session() {
     }
 }
 
-/// A response sent after our own initiation makes the retry void, and ends the run of tries.
+/// A response sent after our own initiation suppresses the retry and ends the attempts.
 #[test]
 fn a_retry_that_is_held_back_is_void() {
     let timers = TimerState::new();
     let ms = |ms: u64| (1_000_000 + ms) * 1_000_000;
     let no_jitter = |_| 0;
     assert!(timers.claim_initiation(ms(0)));
-    let _ = timers.on(Event::InitiationSent, ms(0), no_jitter);
-    let _ = timers.on(Event::ResponseSent, ms(3000), no_jitter);
-    let expired = Event::Expired(Timer::RetransmitHandshake);
-    let actions = timers.on(expired, ms(5000), no_jitter);
+    let _ = timers.note(Event::InitiationSent, ms(0), no_jitter);
+    let _ = timers.note(Event::ResponseSent, ms(3000), no_jitter);
+    let actions = timers.expired(Timer::RetransmitHandshake, ms(5000));
     assert!(actions.send_initiation() && actions.clear_source());
-    assert_eq!(actions.arm().count(), 0);
+    assert_eq!(actions.arm.iter().count(), 0);
     assert!(!timers.claim_initiation(ms(5000)));
     assert_eq!(timers.attempts(), 1);
-    // Nothing wakes up any more, until something is to be sent.
+    // No timer fires any more until there is something to send.
     assert!(timers.request_initiation(ms(8000)));
     assert_eq!(timers.attempts(), 0);
 }
@@ -445,10 +444,10 @@ fn under_load_a_cookie_is_fetched_and_used() {
     let [a, b] = &world.nodes;
     assert_jittered(&a.sent(Initiation), &[0, 5 * SECOND]);
     assert_eq!(b.sent(CookieReply), [20]);
-    assert_eq!(b.dropped(Drop::CookieRequired), 1);
+    assert_eq!(b.dropped(Rejection::CookieRequired), 1);
     assert_eq!(b.received(), [b"dear"]);
 
-    // Both under load: the response needs a cookie too. Its loss shows as a retry.
+    // Both under load: the response needs a cookie, too. Its loss causes a retry.
     let mut world = self::world();
     world.nodes[0].under_load = true;
     world.nodes[1].under_load = true;
@@ -459,7 +458,7 @@ fn under_load_a_cookie_is_fetched_and_used() {
     assert_eq!(a.sent(CookieReply).len(), 1);
     assert_eq!(b.received(), [b"dearer"]);
 
-    // A cookie is good for 115 s, and the secret behind it for 120 s.
+    // A cookie is valid for 115 s, and the secret behind it for 120 s.
     let mut world = self::world();
     world.nodes[1].under_load = true;
     world.send_at(0, 0, b"1");
@@ -483,8 +482,8 @@ fn duplicates_and_replays_do_nothing() {
     assert_eq!(b.received(), expected);
     assert_eq!(a.sent(Initiation), [0]);
     assert_eq!(b.sent(Response), [20]);
-    assert_eq!(b.dropped(Drop::ReplayedInitiation), 2);
-    assert_eq!(b.dropped(Drop::ReplayedData), 100);
+    assert_eq!(b.dropped(Rejection::ReplayedInitiation), 2);
+    assert_eq!(b.dropped(Rejection::ReplayedData), 100);
 }
 
 #[test]
@@ -510,11 +509,11 @@ fn loss_and_reordering_lose_nothing_else() {
         let count = received.len();
         received.sort_unstable();
         received.dedup();
-        assert_eq!(received.len(), count, "something came twice");
-        // A fifth is lost on the way; a lost handshake costs some more.
+        assert_eq!(received.len(), count, "duplicate delivery");
+        // A fifth is lost on the link; lost handshake messages cost some more.
         assert!(count > 2600, "{count}");
-        assert_eq!(node.dropped(Drop::InvalidData), 0);
-        assert_eq!(node.dropped(Drop::ReplayedData), 0);
+        assert_eq!(node.dropped(Rejection::InvalidData), 0);
+        assert_eq!(node.dropped(Rejection::ReplayedData), 0);
     }
 }
 
@@ -532,7 +531,7 @@ fn hours_of_two_way_traffic() {
         assert_eq!(node.received().len(), packets);
         assert!(node.times(|r| matches!(r, Record::Dropped(_))).is_empty());
         assert!(node.times(|r| matches!(r, Record::Zeroed)).is_empty());
-        // A timer is touched far less often than once per packet.
+        // Timers are armed far less often than once per packet.
         assert!(node.armings < packets, "{} for {packets}", node.armings);
     }
     let renewals = world.nodes[0].sent(Initiation).len() as u64;
@@ -548,8 +547,8 @@ fn a_clock_set_back_refuses_only_its_own_initiations() {
     world.send_at(130 * SECOND, 0, b"3");
     world.run_until(132 * SECOND);
     assert_eq!(world.nodes[1].received(), [b"1", b"2", b"3"]);
-    assert_eq!(world.nodes[1].dropped(Drop::ReplayedInitiation), 1);
-    // The other side can still start one, and does when it has something to say.
+    assert_eq!(world.nodes[1].dropped(Rejection::ReplayedInitiation), 1);
+    // The other side can still start one, and does when it has something to send.
     world.send_at(300 * SECOND, 1, b"4");
     world.run_until(301 * SECOND);
     assert_eq!(world.nodes[0].received(), [b"4"]);
@@ -569,7 +568,7 @@ fn down_and_up() {
     assert_eq!(world.nodes[0].keepalives(), [40]);
     world.run_until(190 * SECOND);
     assert_eq!(world.nodes[0].log.len(), quiet);
-    // Up again: the persistent keepalive goes at once, and all timers work as before.
+    // Up again: the persistent keepalive is sent at once, and all timers work as before.
     world.set_up_at(200 * SECOND, 0, true);
     world.run_until(231 * SECOND);
     let a = &world.nodes[0];
@@ -589,57 +588,55 @@ fn silence_timer_is_put_off_by_any_answer() {
     assert!(world.nodes[1].sent(Initiation).is_empty());
 }
 
-/// The deadlines by themselves: what the simulator cannot see because it never loses a timer.
+/// The deadlines in isolation: the simulator never loses a timer and cannot test these cases.
 #[test]
 fn deadlines_and_wake_ups() {
     let timers = TimerState::new();
     let ms = |ms: u64| (1_000_000 + ms) * 1_000_000;
-    let arms = |event, now| {
-        let actions = timers.on(event, now, |max| max);
-        actions.arm().collect::<Vec<_>>()
-    };
-    // The first packet arms, the second finds it armed, an answer clears without touching it.
+    let arms = |event, now| -> Vec<_> { timers.note(event, now, |max| max).iter().collect() };
+    // The first packet arms, the second finds it armed, an answer clears the deadline only.
     assert_eq!(
         arms(Event::DataReceived, ms(0)),
         [(Timer::SendKeepalive, 10_000)]
     );
     assert_eq!(arms(Event::DataReceived, ms(10)), []);
-    assert!(timers.on(Event::Sending, ms(20), |max| max).is_empty());
-    // Set again, it relies on the wake-up that is still to come, which then waits for the rest.
+    assert!(timers.note(Event::Sending, ms(20), |max| max).is_empty());
+    // Set again, it relies on the pending wake-up, which then re-arms for the remaining time.
     assert_eq!(arms(Event::DataReceived, ms(4000)), []);
-    let expired = Event::Expired(Timer::SendKeepalive);
-    let actions = timers.on(expired, ms(10_000), |max| max);
+    let actions = timers.expired(Timer::SendKeepalive, ms(10_000));
     assert!(!actions.send_keepalive());
     assert_eq!(
-        actions.arm().collect::<Vec<_>>(),
+        actions.arm.iter().collect::<Vec<_>>(),
         [(Timer::SendKeepalive, 4000)]
     );
-    // Data had come twice: another would be due, if the one now sent did not stand for both.
-    let actions = timers.on(expired, ms(14_000), |max| max);
+    // Data arrived twice: another keepalive would be due if this one did not answer both.
+    let actions = timers.expired(Timer::SendKeepalive, ms(14_000));
     assert!(actions.send_keepalive());
     assert_eq!(
-        actions.arm().collect::<Vec<_>>(),
+        actions.arm.iter().collect::<Vec<_>>(),
         [(Timer::SendKeepalive, 10_000)]
     );
-    assert!(timers.on(Event::Sending, ms(14_000), |max| max).is_empty());
+    assert!(timers
+        .note(Event::Sending, ms(14_000), |max| max)
+        .is_empty());
     // A wake-up that finds nothing due does nothing.
-    assert!(timers.on(expired, ms(15_000), |max| max).is_empty());
+    assert!(timers.expired(Timer::SendKeepalive, ms(15_000)).is_empty());
 
-    // A driver's timer that got lost is armed again in the end.
+    // A timer that the driver lost is armed again eventually.
     assert_eq!(
         arms(Event::DataReceived, ms(20_000)),
         [(Timer::SendKeepalive, 10_000)]
     );
-    let _ = timers.on(Event::Sending, ms(20_001), |max| max);
+    let _ = timers.note(Event::Sending, ms(20_001), |max| max);
     assert_eq!(
         arms(Event::DataReceived, ms(60_000)),
         [(Timer::SendKeepalive, 10_000)]
     );
 
-    // Jitter is bounded whatever the source says, and a fraction of a millisecond rounds up.
-    let actions = timers.on(Event::InitiationSent, ms(0) + 1, |_| u32::MAX);
+    // Jitter is bounded whatever the random source returns, and fractions of a ms round up.
+    let arm = timers.note(Event::InitiationSent, ms(0) + 1, |_| u32::MAX);
     assert_eq!(
-        actions.arm().collect::<Vec<_>>(),
+        arm.iter().collect::<Vec<_>>(),
         [(Timer::RetransmitHandshake, 5333)]
     );
 

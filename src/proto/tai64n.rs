@@ -1,24 +1,24 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! TAI64N timestamps, which make each initiation of a peer newer than the one before
 //! (whitepaper, section 5.1; <https://cr.yp.to/libtai/tai64.html>).
 
 use super::consts::{INITIATIONS_PER_SECOND, NS_PER_SEC, TIMESTAMP_LEN};
 
-/// TAI64's name for the start of the Unix epoch: 2^62 seconds plus the ten leap seconds of 1970.
+/// The TAI64 label of the Unix epoch: 2^62 seconds plus the ten seconds that TAI led UTC by then.
 const EPOCH: u64 = (1 << 62) + 10;
 
 /// Nanoseconds are rounded down to a multiple of this power of two, the greatest one below the
-/// interval at which initiations are accepted, so that the clock is not told more exactly than
-/// the protocol needs.
+/// interval at which initiations are accepted, so that no more of the clock is revealed than the
+/// protocol needs.
 const GRAIN: u32 = 1 << (NS_PER_SEC / INITIATIONS_PER_SECOND).ilog2();
 
-/// Twelve bytes whose order as bytes is the order in time.
+/// Twelve bytes whose lexicographic order is the order in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tai64n([u8; TIMESTAMP_LEN]);
 
 impl Tai64n {
-    /// Before every real time: what a peer of which nothing was heard has.
+    /// Before every real time: the value for a peer from which nothing was received yet.
     pub const ZERO: Self = Self([0; TIMESTAMP_LEN]);
 
     /// The time `secs` seconds and `nanos` nanoseconds after the start of the Unix epoch, with
@@ -33,12 +33,12 @@ impl Tai64n {
         Self(bytes)
     }
 
-    /// A timestamp as it came out of an initiation: any bytes are one.
+    /// A timestamp from an initiation: any bytes are valid.
     pub const fn from_bytes(bytes: [u8; TIMESTAMP_LEN]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes as they go into an initiation.
+    /// The bytes that go into an initiation.
     pub const fn as_bytes(&self) -> &[u8; TIMESTAMP_LEN] {
         &self.0
     }

@@ -1,17 +1,18 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The timers of a peer as data (whitepaper, section 6).
 //!
-//! The driver reports what happened ([`Event`]) and does what it is told ([`Actions`]). The
-//! only clock here is the `now` it hands in, the only randomness the jitter.
+//! The driver reports what happened ([`TimerState::note`]), which at most arms its timers
+//! ([`Arm`]), and does what it is told when one of them expires ([`Actions`]). The only clock here
+//! is the `now` it hands in, the only randomness the jitter.
 //!
 //! # Deadlines and the driver's timers
 //!
 //! A deadline is a number in [`TimerState`]; the driver's timer is only what wakes us up to look
 //! at it. So an event on the data path moves or clears a deadline without touching the driver's
 //! timer, which may then fire early, find nothing due and be armed again for the rest. What must
-//! never happen is that it fires late or not at all: whenever it would, [`Actions::arm`] says
-//! when it has to. Deadlines are written before the wake-up time is read, and when the driver's
+//! never happen is that it fires late or not at all: whenever it would, [`Arm`] says when it has
+//! to. Deadlines are written before the wake-up time is read, and when the driver's
 //! timer fires they are read after the wake-up time is cleared, all sequentially consistent, so
 //! that of two CPUs doing these at once one sees the other.
 //!
@@ -82,20 +83,44 @@ pub enum Event {
     /// The first transport data of a session that we made as responder was received: reported
     /// before [`Event::DataReceived`] or [`Event::KeepaliveReceived`] of the same packet.
     SessionConfirmed,
-    /// The driver's timer fired.
-    Expired(Timer),
-    /// The interface was brought up.
-    Up,
-    /// The interface went down or the peer is being removed. The driver stops its own timers.
-    Down,
 }
 
-/// What to do now, in the order: arm, clear the source, purge, erase, send.
+/// The driver's timers to arm, whether or not they are armed already, and in how many milliseconds
+/// each must fire. Not while the interface is down or the peer is going away.
+#[must_use]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arm(
+    /// Milliseconds; 0 leaves the timer as it is.
+    [u32; Timer::COUNT],
+);
+
+impl Arm {
+    /// No timer to arm: the usual case on the data path.
+    pub fn is_empty(&self) -> bool {
+        self.0 == [0; Timer::COUNT]
+    }
+
+    /// The timers, each with its milliseconds.
+    pub fn iter(&self) -> impl Iterator<Item = (Timer, u32)> {
+        Timer::ALL
+            .into_iter()
+            .zip(self.0)
+            .filter(|(_, ms)| *ms != 0)
+    }
+
+    fn set(&mut self, timer: Timer, ms: Option<u32>) {
+        if let (Some(slot), Some(ms)) = (self.0.get_mut(timer.index()), ms) {
+            *slot = ms.max(1);
+        }
+    }
+}
+
+/// What to do when a timer has expired, in the order: arm, clear the source, purge, erase, send.
 #[must_use]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Actions {
-    /// Milliseconds until each of the driver's timers must fire; 0 leaves it as it is.
-    arm: [u32; Timer::COUNT],
+    /// The driver's timers to arm.
+    pub arm: Arm,
     flags: u8,
 }
 
@@ -106,18 +131,9 @@ impl Actions {
     const ZERO_KEYS: u8 = 1 << 3;
     const CLEAR_SOURCE: u8 = 1 << 4;
 
-    /// Nothing to do: the usual case on the data path.
+    /// Nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.flags == 0 && self.arm == [0; Timer::COUNT]
-    }
-
-    /// The driver's timers to arm, whether or not they are armed already, and in how many
-    /// milliseconds they must fire. Not while the interface is down or the peer is going away.
-    pub fn arm(&self) -> impl Iterator<Item = (Timer, u32)> {
-        Timer::ALL
-            .into_iter()
-            .zip(self.arm)
-            .filter(|(_, ms)| *ms != 0)
+        self.flags == 0 && self.arm.is_empty()
     }
 
     /// Send an initiation, if [`TimerState::claim_initiation`] allows it.
@@ -147,12 +163,6 @@ impl Actions {
 
     fn set(&mut self, flag: u8) {
         self.flags |= flag;
-    }
-
-    fn set_arm(&mut self, timer: Timer, ms: u32) {
-        if let Some(slot) = self.arm.get_mut(timer.index()) {
-            *slot = ms.max(1);
-        }
     }
 }
 
@@ -245,17 +255,14 @@ impl Deadline {
 /// All that a peer's timers know. See the module's documentation.
 #[derive(Debug, Default)]
 pub struct TimerState {
-    retransmit_handshake: Deadline,
-    send_keepalive: Deadline,
-    new_handshake: Deadline,
-    zero_key_material: Deadline,
-    persistent_keepalive: Deadline,
+    /// By [`Timer::index`].
+    deadlines: [Deadline; Timer::COUNT],
     /// Retries since the last handshake that was not one.
     attempts: AtomicU32,
     /// Data was received again while a keepalive was already due.
     need_another_keepalive: AtomicBool,
     /// The handshake at 165 s was started for the current session.
-    sent_last_minute: AtomicBool,
+    receive_rekey_sent: AtomicBool,
     /// Seconds; 0 is off.
     persistent_interval: AtomicU16,
     /// When an initiation or response was last sent; 0 is long ago.
@@ -268,58 +275,83 @@ impl TimerState {
         Self::default()
     }
 
-    /// Takes note of an event. `now` is in nanoseconds; `jitter` gives a random number of
-    /// milliseconds below its argument and is called only when one is needed.
-    pub fn on(&self, event: Event, now: u64, jitter: impl FnOnce(u32) -> u32) -> Actions {
-        let mut actions = Actions::default();
+    /// Notes an event. `now` is in nanoseconds; `jitter` gives a random number of milliseconds
+    /// below its argument and is called only when one is needed.
+    pub fn note(&self, event: Event, now: u64, jitter: impl FnOnce(u32) -> u32) -> Arm {
+        let mut arm = Arm::default();
         match event {
-            Event::Sending => self.authenticated_sent(now, &mut actions),
+            Event::Sending => self.authenticated_sent(now, &mut arm),
             Event::DataSent => {
                 let ms = || NEW_HANDSHAKE_TIMEOUT_MS.saturating_add(bounded(jitter));
-                let (_, arm) = self.new_handshake.set_if_idle(now, ms);
-                arm_if(&mut actions, Timer::NewHandshake, arm);
+                let (_, wake) = self.deadline(Timer::NewHandshake).set_if_idle(now, ms);
+                arm.set(Timer::NewHandshake, wake);
             }
             Event::DataReceived => {
-                self.authenticated_received(now, &mut actions);
-                let (idle, arm) = self
-                    .send_keepalive
+                self.authenticated_received(now, &mut arm);
+                let (idle, wake) = self
+                    .deadline(Timer::SendKeepalive)
                     .set_if_idle(now, || KEEPALIVE_TIMEOUT_MS);
-                arm_if(&mut actions, Timer::SendKeepalive, arm);
+                arm.set(Timer::SendKeepalive, wake);
                 if !idle && !self.need_another_keepalive.load(Ordering::Relaxed) {
                     self.need_another_keepalive.store(true, Ordering::Relaxed);
                 }
             }
             Event::KeepaliveReceived | Event::InitiationReceived => {
-                self.authenticated_received(now, &mut actions);
+                self.authenticated_received(now, &mut arm);
             }
             Event::InitiationSent => {
                 self.note_handshake_sent(now);
-                self.authenticated_sent(now, &mut actions);
+                self.authenticated_sent(now, &mut arm);
                 let ms = REKEY_TIMEOUT_MS.saturating_add(bounded(jitter));
-                let arm = self.retransmit_handshake.set(now, ms);
-                arm_if(&mut actions, Timer::RetransmitHandshake, arm);
+                let wake = self.deadline(Timer::RetransmitHandshake).set(now, ms);
+                arm.set(Timer::RetransmitHandshake, wake);
             }
             Event::ResponseSent => {
                 self.note_handshake_sent(now);
-                self.session_derived(now, &mut actions);
-                self.authenticated_sent(now, &mut actions);
+                self.session_derived(now, &mut arm);
+                self.authenticated_sent(now, &mut arm);
             }
             Event::ResponseReceived => {
-                self.session_derived(now, &mut actions);
+                self.session_derived(now, &mut arm);
                 self.handshake_complete();
-                self.authenticated_received(now, &mut actions);
+                self.authenticated_received(now, &mut arm);
             }
             Event::SessionConfirmed => self.handshake_complete(),
-            Event::Expired(timer) => self.expired(timer, now, &mut actions),
-            Event::Up => {
-                self.reset();
-                if self.persistent_keepalive_interval() != 0 {
-                    actions.set(Actions::SEND_KEEPALIVE);
-                }
-            }
-            Event::Down => self.reset(),
+        }
+        arm
+    }
+
+    /// The driver's timer fired: what is to be done. `now` as in [`TimerState::note`].
+    pub fn expired(&self, timer: Timer, now: u64) -> Actions {
+        let mut actions = Actions::default();
+        let (due, wake) = self.deadline(timer).fired(now);
+        actions.arm.set(timer, wake);
+        if due {
+            self.due(timer, now, &mut actions);
         }
         actions
+    }
+
+    /// The interface was brought up: sends a persistent keepalive at once, if there are any.
+    pub fn up(&self) -> Actions {
+        self.down();
+        let mut actions = Actions::default();
+        if self.persistent_keepalive_interval() != 0 {
+            actions.set(Actions::SEND_KEEPALIVE);
+        }
+        actions
+    }
+
+    /// The interface went down or the peer is being removed: nothing is due any more. The driver
+    /// stops its own timers.
+    pub fn down(&self) {
+        for deadline in &self.deadlines {
+            deadline.reset();
+        }
+        self.attempts.store(0, Ordering::Relaxed);
+        self.need_another_keepalive.store(false, Ordering::Relaxed);
+        self.receive_rekey_sent.store(false, Ordering::Relaxed);
+        self.forget_handshake_sent();
     }
 
     /// A new handshake is wanted for a reason other than a retry: there is no session, or it
@@ -362,18 +394,18 @@ impl TimerState {
 
     /// All keys were erased for another reason than their age.
     pub fn forget_keys(&self) {
-        self.zero_key_material.cancel();
+        self.deadline(Timer::ZeroKeyMaterial).cancel();
     }
 
     /// Whether to start the handshake of [`super::keypair::Keypair::rekey_after_receive`]:
-    /// true once per session. Ask for the keypair only if [`Self::last_minute_is_due`].
-    pub fn claim_last_minute(&self) -> bool {
-        !self.sent_last_minute.swap(true, Ordering::Relaxed)
+    /// true once per session. Ask for the keypair only if [`Self::receive_rekey_is_due`].
+    pub fn claim_receive_rekey(&self) -> bool {
+        !self.receive_rekey_sent.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether [`TimerState::claim_last_minute`] was not claimed for the current session yet.
-    pub fn last_minute_is_due(&self) -> bool {
-        !self.sent_last_minute.load(Ordering::Relaxed)
+    /// Whether [`TimerState::claim_receive_rekey`] was not claimed for the current session yet.
+    pub fn receive_rekey_is_due(&self) -> bool {
+        !self.receive_rekey_sent.load(Ordering::Relaxed)
     }
 
     /// How many retries were made since the last handshake that was not one.
@@ -395,53 +427,52 @@ impl TimerState {
     }
 
     /// Any authenticated packet is on its way out.
-    fn authenticated_sent(&self, now: u64, actions: &mut Actions) {
-        self.send_keepalive.cancel();
-        self.traversal(now, actions);
+    fn authenticated_sent(&self, now: u64, arm: &mut Arm) {
+        self.deadline(Timer::SendKeepalive).cancel();
+        self.traversal(now, arm);
     }
 
     /// Any authenticated packet came in.
-    fn authenticated_received(&self, now: u64, actions: &mut Actions) {
-        self.new_handshake.cancel();
-        self.traversal(now, actions);
+    fn authenticated_received(&self, now: u64, arm: &mut Arm) {
+        self.deadline(Timer::NewHandshake).cancel();
+        self.traversal(now, arm);
     }
 
     /// Any authenticated packet, either way.
-    fn traversal(&self, now: u64, actions: &mut Actions) {
+    fn traversal(&self, now: u64, arm: &mut Arm) {
         let seconds = self.persistent_keepalive_interval();
         if seconds != 0 {
             let ms = u32::from(seconds).saturating_mul(1000);
-            let arm = self.persistent_keepalive.set(now, ms);
-            arm_if(actions, Timer::PersistentKeepalive, arm);
+            let wake = self.deadline(Timer::PersistentKeepalive).set(now, ms);
+            arm.set(Timer::PersistentKeepalive, wake);
         }
     }
 
     /// There are new keys that will have to be erased.
-    fn session_derived(&self, now: u64, actions: &mut Actions) {
-        let arm = self.zero_key_material.set(now, ZERO_KEY_MATERIAL_MS);
-        arm_if(actions, Timer::ZeroKeyMaterial, arm);
+    fn session_derived(&self, now: u64, arm: &mut Arm) {
+        let wake = self
+            .deadline(Timer::ZeroKeyMaterial)
+            .set(now, ZERO_KEY_MATERIAL_MS);
+        arm.set(Timer::ZeroKeyMaterial, wake);
     }
 
     /// Both sides have the session.
     fn handshake_complete(&self) {
-        self.retransmit_handshake.cancel();
+        self.deadline(Timer::RetransmitHandshake).cancel();
         self.attempts.store(0, Ordering::Relaxed);
-        self.sent_last_minute.store(false, Ordering::Relaxed);
+        self.receive_rekey_sent.store(false, Ordering::Relaxed);
     }
 
-    fn expired(&self, timer: Timer, now: u64, actions: &mut Actions) {
-        let (due, arm) = self.deadline(timer).fired(now);
-        arm_if(actions, timer, arm);
-        if !due {
-            return;
-        }
+    fn due(&self, timer: Timer, now: u64, actions: &mut Actions) {
         match timer {
             Timer::RetransmitHandshake => self.retransmit(now, actions),
             Timer::SendKeepalive => {
                 actions.set(Actions::SEND_KEEPALIVE);
                 if self.need_another_keepalive.swap(false, Ordering::Relaxed) {
-                    let arm = self.send_keepalive.set(now, KEEPALIVE_TIMEOUT_MS);
-                    arm_if(actions, timer, arm);
+                    let wake = self
+                        .deadline(Timer::SendKeepalive)
+                        .set(now, KEEPALIVE_TIMEOUT_MS);
+                    actions.arm.set(timer, wake);
                 }
             }
             Timer::NewHandshake => {
@@ -468,39 +499,25 @@ impl TimerState {
             return;
         }
         // The peer is given up, until there is something to send again.
-        self.send_keepalive.cancel();
+        self.deadline(Timer::SendKeepalive).cancel();
         actions.set(Actions::PURGE_STAGED);
         // What is left of half a handshake goes in due time.
-        let (_, arm) = self
-            .zero_key_material
+        let (_, wake) = self
+            .deadline(Timer::ZeroKeyMaterial)
             .set_if_idle(now, || ZERO_KEY_MATERIAL_MS);
-        arm_if(actions, Timer::ZeroKeyMaterial, arm);
-    }
-
-    fn reset(&self) {
-        for timer in Timer::ALL {
-            self.deadline(timer).reset();
-        }
-        self.attempts.store(0, Ordering::Relaxed);
-        self.need_another_keepalive.store(false, Ordering::Relaxed);
-        self.sent_last_minute.store(false, Ordering::Relaxed);
-        self.forget_handshake_sent();
+        actions.arm.set(Timer::ZeroKeyMaterial, wake);
     }
 
     fn deadline(&self, timer: Timer) -> &Deadline {
+        // By pattern, not by index: there is no bound to check.
+        let [retransmit, keepalive, new_handshake, zero_keys, persistent] = &self.deadlines;
         match timer {
-            Timer::RetransmitHandshake => &self.retransmit_handshake,
-            Timer::SendKeepalive => &self.send_keepalive,
-            Timer::NewHandshake => &self.new_handshake,
-            Timer::ZeroKeyMaterial => &self.zero_key_material,
-            Timer::PersistentKeepalive => &self.persistent_keepalive,
+            Timer::RetransmitHandshake => retransmit,
+            Timer::SendKeepalive => keepalive,
+            Timer::NewHandshake => new_handshake,
+            Timer::ZeroKeyMaterial => zero_keys,
+            Timer::PersistentKeepalive => persistent,
         }
-    }
-}
-
-fn arm_if(actions: &mut Actions, timer: Timer, ms: Option<u32>) {
-    if let Some(ms) = ms {
-        actions.set_arm(timer, ms);
     }
 }
 

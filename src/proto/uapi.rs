@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The numbers of the generic netlink family, as in `include/uapi/linux/wireguard.h` and
 //! `Documentation/netlink/specs/wireguard.yaml` of the kernel.
@@ -7,15 +7,15 @@
 pub const GENL_NAME: &str = "wireguard";
 /// The family's version.
 pub const GENL_VERSION: u8 = 1;
-/// Bytes of every key attribute.
+/// Size of every key attribute, in bytes.
 pub const KEY_LEN: usize = 32;
-/// Bytes of the longest interface name, without the closing zero.
+/// Maximum length of an interface name without the terminating NUL, in bytes.
 pub const IFNAME_MAX_LEN: usize = 15;
-/// Bytes of an endpoint attribute at least: a `sockaddr_in`.
+/// Minimum size of an endpoint attribute, in bytes: a `sockaddr_in`.
 pub const ENDPOINT_MIN_LEN: usize = 16;
-/// Bytes of an address attribute at least: an `in_addr`.
+/// Minimum size of an address attribute, in bytes: an `in_addr`.
 pub const IPADDR_MIN_LEN: usize = 4;
-/// Bytes of a `__kernel_timespec`.
+/// Size of a `__kernel_timespec`, in bytes.
 pub const TIMESPEC_LEN: usize = 16;
 /// The only protocol version.
 pub const PROTOCOL_VERSION: u32 = 1;

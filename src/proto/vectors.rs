@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! A recorded handshake. Written by `tests/handshake_vectors.py`; do not edit.
 

@@ -1,10 +1,10 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Allowed IPs: which peer an inner address belongs to (whitepaper, section 2, cryptokey routing).
 //!
-//! [`AllowedIps`] is what the data path reads, [`AllowedIpsWriter`] what the configuration changes.
-//! There is exactly one writer per table and its methods take `&mut self`: whoever can change the
-//! table has, by construction, locked out everybody else who could.
+//! The data path reads [`AllowedIps`], the configuration changes it through [`AllowedIpsWriter`].
+//! There is exactly one writer per table and its methods take `&mut self`, so changes are exclusive
+//! by construction.
 
 mod trie;
 
@@ -22,7 +22,7 @@ use crate::kapi::{
 };
 use trie::Trie;
 
-/// An IP network in canonical form: all bits behind the prefix are zero.
+/// An IP network in canonical form: all bits after the prefix are zero.
 ///
 /// IPv4-mapped IPv6 addresses are ordinary IPv6 addresses here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,24 +45,12 @@ impl Prefix {
         Some(Self { addr, cidr })
     }
 
-    /// The same from an address in network order, of 4 bytes (IPv4) or 16 (IPv6).
-    ///
-    /// [`None`] for any other length, and as in [`Prefix::new`].
-    pub fn from_bytes(addr: &[u8], cidr: u8) -> Option<Self> {
-        let addr = if let Ok(v4) = <[u8; 4]>::try_from(addr) {
-            IpAddr::from(v4)
-        } else {
-            IpAddr::from(<[u8; 16]>::try_from(addr).ok()?)
-        };
-        Self::new(addr, cidr)
-    }
-
     /// The network's address.
     pub fn addr(&self) -> IpAddr {
         self.addr
     }
 
-    /// The number of leading bits that count: at most 32 (IPv4) or 128 (IPv6).
+    /// The prefix length: at most 32 (IPv4) or 128 (IPv6).
     pub fn cidr(&self) -> u8 {
         self.cidr
     }
@@ -101,26 +89,16 @@ impl<P: Send + Sync + 'static> AllowedIps<P> {
             IpAddr::V6(addr) => self.v6.lookup(guard, addr.into()),
         }
     }
-
-    /// [`AllowedIps::lookup`] for an IPv4 address in network order.
-    pub fn lookup_v4<'g>(&'g self, guard: &'g Guard, addr: [u8; 4]) -> Option<RcuRef<'g, P>> {
-        self.v4.lookup(guard, u32::from_be_bytes(addr))
-    }
-
-    /// [`AllowedIps::lookup`] for an IPv6 address in network order.
-    pub fn lookup_v6<'g>(&'g self, guard: &'g Guard, addr: [u8; 16]) -> Option<RcuRef<'g, P>> {
-        self.v6.lookup(guard, u128::from_be_bytes(addr))
-    }
 }
 
 /// The only handle that can change an [`AllowedIps`]; keep it in the lock of the configuration.
 ///
 /// Besides the trie it keeps each peer's prefixes in the order in which they were last added, for
 /// dumps. A prefix's *sequence number* is its place in that order: numbers only grow and are never
-/// used twice, so a dump can go on from a number whatever has happened to the table since.
+/// reused, so a dump can resume at a number whatever has happened to the table since.
 ///
-/// Dropping the writer empties the table. In a driver call [`AllowedIpsWriter::remove_all`] before
-/// that, because a drop may come from softirq context and a table may be large.
+/// Dropping the writer empties the table. Drivers call [`AllowedIpsWriter::remove_all`] before
+/// that: the drop may happen in softirq context and the table may be large.
 pub struct AllowedIpsWriter<P: Send + Sync + 'static> {
     table: RcuArc<AllowedIps<P>>,
     /// All prefixes by owner and sequence number; one entry for each valued node of the tries.
@@ -129,8 +107,8 @@ pub struct AllowedIpsWriter<P: Send + Sync + 'static> {
 }
 
 impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
-    /// Gives `prefix` to `peer`, at the end of its list; whoever had it loses it, atomically for
-    /// readers. Process context if `flags` say so. On an error nothing has changed.
+    /// Gives `prefix` to `peer`, at the end of its list; its previous owner loses it, atomically
+    /// for readers. The context is that of `flags`. On an error nothing has changed.
     pub fn insert(
         &mut self,
         prefix: Prefix,
@@ -149,7 +127,7 @@ impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
             self.lists.remove(&entry);
         }
         self.lists.insert(entry);
-        // One per microsecond lasts for half a million years.
+        // At one per microsecond it wraps after half a million years.
         self.next_seq = seq.wrapping_add(1);
         Ok(())
     }
@@ -181,7 +159,7 @@ impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
     }
 
     /// The prefixes of `peer` whose sequence number is `seq` or greater, with their numbers, in
-    /// ascending order. A dump starts with 0 and goes on with the last number plus one.
+    /// ascending order. A dump starts at 0 and resumes at the last number plus one.
     pub fn prefixes_from(&mut self, peer: &P, seq: u64) -> Prefixes<'_> {
         let owner = Owner::of::<P>(peer);
         Prefixes {
@@ -205,8 +183,8 @@ impl<P: Send + Sync + 'static> Drop for AllowedIpsWriter<P> {
     }
 }
 
-/// The prefixes of one peer from some place on, see [`AllowedIpsWriter::prefixes_from`]. Looks its
-/// place up once, and then goes from one to the next.
+/// The prefixes of one peer from some number on, see [`AllowedIpsWriter::prefixes_from`]. Looks up
+/// the first and then walks from one to the next.
 pub struct Prefixes<'a> {
     owner: Owner,
     /// At the next one, if that is the owner's.
@@ -227,7 +205,7 @@ impl Iterator for Prefixes<'_> {
     }
 }
 
-/// A peer's identity: its address, which stays its own as long as a prefix refers to it.
+/// A peer's identity: its address, which is not reused while a prefix refers to the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Owner(usize);
 

@@ -1,13 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! A chained hash table with RCU readers and one writers' lock, of a fixed number of buckets.
+//! A chained hash table with RCU readers, one writers' lock and a fixed number of buckets.
 //!
 //! # Removal
 //!
-//! A node that is taken out lets go of its successor at once, so that it never keeps a chain alive
-//! behind it. A reader who stands on it then sees the chain end too early. Therefore a bucket
-//! counts its removals, and a reader who has found nothing looks again if the count has moved. One
-//! who has found something is right in any case.
+//! A removed node drops its reference to its successor at once, so that it never keeps a chain
+//! alive. A reader that stands on it then sees the chain end too early. Therefore each bucket
+//! counts its removals, and a reader that found nothing retries if the count has changed. A reader
+//! that found its entry need not.
 
 use core::pin::Pin;
 
@@ -62,14 +62,14 @@ impl<K: Eq + Send + Sync + 'static, V: Send + Sync + 'static> Bucket<K, V> {
         successor: Option<RcuArc<Node<K, V>>>,
     ) {
         place.swap(successor);
-        // The order matters: whoever sees the cut below also sees the new count, and whoever
-        // starts from the new count no longer gets to the node.
+        // The order matters: a reader that sees the cut below also sees the new count, and one that
+        // starts with the new count does not reach the node.
         self.removals.fetch_add(1, Release);
         node.next.swap(None);
     }
 }
 
-/// The table. Callers pass the hash along with the key; the low bits choose the bucket.
+/// The table. Callers pass the hash along with the key; its low bits select the bucket.
 pub(super) struct HashTable<K: Send + Sync + 'static, V: Send + Sync + 'static> {
     /// A power of two of them.
     buckets: KVVec<Bucket<K, V>>,
@@ -116,7 +116,7 @@ impl<K: Eq + Send + Sync + 'static, V: Send + Sync + 'static> HashTable<K, V> {
         }
     }
 
-    /// Adds an entry; `false` if there is one with this key already.
+    /// Adds an entry; `false` if one with this key exists already.
     pub(super) fn insert(
         &self,
         hash: u64,
@@ -139,8 +139,8 @@ impl<K: Eq + Send + Sync + 'static, V: Send + Sync + 'static> HashTable<K, V> {
         Ok(true)
     }
 
-    /// Puts a new entry in the place of the one of `key`, if there is one and it is the one that
-    /// was meant. Readers find either the old one or the new one.
+    /// Replaces the entry of `key`, if there is one and `is_old` accepts it. Readers find either
+    /// the old entry or the new one.
     pub(super) fn replace(
         &self,
         hash: u64,
@@ -173,7 +173,7 @@ impl<K: Eq + Send + Sync + 'static, V: Send + Sync + 'static> HashTable<K, V> {
         }
     }
 
-    /// Removes the entry of `key`, if there is one and it is the one that was meant.
+    /// Removes the entry of `key`, if there is one and `is_it` accepts it.
     pub(super) fn remove(&self, hash: u64, key: &K, is_it: impl FnOnce(&V) -> bool) -> bool {
         let Some(bucket) = self.bucket(hash) else {
             return false;
@@ -192,7 +192,7 @@ impl<K: Eq + Send + Sync + 'static, V: Send + Sync + 'static> HashTable<K, V> {
 
 impl<K: Send + Sync + 'static, V: Send + Sync + 'static> Drop for HashTable<K, V> {
     fn drop(&mut self) {
-        // One by one, so that no node takes a chain along.
+        // One by one, so that no node drops a whole chain.
         for bucket in self.buckets.iter() {
             while let Some(node) = bucket.head.swap(None) {
                 bucket.head.swap(node.next.swap(None));

@@ -1,9 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! From what a message carries to whom it is for: peers by public key, sessions by index.
+//! Finds whom a message is for: peers by public key, sessions by index.
 //!
-//! Lookups run under RCU in any context. Changes lock internally and may come from process or
-//! softirq context.
+//! Lookups run under RCU, in any context. Changes lock internally; process or softirq context.
 
 #[cfg(test)]
 mod tests;
@@ -20,13 +19,12 @@ use crate::{
 const PUBKEY_BUCKETS: usize = 2048;
 const INDEX_BUCKETS: usize = 8192;
 
-/// Tries to find a free index. With 2^24 indices in use all of these fail once in 2^512.
+/// Attempts to find a free index. With 2^24 indices in use, all of them fail once in 2^512.
 const INDEX_TRIES: usize = 64;
 
 /// The peers of a device by static public key.
 ///
-/// An initiation reveals its sender's key only to the receiver, but anybody can choose keys: the
-/// hash is keyed.
+/// The hash is keyed, because attackers can choose public keys.
 pub struct PubkeyTable<P: Send + Sync + 'static> {
     key: SipKey,
     table: HashTable<[u8; 32], RcuArc<P>>,
@@ -45,12 +43,12 @@ impl<P: Send + Sync + 'static> PubkeyTable<P> {
         })
     }
 
-    /// Finds the peer with this key; clone what is returned to keep it beyond the guard.
+    /// Finds the peer with this key; clone the result to keep it beyond the guard.
     pub fn lookup<'g>(&'g self, guard: &'g Guard, public: &[u8; 32]) -> Option<&'g RcuArc<P>> {
         self.table.lookup(guard, self.key.hash(public), public)
     }
 
-    /// Adds a peer. `false`, and nothing changed, if there is one with this key.
+    /// Adds a peer. `false`, and nothing changed, if one with this key exists.
     pub fn insert(
         &self,
         public: [u8; 32],
@@ -61,7 +59,7 @@ impl<P: Send + Sync + 'static> PubkeyTable<P> {
             .insert(self.key.hash(&public), public, peer, flags)
     }
 
-    /// Removes this peer from under this key. `false`, and nothing changed, if it is not there.
+    /// Removes this peer. `false`, and nothing changed, if it is not the one with this key.
     pub fn remove(&self, public: &[u8; 32], peer: &P) -> bool {
         self.table.remove(self.key.hash(public), public, |it| {
             core::ptr::eq::<P>(&**it, peer)
@@ -73,7 +71,7 @@ impl<P: Send + Sync + 'static> PubkeyTable<P> {
 ///
 /// `V` says what an index stands for: a handshake in progress or a keypair.
 pub struct IndexTable<V: Clone + Send + Sync + 'static> {
-    /// Indices are random: they are their own hash.
+    /// Indices are random, so each is its own hash.
     table: HashTable<u32, V>,
 }
 
@@ -89,13 +87,13 @@ impl<V: Clone + Send + Sync + 'static> IndexTable<V> {
         })
     }
 
-    /// Finds what `index` stands for; clone it to keep it beyond the guard.
+    /// Finds the entry of `index`; clone it to keep it beyond the guard.
     #[inline]
     pub fn lookup<'g>(&'g self, guard: &'g Guard, index: u32) -> Option<&'g V> {
         self.table.lookup(guard, index.into(), &index)
     }
 
-    /// Adds an entry under a new index, drawn from `random` until it is a free one.
+    /// Adds an entry under a new index, drawn from `random` until one is free.
     pub fn insert(
         &self,
         value: V,
@@ -114,11 +112,11 @@ impl<V: Clone + Send + Sync + 'static> IndexTable<V> {
         Err(AllocError)
     }
 
-    /// Lets `index` stand for `new` from now on: a handshake becomes a session. Readers find
-    /// either the old entry or the new one.
+    /// Replaces the entry of `index` by `new`: a handshake becomes a session. Readers find either
+    /// the old entry or the new one.
     ///
-    /// `false`, and nothing changed, if the entry is gone or `is_old` does not know it: somebody
-    /// removed the peer in the meantime, and the session must not come into being.
+    /// `false`, and nothing changed, if the entry is gone or `is_old` rejects it: the peer was
+    /// removed in the meantime, and the session must not be created.
     pub fn replace(
         &self,
         index: u32,
@@ -129,8 +127,8 @@ impl<V: Clone + Send + Sync + 'static> IndexTable<V> {
         self.table.replace(index.into(), index, is_old, new, flags)
     }
 
-    /// Removes the entry of `index` if `is_it` knows it. A handshake whose index already belongs
-    /// to its session must not take that away.
+    /// Removes the entry of `index` if `is_it` accepts it: a handshake must not remove the index
+    /// once that belongs to its session.
     pub fn remove(&self, index: u32, is_it: impl FnOnce(&V) -> bool) -> bool {
         self.table.remove(index.into(), &index, is_it)
     }

@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Limits the handshakes of each source while the device is under load (whitepaper, section 5.3).
 //!
-//! Every source has a token bucket that gets [`PER_SECOND`] tokens a second and holds
-//! [`BURST`]; a packet takes one. A bucket that was left alone for a second is full and need not be
-//! remembered. So sources are kept in two generations of one second each: a source that is heard
-//! of moves into the current one, and when that has lasted for a second it becomes the previous
-//! one, whose sources are forgotten.
+//! Every source has a token bucket that gains [`PER_SECOND`] tokens a second and holds up to
+//! [`BURST`]; a packet takes one. A bucket that was unused for a second is full and need not be
+//! remembered. So sources are kept in two generations of one second each: a source that sends moves
+//! into the current one. After a second the current generation becomes the previous one, and the
+//! sources of the old previous one are forgotten.
 
 #[cfg(test)]
 mod tests;
@@ -15,19 +15,20 @@ use core::{mem, net::IpAddr, pin::Pin};
 
 use crate::{
     kapi::{
-        alloc::{AllocError, Flags, InPlaceInit, KBox},
+        alloc::{AllocError, Flags, InPlaceInit, KBox, KVVec},
         rbtree::{RBTree, RBTreeNode},
+        siphash::SipKey,
         sync::spinlock_bh::SpinLockBh,
     },
     new_spinlock_bh,
 };
 
-/// Tokens that a source gets in a second.
+/// Tokens that a source gains in a second.
 pub const PER_SECOND: u64 = 20;
-/// Tokens that a source may save up.
+/// Tokens that a source may accumulate.
 pub const BURST: u64 = 5;
 
-/// [`Ratelimiter::forget`] forgets all sources when called so long after the last message. Two
+/// Called this long after the last message, [`Ratelimiter::forget`] forgets all sources: two
 /// generations, and some ticks for a coarse clock.
 pub const FORGOTTEN_AFTER_MS: u32 = 2100;
 
@@ -36,8 +37,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 const TOKEN_NS: u64 = SECOND_NS / PER_SECOND;
 const FULL_NS: u64 = TOKEN_NS * BURST;
 
-/// Who is limited together: one IPv4 address, or one IPv6 network of 64 bits, in one network
-/// namespace.
+/// What is limited together: one IPv4 address, or one IPv6 /64, in one network namespace.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Source {
     netns: u64,
@@ -75,7 +75,7 @@ impl Bucket {
     }
 
     fn take(&mut self, now_ns: u64) -> bool {
-        // Callers read the clock before they get the lock: it may seem to run backwards.
+        // Callers read the clock before they take the lock, so it may seem to run backwards.
         let waited = now_ns.saturating_sub(self.last_ns);
         self.last_ns = self.last_ns.max(now_ns);
         self.credit_ns = self.credit_ns.saturating_add(waited).min(FULL_NS);
@@ -104,7 +104,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// Ends the current generation if it is time, and returns the sources to forget.
+    /// Ends the current generation when it is due, and returns the sources to forget.
     fn turn(&mut self, now_ns: u64) -> Option<(Generation, Generation)> {
         let age = now_ns.saturating_sub(self.since_ns);
         if age < SECOND_NS {
@@ -128,7 +128,7 @@ impl Inner {
         }
         if let Some(&(mut bucket)) = self.previous.sources.get(source) {
             let granted = bucket.take(now_ns);
-            // It is heard of again: move it, memory and all, into the current generation.
+            // It sends again: move it, with its memory, into the current generation.
             let node = self.previous.sources.remove_node(source)?;
             self.previous.len = self.previous.len.wrapping_sub(1);
             self.add(node.into_reservation().into_node(*source, bucket));
@@ -144,24 +144,50 @@ impl Inner {
     }
 }
 
-/// The limiter. One serves all devices; concurrent callers are welcome.
+/// Parts of a big limiter, each with a lock and a share of the sources.
+const SHARDS: usize = 16;
+/// A limiter of fewer sources is not divided.
+const MIN_DIVIDED: usize = 1 << 10;
+
+type Shard = Pin<KBox<SpinLockBh<Inner>>>;
+
+/// The limiter. One serves all devices, concurrently.
 pub struct Ratelimiter {
+    /// Of each shard.
     max_sources: usize,
-    inner: Pin<KBox<SpinLockBh<Inner>>>,
+    /// Spreads the sources over the shards.
+    key: SipKey,
+    shards: KVVec<Shard>,
 }
 
 impl Ratelimiter {
     /// A limiter that remembers at most `max_sources` sources. Process context.
     pub fn new(max_sources: usize, flags: Flags) -> Result<Self, AllocError> {
+        let count = if max_sources < MIN_DIVIDED { 1 } else { SHARDS };
+        let mut shards = KVVec::with_capacity(count, flags)?;
+        for _ in 0..count {
+            let shard = KBox::pin_init(new_spinlock_bh!(Inner::default()), flags)
+                .map_err(|_| AllocError)?;
+            shards.push_within_capacity(shard).map_err(|_| AllocError)?;
+        }
         Ok(Self {
-            max_sources,
-            inner: KBox::pin_init(new_spinlock_bh!(Inner::default()), flags)
-                .map_err(|_| AllocError)?,
+            max_sources: max_sources.checked_div(count).unwrap_or(0),
+            key: SipKey::random(),
+            shards,
         })
     }
 
-    /// The bound that suits a machine with so much memory: 65,536 above one GiB and
-    /// proportionally less below, as in the in-tree driver.
+    fn shard(&self, source: &Source) -> Option<&Shard> {
+        let hash = match source.net {
+            Net::V4(net) => self.key.hash(&net.to_ne_bytes()),
+            Net::V6(net) => self.key.hash(&net.to_ne_bytes()),
+        };
+        let index = hash.checked_rem(self.shards.len() as u64)?;
+        self.shards.get(index as usize)
+    }
+
+    /// The limit for a machine with this much memory: 65,536 above one GiB and proportionally less
+    /// below, as in the in-tree driver.
     pub fn max_sources_for_memory(bytes: u64) -> usize {
         const MAX: u64 = 1 << 16;
         const MIN: u64 = 1 << 7;
@@ -173,26 +199,36 @@ impl Ratelimiter {
         usize::try_from(fitting).unwrap_or(1 << 16)
     }
 
-    /// Forgets the sources that need not be remembered any more, as [`Self::allow`] does by the way.
-    /// Process context.
-    pub fn forget(&self, now_ns: u64) {
-        let forgotten = self.inner.lock().turn(now_ns);
-        // Perhaps many: not under the lock.
-        drop(forgotten);
+    /// Forgets the sources that need not be remembered any more, as [`Self::allow`] does too. True
+    /// if some are left. Process context.
+    pub fn forget(&self, now_ns: u64) -> bool {
+        let mut is_left = false;
+        for shard in self.shards.iter() {
+            let mut inner = shard.lock();
+            let forgotten = inner.turn(now_ns);
+            is_left |= inner.current.len != 0 || inner.previous.len != 0;
+            drop(inner);
+            // Perhaps many: not under the lock.
+            drop(forgotten);
+        }
+        is_left
     }
 
     /// Takes a token for a packet from `addr` in `netns`, and returns whether there was one.
     ///
-    /// `now_ns` is a monotonic clock. `false` also if the source is new and the table is full or
-    /// there is no memory: under load the unknown have to wait. Any context that `flags` allow.
+    /// `now_ns` is of a monotonic clock. `false` too if the source is new and the table is full or
+    /// memory is short: under load new sources have to wait. Any context that `flags` allow.
     pub fn allow(&self, netns: u64, addr: IpAddr, now_ns: u64, flags: Flags) -> bool {
         let source = Source::new(netns, addr);
+        let Some(shard) = self.shard(&source) else {
+            return false;
+        };
         let (forgotten, known) = {
-            let mut inner = self.inner.lock();
+            let mut inner = shard.lock();
             let forgotten = inner.turn(now_ns);
             (forgotten, inner.take(&source, now_ns, self.max_sources))
         };
-        // Perhaps many: not under the lock.
+        // There may be many: not under the lock.
         drop(forgotten);
         if let Some(granted) = known {
             return granted;
@@ -202,8 +238,8 @@ impl Ratelimiter {
         let Ok(node) = RBTreeNode::new(source, bucket, flags) else {
             return false;
         };
-        let mut inner = self.inner.lock();
-        // Somebody else may have come first, with this source or with others.
+        let mut inner = shard.lock();
+        // Meanwhile, another caller may have added this source or filled the table.
         if let Some(granted) = inner.take(&source, now_ns, self.max_sources) {
             return granted;
         }

@@ -1,85 +1,98 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The queues that runs travel through.
 //!
-//! A [`Run`] is put on two queues at once: a [`Fifo`], which keeps the order of one peer's packets
-//! in one direction, and a [`Ring`], from which all workers take whatever comes next. A run leaves
-//! its FIFO when it has been worked on *and* all runs before it have left.
+//! A [`Run`] is on two queues at once: a [`Fifo`], which keeps the order of one peer's packets in
+//! one direction, and a [`Ring`], from which all workers take the next run. A run leaves its FIFO
+//! when it has been worked on *and* all runs before it have left.
 //!
-//! A FIFO has one consumer at a time, whoever finds it idle and its head finished. That may be a
-//! worker that has just finished a run, or a context that handles packets inline, with a
-//! [`Claim`]; both hold the FIFO's `busy` mark meanwhile, so packets never overtake each other.
-//! Who ends a run while the FIFO is busy may leave it there: who clears the mark looks again.
+//! A FIFO has one consumer at a time: a worker that has just finished a run and finds the FIFO idle
+//! with its head finished, or a context that handles packets inline, with a [`Claim`]. Both hold
+//! the FIFO's `busy` mark meanwhile, so packets never overtake each other. A run that is finished
+//! while the FIFO is busy stays queued; the consumer rechecks when it clears `busy`.
+//!
+//! Nobody works without end, whatever others add: a worker takes [`TURN_RUNS`] runs off the ring
+//! before it lets other work queued on its CPU run, and a consumer delivers [`TURN_PACKETS`] before
+//! it clears the mark and leaves the rest to [`resume`].
 
 mod budget;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod loom_models;
+mod ring;
 #[cfg(test)]
 mod tests;
 
 use core::mem;
 
-pub use self::budget::InlineBudget;
+pub use self::{
+    budget::InlineBudget,
+    ring::{Cpus, Ring},
+};
 use crate::{
-    kapi::{
-        alloc::{AllocError, Flags, KVVec},
-        sync::{spinlock_bh::SpinLockBh, Arc},
-    },
+    kapi::sync::{spinlock_bh::SpinLockBh, Arc},
     proto::consts::MAX_QUEUED_PACKETS,
 };
 
-/// A queued run takes no more packets when it has this many, so that several CPUs share a bulk
-/// transfer.
+/// A queued run accepts no more packets than this, so that several CPUs share a bulk transfer.
 const MAX_SHARED_RUN: usize = 32;
+
+/// Runs that a worker takes off the ring in one turn. (Loom's models need turns that end.)
+pub const TURN_RUNS: usize = if cfg!(loom) { 1 } else { 16 };
+/// Packets that a consumer delivers in one turn; the run that reaches the number is still whole.
+pub const TURN_PACKETS: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// A list of packets.
 pub trait Packets: Default + Send + Unpin {
-    /// How many there are.
+    /// The number of packets.
     fn count(&self) -> usize;
 
-    /// Moves all of `other` to the end.
+    /// Appends all of `other`.
     fn append(&mut self, other: Self);
 }
 
-/// Packets that are worked on together.
+/// Packets that are processed together.
 pub trait Run: Sized {
     /// The packets.
     type Packets: Packets;
 
-    /// The packets' place and the run's state. Taken inside the FIFO's lock, never around it.
+    /// The packets and the run's state. Nests inside the FIFO's lock, never around it.
     fn body(&self) -> &SpinLockBh<Body<Self>>;
 
     /// The FIFO of the run.
     fn fifo(&self) -> &SpinLockBh<Fifo<Self>>;
 
-    /// Works on the packets: on whatever worker, in no order.
+    /// Processes the packets: on any worker, in any order.
     fn work(&self, packets: &mut Self::Packets);
 
-    /// Takes the packets when they have been worked on: run by run in the FIFO's order, by one
-    /// caller at a time.
+    /// Takes the packets when they have been processed: run by run in the FIFO's order, one call at
+    /// a time.
     fn deliver(&self, packets: Self::Packets);
+
+    /// Has a worker call [`resume`] for the run's FIFO: there is more to deliver than one turn's
+    /// share.
+    fn defer(&self);
 }
 
-/// How far a run has come.
+/// The state of a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In the queues; it still takes packets.
+    /// In the queues; still accepts packets.
     Open,
-    /// A worker has it.
+    /// Taken by a worker.
     Claimed,
-    /// Worked on; `packets` holds what is left of it, in order.
+    /// Processed; `packets` holds what is left, in order.
     Done,
 }
 
-/// What a run's lock guards.
+/// What a run's lock protects.
 pub struct Body<R: Run> {
     packets: R::Packets,
-    /// Packets put in so far; what the run counts for in its FIFO.
+    /// Packets added so far: the run's share of its FIFO's count.
     queued: usize,
     state: State,
-    /// The next run of the same FIFO; written and read under the FIFO's lock only.
+    /// The next run of the same FIFO; protected by the FIFO's lock.
     next: Option<Arc<R>>,
 }
 
@@ -95,7 +108,7 @@ impl<R: Run> Body<R> {
     }
 }
 
-/// Works on a run and delivers what is ready.
+/// Processes a run and delivers what is ready.
 fn work<R: Run>(run: &R) {
     let mut packets = {
         let mut body = run.body().lock();
@@ -106,7 +119,7 @@ fn work<R: Run>(run: &R) {
     finish(run, packets);
 }
 
-/// Ends a run with what is left of it, and delivers what is ready.
+/// Finishes a run with what is left of it, and delivers what is ready.
 fn finish<R: Run>(run: &R, packets: R::Packets) {
     let dropped = {
         let mut body = run.body().lock();
@@ -115,15 +128,31 @@ fn finish<R: Run>(run: &R, packets: R::Packets) {
     };
     drop(dropped);
     let done = run.fifo().lock().pop_done();
-    deliver(run.fifo(), done);
+    drain_done(run.fifo(), done);
 }
 
-/// Delivers runs that [`Fifo::pop_done`] or [`Fifo::release`] gave out, until no other is ready.
-fn deliver<R: Run>(fifo: &SpinLockBh<Fifo<R>>, mut done: Option<(Arc<R>, R::Packets)>) {
+/// Delivers runs that [`Fifo::pop_done`] or [`Fifo::release`] gave out, until no other is ready or
+/// this turn's share is used up.
+fn drain_done<R: Run>(fifo: &SpinLockBh<Fifo<R>>, mut done: Option<(Arc<R>, R::Packets)>) {
+    let mut left = TURN_PACKETS;
     while let Some((run, packets)) = done {
+        // A run that is empty by now is work, too.
+        left = left.saturating_sub(packets.count().max(1));
         run.deliver(packets);
+        if left == 0 {
+            if fifo.lock().end_turn() {
+                run.defer();
+            }
+            return;
+        }
         done = fifo.lock().release();
     }
+}
+
+/// Goes on delivering where a consumer has ended its turn.
+pub fn resume<R: Run>(fifo: &SpinLockBh<Fifo<R>>) {
+    let done = fifo.lock().pop_done();
+    drain_done(fifo, done);
 }
 
 /// A peer's runs in order, one such queue per direction.
@@ -132,7 +161,7 @@ pub struct Fifo<R: Run> {
     tail: Option<Arc<R>>,
     /// Packets in all queued runs.
     packets: usize,
-    /// Somebody is consuming.
+    /// There is a consumer.
     busy: bool,
 }
 
@@ -147,8 +176,7 @@ impl<R: Run> Fifo<R> {
         }
     }
 
-    /// Takes the head and the mark of the one consumer, if the head is finished and nobody has the
-    /// mark.
+    /// Takes the head and becomes the consumer, if the head is finished and there is no consumer.
     fn pop_done(&mut self) -> Option<(Arc<R>, R::Packets)> {
         if self.busy {
             return None;
@@ -170,13 +198,22 @@ impl<R: Run> Fifo<R> {
         Some((head, packets))
     }
 
-    /// Gives the mark of the one consumer back, or keeps it for what has become ready meanwhile.
+    /// Stops being the consumer, or takes the next run if one has become ready meanwhile.
     #[inline]
     fn release(&mut self) -> Option<(Arc<R>, R::Packets)> {
         self.busy = false;
-        // After inline work there is rarely anything.
+        // After inline work there rarely is one.
         self.head.as_ref()?;
         self.pop_done()
+    }
+
+    /// Clears the mark at the end of a turn. True if there is something to deliver: whoever is told
+    /// so sees to it that somebody does.
+    fn end_turn(&mut self) -> bool {
+        self.busy = false;
+        self.head
+            .as_ref()
+            .is_some_and(|head| head.body().lock().state == State::Done)
     }
 
     fn push(&mut self, run: Arc<R>) {
@@ -187,7 +224,7 @@ impl<R: Run> Fifo<R> {
         }
     }
 
-    /// Adds packets to the last run, if `joins` and no worker has it yet.
+    /// Adds packets to the last run, if `joins` accepts it and no worker has taken it.
     fn extend_last(
         &mut self,
         packets: R::Packets,
@@ -198,8 +235,7 @@ impl<R: Run> Fifo<R> {
         };
         let count = packets.count();
         let mut body = last.body().lock();
-        if body.state != State::Open || body.packets.count().saturating_add(count) > MAX_SHARED_RUN
-        {
+        if body.state != State::Open || body.queued.saturating_add(count) > MAX_SHARED_RUN {
             return Err(packets);
         }
         body.queued = body.queued.saturating_add(count);
@@ -215,9 +251,9 @@ impl<R: Run> Default for Fifo<R> {
     }
 }
 
-/// Puts packets at the end of a FIFO: into the last run if it still takes packets and `joins`, or
-/// else into a run of their own, made by `make`, which the caller has to [`submit`]. Frees them when
-/// there is no room, and when `make` fails.
+/// Adds packets to the end of a FIFO: to the last run if it still accepts packets and `joins`
+/// accepts it, or else as a run of their own, created by `make`, which the caller has to
+/// [`submit`]. Frees them if there is no room or `make` fails.
 pub fn add<R: Run>(
     fifo: &SpinLockBh<Fifo<R>>,
     packets: R::Packets,
@@ -236,7 +272,7 @@ pub fn add<R: Run>(
 
 impl<R: Run> Drop for Fifo<R> {
     fn drop(&mut self) {
-        // One by one: dropping the head alone would recurse down the chain.
+        // One by one: dropping just the head would recurse down the chain.
         let mut next = self.head.take();
         while let Some(run) = next {
             next = run.body().lock().next.take();
@@ -244,12 +280,12 @@ impl<R: Run> Drop for Fifo<R> {
     }
 }
 
-/// The right to deliver packets past the queues, for as long as the value lives.
+/// The right to bypass the queues, for as long as the value lives.
 #[must_use = "without it others may deliver at the same time"]
 pub struct Claim<'a, R: Run>(&'a SpinLockBh<Fifo<R>>);
 
 impl<'a, R: Run> Claim<'a, R> {
-    /// Takes a FIFO for inline work, if nothing is queued and nobody is consuming.
+    /// Claims a FIFO for inline work, if nothing is queued and there is no consumer.
     #[inline]
     pub fn idle(fifo: &'a SpinLockBh<Fifo<R>>) -> Option<Self> {
         let mut queue = fifo.lock();
@@ -263,96 +299,55 @@ impl<'a, R: Run> Claim<'a, R> {
 }
 
 impl<R: Run> Drop for Claim<'_, R> {
-    /// Lets others deliver again, after what has become ready meanwhile.
+    /// Delivers what has become ready meanwhile, then lets others deliver again.
     #[inline]
     fn drop(&mut self) {
         let done = self.0.lock().release();
-        deliver(self.0, done);
+        drain_done(self.0, done);
     }
 }
 
-/// What waits for a worker, oldest first.
-pub struct Ring<T> {
-    slots: KVVec<Option<T>>,
-    /// Free-running positions; their difference is the number of those that wait.
-    head: usize,
-    tail: usize,
-}
-
-impl<T> Ring<T> {
-    /// A ring with room for `capacity`, a power of two.
-    ///
-    /// # Errors
-    ///
-    /// There is no memory.
-    pub fn new(capacity: usize, flags: Flags) -> Result<Self, AllocError> {
-        let mut slots = KVVec::with_capacity(capacity, flags)?;
-        for _ in 0..capacity {
-            slots.push_within_capacity(None).map_err(|_| AllocError)?;
-        }
-        Ok(Self {
-            slots,
-            head: 0,
-            tail: 0,
-        })
-    }
-
-    fn mask(&self) -> usize {
-        self.slots.len().wrapping_sub(1)
-    }
-
-    fn push(&mut self, item: T) -> Result<(), T> {
-        if self.tail.wrapping_sub(self.head) >= self.slots.len() {
-            return Err(item);
-        }
-        let place = self.tail & self.mask();
-        match self.slots.get_mut(place) {
-            Some(slot) => *slot = Some(item),
-            None => return Err(item),
-        }
-        self.tail = self.tail.wrapping_add(1);
-        Ok(())
-    }
-
-    fn pop(&mut self) -> Option<T> {
-        if self.head == self.tail {
-            return None;
-        }
-        let place = self.head & self.mask();
-        let item = self.slots.get_mut(place).and_then(Option::take);
-        self.head = self.head.wrapping_add(1);
-        item
-    }
-}
-
-/// Puts a run that [`add`] made where workers find it, and has a worker woken. Without room
-/// the run is given up: its packets are freed, its place in the FIFO passes on.
-pub fn submit<R: Run>(ring: &SpinLockBh<Ring<Arc<R>>>, run: Arc<R>, wake: impl FnOnce()) {
-    let pushed = ring.lock().push(run);
+/// Queues a run that [`add`] created for the workers. If none is about to look at the ring anyway,
+/// `wake` must have the one with the number that it is told run [`work_off`]. Without room the run
+/// is finished without packets: they are freed, and the FIFO moves on.
+pub fn submit<R: Run>(
+    ring: &SpinLockBh<Ring<Arc<R>>>,
+    run: Arc<R>,
+    cpus: &impl Cpus,
+    wake: impl FnOnce(u32),
+) {
+    let pushed = {
+        let mut ring = ring.lock();
+        ring.push(run).map(|()| ring.wake(cpus))
+    };
     match pushed {
-        Ok(()) => wake(),
+        Ok(Some(worker)) => wake(worker),
+        Ok(None) => {}
         Err(run) => finish(&*run, R::Packets::default()),
     }
 }
 
-/// What a worker does once woken: works on all that waits. It must have been woken anew when
-/// something comes in after it has begun; a worker that is awake in vain does no harm. `pause` is
-/// called after each run.
-pub fn work_off<R: Run>(ring: &SpinLockBh<Ring<Arc<R>>>, pause: impl Fn()) {
-    loop {
-        let next = ring.lock().pop();
-        let Some(run) = next else { return };
+/// One turn of a worker that has been woken: works on runs that wait, [`TURN_RUNS`] at most. True
+/// if something is left for another turn, which the caller must see to; else the worker sleeps.
+/// `pause` is called after each run.
+#[must_use]
+pub fn work_off<R: Run>(ring: &SpinLockBh<Ring<Arc<R>>>, worker: u32, pause: impl Fn()) -> bool {
+    for _ in 0..TURN_RUNS {
+        let next = ring.lock().take(worker);
+        let Some(run) = next else { return false };
         work(&*run);
         pause();
     }
+    ring.lock().end_turn(worker)
 }
 
-/// Waits until all that was submitted before has been worked on, although others go on submitting.
-/// `pass` waits for every worker that was woken before it is called.
-///
-/// One pass is not enough: the worker that a run has woken may find that another, woken by others
-/// during the pass, has taken the run. But by the end of a pass somebody has.
-pub fn flush(pass: impl Fn()) {
-    pass();
-    pass();
+/// Gives up the runs that wait: frees their packets without work, and delivers what waited behind
+/// them. Ends although others go on submitting.
+pub fn give_up<R: Run>(ring: &SpinLockBh<Ring<Arc<R>>>) {
+    let waiting = ring.lock().len();
+    for _ in 0..waiting {
+        let next = ring.lock().pop();
+        let Some(run) = next else { return };
+        finish(&*run, R::Packets::default());
+    }
 }

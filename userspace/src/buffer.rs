@@ -1,13 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! A buffer for what may be secret.
 
 use std::ops::{Deref, DerefMut};
 use zeroize::Zeroize;
 
-/// A vector that is zeroed as far as it was written to. A large one that is hardly used costs nothing, unlike one in
-/// [`zeroize::Zeroizing`], all of whose capacity is zeroed.
+/// A vector that is zeroed as far as it was written to. A large one that is hardly used costs
+/// nothing, unlike one in [`zeroize::Zeroizing`], all of whose capacity is zeroed.
 ///
-/// Who uses it keeps it within its capacity, or grows it with [`Buffer::append`], and wipes rather than shortens it.
+/// Who uses it keeps it within its capacity, or grows it with [`Buffer::append`], and wipes rather
+/// than shortens it.
 pub struct Buffer(Vec<u8>);
 
 impl Buffer {

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The command line of `wg-rs`, from which help, man pages and completions are made.
 
 use crate::extra::{interfaces, tunnels, Extra};
@@ -15,7 +15,8 @@ use std::ffi::OsString;
     version,
     about,
     long_about = "Sets up WireGuard tunnels: everything that wg and wg-quick do, and some more. \
-    Without a command, shows all interfaces. Called by the name wg or wg-quick, it behaves as those programs do."
+    Without a command, shows all interfaces. Called by the name wg or wg-quick, it behaves as \
+    those programs do."
 )]
 pub struct Cli {
     /// Driver to speak to, instead of the one that has the interface
@@ -109,8 +110,9 @@ pub struct Set {
     /// Name of the interface
     #[arg(add = ArgValueCandidates::new(interfaces))]
     pub interface: OsString,
-    /// listen-port PORT, fwmark MARK, private-key FILE; and for each peer KEY: remove, preshared-key FILE, endpoint HOST:PORT,
-    /// persistent-keepalive SECONDS, allowed-ips [+|-]ADDRESS/LENGTH,…
+    /// listen-port PORT, fwmark MARK, private-key FILE; and for each peer KEY: remove,
+    /// preshared-key FILE, endpoint HOST:PORT, persistent-keepalive SECONDS, allowed-ips
+    /// [+|-]ADDRESS/LENGTH,…
     #[arg(
         required = true,
         trailing_var_arg = true,

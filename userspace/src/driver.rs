@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Who drives an interface: the kernel ([`genl`]) or a program ([`uapi`]). As with `wg`, a program comes first.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Who drives an interface: the kernel ([`genl`]) or a program ([`uapi`]). As with `wg`, a program
+//! comes first.
 
 use crate::genl::{self, Link, FAMILIES};
 use crate::model::{Device, SetDevice};

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The commands that neither wg nor wg-quick have.
 
 use std::io::{self, IsTerminal};
@@ -20,7 +20,8 @@ pub enum Extra {
     /// Find everything that is wrong with configuration files
     #[command(after_long_help = CHECK)]
     Check {
-        /// Configuration files, for `up' or for `setconf'; or names of those in /etc/wireguard. - is standard input
+        /// Configuration files, for `up' or for `setconf'; or names of those in /etc/wireguard. -
+        /// is standard input
         #[arg(required = true, value_hint = ValueHint::FilePath)]
         files: Vec<PathBuf>,
     },
@@ -37,10 +38,12 @@ pub enum Extra {
 /// More about `show`.
 pub const SHOW: &str = "\
 JSON:
-With --json, all interfaces, or the one that is named, are one object: a member for each interface, with the members ifindex, \
-hasPrivateKey, publicKey, listenPort, fwmark and peers. The latter has a member for each peer, called by its public key, with \
-hasPresharedKey, endpoint, latestHandshake (seconds since 1970), transferRx, transferTx (bytes), persistentKeepalive (seconds) \
-and allowedIps, a list. What there is none of is null. WG_HIDE_KEYS=never adds privateKey and presharedKey.
+With --json, all interfaces, or the one that is named, are one object: a member for each \
+interface, with the members ifindex, hasPrivateKey, publicKey, listenPort, fwmark and peers. The \
+latter has a member for each peer, called by its public key, with hasPresharedKey, endpoint, \
+latestHandshake (seconds since 1970), transferRx, transferTx (bytes), persistentKeepalive \
+(seconds) and allowedIps, a list. What there is none of is null. WG_HIDE_KEYS=never adds \
+privateKey and presharedKey.
 
 Examples:
   wg-rs show
@@ -51,11 +54,12 @@ Examples:
 /// More about `set`.
 pub const SET: &str = "\
 Keys:
-Keys are read from files, /dev/stdin among them, so that no secret stands on a command line. An empty file removes the key.
+Keys are read from files, /dev/stdin among them, so that no secret stands on a command line. An \
+empty file removes the key.
 
 Allowed IPs:
-A list takes the place of the peer's allowed IPs; if its entries begin with + or -, they are added to and taken from them. \
-An empty list takes all away.
+A list takes the place of the peer's allowed IPs; if its entries begin with + or -, they are added \
+to and taken from them. An empty list takes all away.
 
 Examples:
   wg-rs set wg0 listen-port 51820 private-key /etc/wireguard/private.key
@@ -66,7 +70,8 @@ Examples:
 /// More about `up`.
 pub const UP: &str = "\
 Configuration:
-A file of sections and of KEY = VALUE lines; # begins a comment. [Interface] stands once, [Peer] once for each peer.
+A file of sections and of KEY = VALUE lines; # begins a comment. [Interface] stands once, [Peer] \
+once for each peer.
 
 Interface:
   PrivateKey    the interface's key, as genkey makes it
@@ -88,8 +93,8 @@ Peer:
   PersistentKeepalive
                 seconds between packets that keep a NAT open; off, or a number
 
-With 0.0.0.0/0 or ::/0 among the allowed IPs (and Table = auto) all traffic goes through the tunnel, but for its own packets. \
-A step that fails is undone together with those before it.
+With 0.0.0.0/0 or ::/0 among the allowed IPs (and Table = auto) all traffic goes through the \
+tunnel, but for its own packets. A step that fails is undone together with those before it.
 
 Examples:
   wg-rs up wg0
@@ -100,21 +105,24 @@ Examples:
 /// More about the commands that take a file for `wg`.
 pub const CONF: &str = "\
 Format:
-The sections and keys of wg-rs-up(8) but for Address, DNS, MTU, Table, the hooks and SaveConfig: strip takes those away.
+The sections and keys of wg-rs-up(8) but for Address, DNS, MTU, Table, the hooks and SaveConfig: \
+strip takes those away.
 ";
 
 const MONITOR: &str = "\
 Columns:
-A line for each interface sums up its peers, whose lines follow, the busiest first. HANDSHAKE is the time since the last \
-handshake: below three minutes a session is in use (green on a terminal), \"never\" means that the peer has not answered yet. \
-RX/s and TX/s are bytes received and sent per second over the last interval, RX and TX since the peer was added. Keys are \
-shortened where the terminal is narrow. No private or preshared key is ever shown.
+A line for each interface sums up its peers, whose lines follow, the busiest first. HANDSHAKE is \
+the time since the last handshake: below three minutes a session is in use (green on a terminal), \
+\"never\" means that the peer has not answered yet. RX/s and TX/s are bytes received and sent per \
+second over the last interval, RX and TX since the peer was added. Keys are shortened where the \
+terminal is narrow. No private or preshared key is ever shown.
 
 Keys:
 Arrows, page up, page down, home and end move through a long table; space reads at once; q ends.
 
 Elsewhere than on a terminal:
-Each table is printed as plain text, whole, after an interval, with an empty line between two of them.
+Each table is printed as plain text, whole, after an interval, with an empty line between two of \
+them.
 
 Examples:
   wg-rs monitor
@@ -124,10 +132,11 @@ Examples:
 
 const CHECK: &str = "\
 Output:
-FILE:LINE:COLUMN, what is wrong, and the line with a mark below the place; keys are never shown. All faults are found at once, \
-names are not looked up, and nothing is changed. Warnings are about what is allowed, but hardly meant: a network that two peers \
-have, a peer twice or the interface itself as its peer, a peer without allowed IPs, a file with keys that everybody may read. \
-They leave the exit status at 0.
+FILE:LINE:COLUMN, what is wrong, and the line with a mark below the place; keys are never shown. \
+All faults are found at once, names are not looked up, and nothing is changed. Warnings are about \
+what is allowed, but hardly meant: a network that two peers have, a peer twice or the interface \
+itself as its peer, a peer without allowed IPs, a file with keys that everybody may read. They \
+leave the exit status at 0.
 
 Examples:
   wg-rs check wg0
@@ -138,7 +147,10 @@ Examples:
 #[derive(Debug, Args)]
 pub struct Monitor {
     /// Only these interfaces
-    #[arg(value_name = "INTERFACE", add = clap_complete::engine::ArgValueCandidates::new(interfaces))]
+    #[arg(
+        value_name = "INTERFACE",
+        add = clap_complete::engine::ArgValueCandidates::new(interfaces)
+    )]
     pub interfaces: Vec<String>,
     /// Time between two tables
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Man pages and shell completions, made from the command line's own description.
 
 use std::fs;
@@ -18,11 +18,18 @@ const FILES: [(&str, &str); 1] = [(
     "The configuration that up, down, save and check mean by NAME.",
 )];
 const ENVIRONMENT: [(&str, &str); 3] = [
-    ("WG_HIDE_KEYS", "With the value never, show (also with --json) prints private and preshared keys."),
-    ("WG_COLOR_MODE", "always, never, or auto (the default): whether show, check and monitor use colours."),
+    (
+        "WG_HIDE_KEYS",
+        "With the value never, show (also with --json) prints private and preshared keys.",
+    ),
+    (
+        "WG_COLOR_MODE",
+        "always, never, or auto (the default): whether show, check and monitor use colours.",
+    ),
     (
         "WG_ENDPOINT_RESOLUTION_RETRIES",
-        "How often a name that does not resolve is tried again when an endpoint is set: a number, or infinity.",
+        "How often a name that does not resolve is tried again when an endpoint is set: a number, \
+         or infinity.",
     ),
 ];
 
@@ -108,7 +115,8 @@ fn page(folder: &Path, command: &Command, name: &str, root: Option<&Command>) ->
     Ok(())
 }
 
-/// Text for --help as sections of a page: a line that ends in a colon is a heading, an indented one an example.
+/// Text for --help as sections of a page: a line that ends in a colon is a heading, an indented one
+/// an example.
 fn sections(roff: &mut Roff, text: &str) {
     let mut example = false;
     for line in text.lines() {
@@ -138,7 +146,8 @@ fn sections(roff: &mut Roff, text: &str) {
 const FIRST_TAB: &str = r#"[[ $funcstack[1] != _wg-rs ]] || "$_comps[wg-rs]" "$@"
 "#;
 
-/// Writes `wg-rs.bash`, `_wg-rs` and `wg-rs.fish` into `folder`. They ask wg-rs itself, which knows the interfaces there are.
+/// Writes `wg-rs.bash`, `_wg-rs` and `wg-rs.fish` into `folder`. They ask wg-rs itself, which knows
+/// the interfaces there are.
 pub fn completions(folder: &Path) -> io::Result<()> {
     let shells: [(&dyn EnvCompleter, &str); 3] = [
         (&Bash, "wg-rs.bash"),

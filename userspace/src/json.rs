@@ -1,7 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `wg-rs show --json`: devices as JSON, in the form that wg-json (of wireguard-tools) made common: an object with a
-//! member for each device, whose `peers` has a member for each public key. Here every member is always there, `null`
-//! standing for "none". Secrets appear only when asked for; whether there are any is always told.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `wg-rs show --json`: devices as JSON, in the form that wg-json (of wireguard-tools) made common:
+//! an object with a member for each device, whose `peers` has a member for each public key. Here
+//! every member is always there, `null` standing for "none". Secrets appear only when asked for;
+//! whether there are any is always told.
 
 use std::io::{self, Write};
 
@@ -211,22 +212,23 @@ mod tests {
         let key = |byte| PublicKey::new([byte; 32]).to_string();
         let (text, value) = json(true);
         let bare = json!({
-            "hasPresharedKey": false, "presharedKey": null, "endpoint": null, "latestHandshake": null,
-            "transferRx": 0, "transferTx": 0, "persistentKeepalive": null, "allowedIps": []
+            "hasPresharedKey": false, "presharedKey": null, "endpoint": null,
+            "latestHandshake": null, "transferRx": 0, "transferTx": 0,
+            "persistentKeepalive": null, "allowedIps": []
         });
         let full = json!({
             "hasPresharedKey": true, "presharedKey": key(2), "endpoint": "[2001:db8::1]:51820",
-            "latestHandshake": 1_700_000_000, "transferRx": u64::MAX, "transferTx": 1, "persistentKeepalive": 25,
-            "allowedIps": ["10.0.0.0/8", "fd00::/64"]
+            "latestHandshake": 1_700_000_000, "transferRx": u64::MAX, "transferTx": 1,
+            "persistentKeepalive": 25, "allowedIps": ["10.0.0.0/8", "fd00::/64"]
         });
         let wanted = json!({
             "wg1": {
-                "ifindex": 7, "hasPrivateKey": true, "privateKey": key(9), "publicKey": key(8), "listenPort": 51820,
-                "fwmark": 0xca6c, "peers": { key(1): full, key(3): bare }
+                "ifindex": 7, "hasPrivateKey": true, "privateKey": key(9), "publicKey": key(8),
+                "listenPort": 51820, "fwmark": 0xca6c, "peers": { key(1): full, key(3): bare }
             },
             "a\"b": {
-                "ifindex": 8, "hasPrivateKey": false, "privateKey": null, "publicKey": null, "listenPort": null,
-                "fwmark": null, "peers": {}
+                "ifindex": 8, "hasPrivateKey": false, "privateKey": null, "publicKey": null,
+                "listenPort": null, "fwmark": null, "peers": {}
             }
         });
         assert_eq!(value, wanted);

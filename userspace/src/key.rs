@@ -1,8 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Keys: 32 bytes, written as 44 characters of base64.
 //!
-//! [`PublicKey`] may be shown to anybody. [`SecretKey`] (a private or a preshared key) is zeroed when dropped, compared in
-//! constant time, and says `(hidden)` to `{:?}`.
+//! [`PublicKey`] may be shown to anybody. [`SecretKey`] (a private or a preshared key) is zeroed
+//! when dropped, compared in constant time, and says `(hidden)` to `{:?}`.
 
 use base64ct::{Base64, Encoding};
 use std::fmt;
@@ -15,7 +15,8 @@ pub const KEY_LEN: usize = 32;
 /// Characters in the base64 form of a key.
 pub const KEY_BASE64_LEN: usize = 44;
 
-/// Decodes the only accepted form: exactly 44 characters, padded, no stray bits. Constant time in the key's value.
+/// Decodes the only accepted form: exactly 44 characters, padded, no stray bits. Constant time in
+/// the key's value.
 fn decode(text: &[u8], key: &mut [u8; KEY_LEN]) -> Option<()> {
     let right_form = text.len() == KEY_BASE64_LEN && text.ends_with(b"=");
     (right_form && Base64::decode(text, key).is_ok_and(|key| key.len() == KEY_LEN)).then_some(())
@@ -65,7 +66,8 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// A private or a preshared key. All zeros means "none" to the kernel. Boxed, so that moving it leaves no copies behind.
+/// A private or a preshared key. All zeros means "none" to the kernel. Boxed, so that moving it
+/// leaves no copies behind.
 #[derive(Clone, Default, Zeroize, ZeroizeOnDrop)]
 pub struct SecretKey(Box<[u8; KEY_LEN]>);
 
@@ -188,7 +190,8 @@ mod tests {
         fn base64_there_and_back(bytes: [u8; KEY_LEN]) {
             let key = SecretKey::new(&bytes);
             prop_assert_eq!(SecretKey::from_base64(key.to_base64().as_bytes()), Some(key));
-            prop_assert_eq!(PublicKey::from_base64(PublicKey(bytes).to_string().as_bytes()), Some(PublicKey(bytes)));
+            let key = PublicKey(bytes);
+            prop_assert_eq!(PublicKey::from_base64(key.to_string().as_bytes()), Some(key));
         }
 
         #[test]

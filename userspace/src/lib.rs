@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Everything that `wg` and `wg-quick` do, and some more, as a library for the one binary `wg-rs`.
 
 #![forbid(unsafe_code)]

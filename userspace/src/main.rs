@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The binary: looks at the name it was called by. Called `wg` or `wg-quick`, it behaves as those do.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The binary: looks at the name it was called by. Called `wg` or `wg-quick`, it behaves as those
+//! do.
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
         _ => match Cli::try_parse_from(arguments) {
             Ok(cli) => run(program, cli),
             Err(error) => {
-                // Help and version are errors to clap, but none to us; nothing can be done if they cannot be printed.
+                // Help and version are errors to clap, but none to us; nothing can be done if they
+                // cannot be printed.
                 let _ = error.print();
                 i32::from(error.use_stderr())
             }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! What a WireGuard device is ([`Device`]), and what may be changed about it ([`SetDevice`]).
 
 use crate::key::{PublicKey, SecretKey};
@@ -102,7 +102,8 @@ pub struct SetDevice {
 }
 
 impl SetDevice {
-    /// What `setconf` starts from: the file describes the whole device, and what it leaves out is reset.
+    /// What `setconf` starts from: the file describes the whole device, and what it leaves out is
+    /// reset.
     pub fn whole() -> Self {
         Self {
             private_key: Some(SecretKey::default()),
@@ -166,7 +167,8 @@ impl fmt::Display for ShownIp {
     }
 }
 
-/// An endpoint as the C library writes it: with the interface's name where an IPv6 address has a scope.
+/// An endpoint as the C library writes it: with the interface's name where an IPv6 address has a
+/// scope.
 #[derive(Clone, Copy, Debug)]
 pub struct ShownEndpoint(pub SocketAddr);
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,21 +1,24 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `bench`: this driver beside the in-tree one, in one boot, taking turns.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `bench`: this driver against the in-tree one, interleaved in one boot.
 //!
 //! TCP throughput, small-packet rate and ping round trip, over C, over ours and over the bare veth
-//! pair below both. Everything is made and warmed up first; within a round each contender is measured
-//! on each load in turn, and the order changes from round to round. Nothing touches a file meanwhile.
+//! pair underneath. Everything is set up and warmed up first; within a round each contender is
+//! measured on each load in turn, and the order alternates between rounds. No file is touched
+//! during a measurement.
 
 mod pair;
 mod profile;
 mod report;
+pub mod scale;
 pub mod tool;
 mod traffic;
 
-use crate::harness::cmd;
-use crate::harness::modules::{Env, Modules, INTREE, OURS};
-use crate::harness::netns;
-use crate::harness::runner::Boot;
 use anyhow::{ensure, Context, Result};
+use harness::artefacts;
+use harness::cmd;
+use harness::modules::{Env, Modules, INTREE, OURS};
+use harness::netns;
+use harness::runner::Boot;
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 use nix::sys::mman::{mlockall, MlockAllFlags};
@@ -27,7 +30,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Another link kind in the role of ours (`wireguard`: C against itself, to see the bench's own error).
+/// Another link kind in place of ours (`wireguard`: C against itself, to see the bench's error).
 const KIND: &str = "WGRS_BENCH_KIND";
 /// The commit that the module was built from, for the header.
 const COMMIT: &str = "WGRS_COMMIT";
@@ -49,13 +52,13 @@ pub struct Args {
     /// The kind of guest this is.
     #[arg(long)]
     boot: Boot,
-    /// How often each contender is measured.
+    /// How many times each contender is measured.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// The length of one throughput measurement [default: 2, in virtual time 0.4].
     #[arg(long)]
     seconds: Option<f64>,
-    /// How many pings make one round-trip measurement.
+    /// Pings per round-trip measurement.
     #[arg(long, default_value_t = 2000)]
     pings: usize,
     /// The loads.
@@ -64,7 +67,7 @@ pub struct Args {
     /// The contenders.
     #[arg(long, value_delimiter = ',', default_value = "c,rs,veth")]
     who: Vec<Impl>,
-    /// Sample where the time goes, and print so many functions per load and contender.
+    /// Profile, and print this many functions per load and contender.
     #[arg(long, value_name = "TOP")]
     profile: Option<usize>,
     /// Where to write the results as JSON lines.
@@ -77,36 +80,27 @@ pub fn run(args: &Args) -> Result<()> {
     ensure!(args.rounds > 0 && args.pings > 0, "nothing to do");
     let default = if args.boot == Boot::Vtime { 0.4 } else { 2.0 };
     let time = Duration::try_from_secs_f64(args.seconds.unwrap_or(default))?;
-    let kind = std::env::var(KIND).unwrap_or_else(|_| OURS.to_owned());
-    let with_ours = args.who.contains(&Impl::Rs) && kind == OURS;
-    cmd::run(&["modprobe", "veth"])?;
-    let env = Env::read();
-    env.load(if with_ours {
-        Modules::Both
-    } else {
-        Modules::Intree
-    })?;
-    let facts = facts(args, time, &kind, env.ko.as_ref().filter(|_| with_ours))?;
+    let setup = Setup::new(&args.who)?;
+    let pings = args.pings;
+    let mut facts = setup.facts(args.boot == Boot::Vtime, &cpus().to_string())?;
+    facts.push((
+        "rounds",
+        format!(
+            "{} of {} s per throughput load, {pings} pings",
+            args.rounds,
+            time.as_secs_f64()
+        ),
+    ));
 
-    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make / private")?;
-    netns::prepare()?;
-    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context("mlockall")?;
     let mut pairs = Vec::new();
     for who in &args.who {
-        let kind = match who {
-            Impl::C => Some(INTREE),
-            Impl::Rs => Some(kind.as_str()),
-            Impl::Veth => None,
-        };
-        pairs.push(Pair::new(*who, kind).with_context(|| who.label())?);
+        pairs.push(Pair::new(*who, setup.kind(*who)).with_context(|| who.label())?);
     }
 
     let symbols = args.profile.map(|_| Symbols::read()).transpose()?;
     let mut samples = Vec::new();
     for round in 0..=args.rounds {
-        // Round 0 warms up: handshakes, caches, the stack's own estimates.
+        // Round 0 warms up: handshakes, caches, the stack's estimates.
         let (time, pings) = if round == 0 {
             (time / 4, args.pings / 4 + 1)
         } else {
@@ -182,85 +176,113 @@ fn measure(
     Ok(())
 }
 
-/// The table's header.
-fn facts(
-    args: &Args,
-    time: Duration,
-    kind: &str,
-    ko: Option<&PathBuf>,
-) -> Result<Vec<(&'static str, String)>> {
-    let read = |path: &str| {
-        fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
-    let cpuinfo = read("/proc/cpuinfo");
-    let field = |name: &str| {
-        let line = cpuinfo
-            .lines()
-            .find(|line| line.split(':').next().unwrap_or("").trim() == name);
-        line.and_then(|line| line.split_once(':'))
-            .map_or("", |(_, value)| value.trim())
-    };
-    let flags: Vec<&str> = field("flags").split(' ').collect();
-    let simd: Vec<&str> = ["ssse3", "avx2", "avx512f"]
-        .into_iter()
-        .filter(|f| flags.contains(f))
-        .collect();
-    let cpus = cpuinfo
-        .lines()
-        .filter(|line| line.starts_with("processor"))
-        .count();
-    let model = field("model name");
-    let machine = match (args.boot, model.contains("QEMU")) {
-        (Boot::Vtime, _) => "QEMU TCG with icount, 2 ns per instruction, idle time skipped",
-        (_, true) => "QEMU TCG",
-        (_, false) => "native or KVM",
-    };
-    let clock = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
-    let ours = match ko {
-        Some(path) => {
-            let image = fs::read(path).with_context(|| path.display().to_string())?;
-            let digest = Sha256::digest(&image)
-                .iter()
-                .take(8)
-                .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
-            let commit = std::env::var(COMMIT).unwrap_or_else(|_| "unknown".to_owned());
-            format!("wireguard_rs.ko, sha256 {digest}…, commit {commit}")
+/// The CPUs of the guest.
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What is measured.
+struct Setup {
+    /// The link kind in the place of ours.
+    kind: String,
+    /// Our module, if it is loaded.
+    ko: Option<PathBuf>,
+}
+
+impl Setup {
+    /// Loads the modules that `who` need, and prepares this process for namespaces.
+    fn new(who: &[Impl]) -> Result<Self> {
+        let kind = std::env::var(KIND).unwrap_or_else(|_| OURS.to_owned());
+        let with_ours = who.contains(&Impl::Rs) && kind == OURS;
+        cmd::run(&["modprobe", "veth"])?;
+        let env = Env::read();
+        env.load(if with_ours {
+            Modules::Both
+        } else {
+            Modules::Intree
+        })?;
+        unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make / private")?;
+        netns::prepare(artefacts::HOOKS)?;
+        mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context("mlockall")?;
+        Ok(Setup {
+            kind,
+            ko: env.ko.filter(|_| with_ours),
+        })
+    }
+
+    /// The link kind of a contender, if it is one.
+    fn kind(&self, who: Impl) -> Option<&str> {
+        match who {
+            Impl::C => Some(INTREE),
+            Impl::Rs => Some(&self.kind),
+            Impl::Veth => None,
         }
-        None => format!("STAND-IN: link kind {kind}"),
-    };
-    let pings = args.pings;
-    Ok(vec![
-        (
-            "kernel",
-            format!(
-                "{} {}",
-                read("/proc/sys/kernel/osrelease"),
-                read("/proc/sys/kernel/version")
+    }
+
+    /// The header of the tables, for guests with `vcpus`.
+    fn facts(&self, vtime: bool, vcpus: &str) -> Result<Vec<(&'static str, String)>> {
+        let read = |path: &str| {
+            fs::read_to_string(path)
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        let cpuinfo = read("/proc/cpuinfo");
+        let field = |name: &str| {
+            let line = cpuinfo
+                .lines()
+                .find(|line| line.split(':').next().unwrap_or("").trim() == name);
+            line.and_then(|line| line.split_once(':'))
+                .map_or("", |(_, value)| value.trim())
+        };
+        let flags: Vec<&str> = field("flags").split(' ').collect();
+        let simd: Vec<&str> = ["ssse3", "avx2", "avx512f"]
+            .into_iter()
+            .filter(|f| flags.contains(f))
+            .collect();
+        let model = field("model name");
+        let machine = match (vtime, model.contains("QEMU")) {
+            (true, _) => "QEMU TCG with icount, 2 ns per instruction, idle time skipped",
+            (_, true) => "QEMU TCG",
+            (_, false) => "native or KVM",
+        };
+        let clock = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+        let ours = match &self.ko {
+            Some(path) => {
+                let image = fs::read(path).with_context(|| path.display().to_string())?;
+                let digest = Sha256::digest(&image)
+                    .iter()
+                    .take(8)
+                    .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+                let commit = std::env::var(COMMIT).unwrap_or_else(|_| "unknown".to_owned());
+                format!("wireguard_rs.ko, sha256 {digest}…, commit {commit}")
+            }
+            None => format!("STAND-IN: link kind {}", self.kind),
+        };
+        Ok(vec![
+            (
+                "kernel",
+                format!(
+                    "{} {}",
+                    read("/proc/sys/kernel/osrelease"),
+                    read("/proc/sys/kernel/version")
+                ),
             ),
-        ),
-        (
-            "machine",
-            format!("{machine}; {cpus} vCPU; clock source {clock}"),
-        ),
-        ("cpu", format!("{model}; {}", simd.join(" "))),
-        (
-            "C",
-            format!(
-                "in-tree wireguard, srcversion {}",
-                read("/sys/module/wireguard/srcversion")
+            (
+                "machine",
+                format!("{machine}; {vcpus} vCPU; clock source {clock}"),
             ),
-        ),
-        ("RS", ours),
-        (
-            "rounds",
-            format!(
-                "{} of {} s per throughput load, {pings} pings",
-                args.rounds,
-                time.as_secs_f64()
+            ("cpu", format!("{model}; {}", simd.join(" "))),
+            (
+                "C",
+                format!(
+                    "in-tree wireguard, srcversion {}",
+                    read("/sys/module/wireguard/srcversion")
+                ),
             ),
-        ),
-    ])
+            ("RS", ours),
+        ])
+    }
 }

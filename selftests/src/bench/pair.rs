@@ -1,15 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! What is measured: two namespaces joined by a veth pair, with or without a tunnel over it.
 //!
-//! Every implementation has a pair of its own; all pairs exist side by side through the whole run
-//! and differ in nothing but the driver. Addresses are those of [`topo`]; the pairs do not see each
-//! other, so they can be the same everywhere.
+//! Every implementation has its own pair; all pairs exist side by side for the whole run and differ
+//! only in the driver. Addresses are those of [`topo`]; the pairs do not see each other, so all use
+//! the same ones.
 
-use crate::harness::netns::Netns;
-use crate::harness::rtnl::LinkStats;
-use crate::harness::topo::{inner, mac, names, outer, port};
-use crate::harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
 use anyhow::{Context, Result};
+use harness::netns::Netns;
+use harness::rtnl::LinkStats;
+use harness::topo::{inner, mac, names, outer, port};
+use harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
 use std::net::{IpAddr, SocketAddr};
 
 /// One contender.
@@ -34,7 +34,7 @@ impl Impl {
     }
 }
 
-/// Two namespaces and the addresses that traffic between them takes.
+/// Two namespaces and the addresses between which traffic flows.
 pub struct Pair {
     /// The contender.
     pub who: Impl,
@@ -44,8 +44,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Makes the namespaces, the veth pair, and a device of link kind `kind` (which is also the
-    /// name of its generic netlink family) at each end; with no kind, the bare veth pair.
+    /// Creates the namespaces, the veth pair, and a device of link kind `kind` (which is also the
+    /// name of its generic netlink family) at each end; without a kind, only the veth pair.
     pub fn new(who: Impl, kind: Option<&str>) -> Result<Self> {
         let label = who.label();
         let ns = [
@@ -86,7 +86,7 @@ impl Pair {
             keys.push(
                 wg.get(name)?
                     .public_key
-                    .context("device tells no public key")?,
+                    .context("the device reports no public key")?,
             );
             rt.addr_add(name, inner(false, n), 24)?;
             rt.set_up(name, true)?;
@@ -112,7 +112,7 @@ impl Pair {
         })
     }
 
-    /// The address of end `n` that goes through what is measured.
+    /// The address of end `n` that is reached over what is measured.
     pub fn addr(&self, n: u8) -> IpAddr {
         match self.who {
             Impl::Veth => outer(false, n),

@@ -1,9 +1,9 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Where the time goes: a sampler of the program counter on every processor, by the kernel's
-//! `cpu-clock` event (no counter hardware needed), and the names of the functions it met.
+// SPDX-License-Identifier: GPL-2.0-only
+//! A sampling profiler: the program counter of every CPU by the kernel's `cpu-clock` event, which
+//! needs no hardware counter, and the names of the functions.
 //!
 //! Samples cost time: never compare figures taken with and without it. What runs with interrupts
-//! off is accounted to the place where they go on again.
+//! disabled is attributed to the place where they are enabled again.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -14,9 +14,9 @@ use std::num::NonZeroUsize;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 
-/// Between two samples of a processor, ns.
+/// Time between two samples of a CPU, ns.
 const PERIOD: u64 = 100_000;
-/// Of a processor's buffer, pages; a sample takes 16 bytes.
+/// Size of a CPU's ring buffer, pages; a sample takes 16 bytes.
 const PAGES: usize = 512;
 const PAGE: usize = 4096;
 /// `data_head` in `struct perf_event_mmap_page`.
@@ -52,7 +52,7 @@ impl Symbols {
 pub struct Sampler(Vec<(OwnedFd, *mut u8)>);
 
 impl Sampler {
-    /// Starts on all processors.
+    /// Starts on all CPUs.
     pub fn start() -> Result<Self> {
         let cpus = std::thread::available_parallelism()?.get();
         (0..cpus)
@@ -62,7 +62,7 @@ impl Sampler {
             .context("perf_event_open")
     }
 
-    /// Stops, and gives the functions with their part of all samples, most frequent first.
+    /// Stops, and returns the functions with their share of all samples, most frequent first.
     pub fn stop(self, symbols: &Symbols) -> Vec<(String, f64)> {
         let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
         let mut total = 0u32;
@@ -76,7 +76,8 @@ impl Sampler {
             };
             let mut at = 0;
             while let Some(record) = data.get(at..head) {
-                // struct perf_event_header: type, misc, size; type 9 is a sample, here just its ip.
+                // struct perf_event_header: type, misc, size. Type 9 is PERF_RECORD_SAMPLE, with
+                // only the IP here.
                 let Some(header) = record.first_chunk::<8>() else {
                     break;
                 };
@@ -101,7 +102,7 @@ impl Sampler {
     }
 }
 
-/// Opens and maps the event of one processor; it counts at once.
+/// Opens and maps the event of one CPU; it starts counting at once.
 fn open(cpu: usize) -> Result<(OwnedFd, *mut u8), Errno> {
     const SOFTWARE: u64 = 1;
     const CPU_CLOCK: u64 = 0;
@@ -117,9 +118,9 @@ fn open(cpu: usize) -> Result<(OwnedFd, *mut u8), Errno> {
         0,
         0,
     ];
-    // SAFETY: the attribute block is as long as it says.
+    // SAFETY: the attribute block has the size it states.
     let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, cpu, -1, 0) };
-    // SAFETY: a fresh descriptor of our own.
+    // SAFETY: a new descriptor that nothing else owns.
     let fd = unsafe { OwnedFd::from_raw_fd(Errno::result(fd)? as i32) };
     let length = NonZeroUsize::new((PAGES + 1) * PAGE).ok_or(Errno::EINVAL)?;
     let rights = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;

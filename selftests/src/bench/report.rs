@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Samples, their medians and ratios, the table and the JSON lines.
 
 use super::pair::Impl;
 use std::fmt::Write;
 
-/// A spread (largest less smallest, over the median) above this is pointed out.
-const WIDE: f64 = 0.2;
-/// Slower than this part of C's speed is a defect to find.
+/// A spread (maximum less minimum, over the median) above this is reported.
+pub const WIDE: f64 = 0.2;
+/// Below this fraction of C's speed, it is a defect.
 pub const FLOOR: f64 = 0.8;
 
 /// One quantity.
@@ -18,11 +18,20 @@ pub struct Metric {
     pub title: &'static str,
     /// More is better (a rate), not less (a time).
     pub rate: bool,
-    /// Counts when it comes to [`FLOOR`]; the others are there to explain.
+    /// Judged against [`FLOOR`]; the others explain.
     pub judged: bool,
 }
 
-const fn metric(key: &'static str, title: &'static str, rate: bool, judged: bool) -> Metric {
+impl Metric {
+    /// Whether ours is slower than [`FLOOR`] × C with this ratio of ours to C's.
+    pub fn too_slow(&self, ratio: f64) -> bool {
+        let speed = if self.rate { ratio } else { 1.0 / ratio };
+        self.judged && speed < FLOOR
+    }
+}
+
+/// See [`Metric`].
+pub const fn metric(key: &'static str, title: &'static str, rate: bool, judged: bool) -> Metric {
     Metric {
         key,
         title,
@@ -39,7 +48,7 @@ pub const SEGMENT: Metric = metric("tcp_ns_per_segment", "  ns per segment", fal
 pub const PPS: Metric = metric("pps_delivered", "UDP 64 B, delivered/s", true, true);
 /// Small datagrams accepted from the sending process.
 pub const PPS_SENT: Metric = metric("pps_sent", "  sent/s", true, false);
-/// Of the sent ones, those that the sending device counts as dropped.
+/// The part of those that the sending device counts as dropped.
 pub const PPS_DROPPED: Metric =
     metric("pps_tx_dropped", "  dropped by sender's wg/s", false, false);
 /// Median round trip.
@@ -51,11 +60,11 @@ const METRICS: [Metric; 7] = [TCP, SEGMENT, PPS, PPS_SENT, PPS_DROPPED, RTT, RTT
 /// One measured value.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// The round it was taken in.
+    /// The round in which it was taken.
     pub round: usize,
-    /// Whose.
+    /// Whose it is.
     pub who: Impl,
-    /// Of what.
+    /// What was measured.
     pub metric: Metric,
     /// In the metric's unit.
     pub value: f64,
@@ -64,13 +73,16 @@ pub struct Sample {
 /// Median, smallest and largest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    median: f64,
-    min: f64,
-    max: f64,
+    /// The median.
+    pub median: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
 }
 
 impl Summary {
-    /// Of `values`; `None` of none.
+    /// The summary of `values`; `None` if there are none.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
@@ -86,18 +98,14 @@ impl Summary {
         })
     }
 
-    /// The value in the middle.
-    pub fn median(&self) -> f64 {
-        self.median
-    }
-
-    fn spread(&self) -> f64 {
+    /// Largest less smallest, over the median.
+    pub fn spread(&self) -> f64 {
         (self.max - self.min) / self.median.abs().max(1e-9)
     }
 }
 
-/// A number with three or four figures that count.
-fn figures(value: f64) -> String {
+/// A number with three or four significant digits.
+pub fn figures(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 || v == 0.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
@@ -105,11 +113,20 @@ fn figures(value: f64) -> String {
     }
 }
 
+/// RS over C, round by round.
+pub fn ratios(rs: &[f64], c: &[f64]) -> Vec<f64> {
+    rs.iter()
+        .zip(c)
+        .filter(|(_, c)| **c > 0.0)
+        .map(|(rs, c)| rs / c)
+        .collect()
+}
+
 /// All samples of a run, with the facts about it.
 pub struct Report {
     /// What was measured where: (key, text).
     pub facts: Vec<(&'static str, String)>,
-    /// In the order they were taken.
+    /// In the order in which they were taken.
     pub samples: Vec<Sample>,
 }
 
@@ -123,27 +140,16 @@ impl Report {
             .collect()
     }
 
-    /// RS over C, round by round.
     fn ratios(&self, metric: Metric) -> Vec<f64> {
-        let (rs, c) = (self.values(Impl::Rs, metric), self.values(Impl::C, metric));
-        rs.iter()
-            .zip(&c)
-            .filter(|(_, c)| **c > 0.0)
-            .map(|(rs, c)| rs / c)
-            .collect()
+        ratios(
+            &self.values(Impl::Rs, metric),
+            &self.values(Impl::C, metric),
+        )
     }
 
-    /// True if `metric` says that ours is slower than [`FLOOR`] × C.
+    /// Whether ours is slower than [`FLOOR`] × C by `metric`.
     fn too_slow(&self, metric: Metric) -> bool {
-        let Some(ratio) = Summary::of(self.ratios(metric)) else {
-            return false;
-        };
-        let speed = if metric.rate {
-            ratio.median
-        } else {
-            1.0 / ratio.median
-        };
-        metric.judged && speed < FLOOR
+        Summary::of(self.ratios(metric)).is_some_and(|ratio| metric.too_slow(ratio.median))
     }
 
     /// The plain-text table, header and remarks included.
@@ -175,7 +181,7 @@ impl Report {
                 if summary.is_some_and(|s| metric.judged && s.spread() > WIDE) {
                     let spread = summary.map_or(0.0, |s| s.spread() * 100.0);
                     remarks.push(format!(
-                        "{}: {name} varies by {spread:.0} % of its median: take it with care",
+                        "{}: {name} varies by {spread:.0} % of its median: unreliable",
                         metric.title
                     ));
                 }
@@ -195,13 +201,14 @@ impl Report {
             let (veth, _) = cell(veth);
             let _ = writeln!(
                 out,
-                "{:<26} {c:>9} {c_range:<17} {rs:>9} {rs_range:<17} {ratio:>6} {ratio_range:<11} {veth:>9}",
+                "{:<26} {c:>9} {c_range:<17} {rs:>9} {rs_range:<17} {ratio:>6} \
+                 {ratio_range:<11} {veth:>9}",
                 metric.title
             );
         }
         let _ = writeln!(
             out,
-            "RS/C: median of the rounds' ratios; for rates more is better, for times less."
+            "RS/C: median of the rounds' ratios; for rates higher is better, for times lower."
         );
         for remark in remarks {
             let _ = writeln!(out, "! {remark}");
@@ -234,7 +241,8 @@ impl Report {
                 };
                 let _ = writeln!(
                     out,
-                    "{{\"type\":\"summary\",\"impl\":{},\"metric\":{},\"median\":{},\"min\":{},\"max\":{}}}",
+                    "{{\"type\":\"summary\",\"impl\":{},\"metric\":{},\"median\":{},\
+                     \"min\":{},\"max\":{}}}",
                     quoted(who.label()),
                     quoted(metric.key),
                     s.median,
@@ -245,7 +253,8 @@ impl Report {
             if let Some(r) = Summary::of(self.ratios(metric)) {
                 let _ = writeln!(
                     out,
-                    "{{\"type\":\"ratio\",\"metric\":{},\"median\":{},\"min\":{},\"max\":{},\"below_floor\":{}}}",
+                    "{{\"type\":\"ratio\",\"metric\":{},\"median\":{},\
+                     \"min\":{},\"max\":{},\"below_floor\":{}}}",
                     quoted(metric.key),
                     r.median,
                     r.min,
@@ -258,7 +267,8 @@ impl Report {
     }
 }
 
-fn quoted(text: &str) -> String {
+/// A string in JSON.
+pub fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

@@ -1,14 +1,17 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `bench-tool`: wg-rs beside `wg`, on a device with many peers: time and largest memory of the whole process.
-//! Memory below the bench's own is not seen, as a child's peak begins with its parent's: two that are the same say nothing.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `bench-tool`: wg-rs against `wg` on a device with many peers: time and peak memory of the whole
+//! process.
+//! A peak below the bench's own is not visible, since a child's peak starts at its parent's: two
+//! equal values mean nothing.
 
 use super::report::Summary;
-use crate::harness::cmd;
-use crate::harness::modules::{Env, Modules};
-use crate::harness::netns::{self, Netns};
-use crate::harness::tool::conf_text;
-use crate::harness::wgdev::{random_key, DeviceConf, PeerConf};
 use anyhow::{ensure, Context, Result};
+use harness::artefacts;
+use harness::cmd;
+use harness::modules::{Env, Modules};
+use harness::netns::{self, Netns};
+use harness::tool::conf_text;
+use harness::wgdev::{random_key, DeviceConf, PeerConf};
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 use std::fmt::Write;
@@ -22,7 +25,7 @@ use std::time::Instant;
 /// How much to measure.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// How often each is measured.
+    /// How many times each is measured.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Numbers of peers.
@@ -43,7 +46,7 @@ const LOADS: [(&str, &[&str]); 5] = [
     ("show dump", &["show", "wg0", "dump"]),
 ];
 
-/// What was measured of one program.
+/// What was measured for one program.
 #[derive(Default)]
 struct Samples {
     millis: Vec<f64>,
@@ -56,7 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
     let tool = std::env::var_os("WGRS_TOOL").map(PathBuf::from);
     let tool = tool.context("set WGRS_TOOL to the path of wg-rs")?;
     let env = Env::read();
-    // On ours alone: the in-tree driver makes a kernel thread for each peer.
+    // Ours alone: the in-tree driver creates a kernel thread for each peer.
     let modules = if env.ko.is_some() {
         Modules::Ours
     } else {
@@ -66,7 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make / private")?;
-    netns::prepare()?;
+    netns::prepare(artefacts::HOOKS)?;
     // Both in memory, called by the same name.
     let wg = cmd::run(&["bash", "-c", "type -P wg"])?;
     let mut programs = Vec::new();
@@ -80,7 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut json = String::new();
     let _ = writeln!(
         table,
-        "wg-rs beside wg: median of {} rounds (ratio wg-rs/wg), {modules:?} module",
+        "wg-rs against wg: median of {} rounds (ratio wg-rs/wg), {modules:?} module",
         args.rounds
     );
     let _ = writeln!(
@@ -94,17 +97,19 @@ pub fn run(args: &Args) -> Result<()> {
             let [c_mem, rs_mem] = samples.each_ref().map(|samples| samples.kib);
             let [c, rs] = samples.map(|samples| {
                 let summary = Summary::of(samples.millis);
-                summary.map_or(0.0, |summary| summary.median())
+                summary.map_or(0.0, |summary| summary.median)
             });
             let _ = writeln!(
                 table,
-                "{load:<10} {peers:>7} {c:>10.1} {rs:>10.1} {:>6.2} {c_mem:>12.0} {rs_mem:>12.0} {:>6.2}",
+                "{load:<10} {peers:>7} {c:>10.1} {rs:>10.1} {:>6.2} {c_mem:>12.0} {rs_mem:>12.0} \
+                 {:>6.2}",
                 rs / c,
                 rs_mem / c_mem
             );
             let _ = writeln!(
                 json,
-                "{{\"type\":\"tool\",\"load\":\"{load}\",\"peers\":{peers},\"wg_ms\":{c},\"wg_rs_ms\":{rs},\"wg_kib\":{c_mem},\"wg_rs_kib\":{rs_mem}}}"
+                "{{\"type\":\"tool\",\"load\":\"{load}\",\"peers\":{peers},\"wg_ms\":{c},\
+                 \"wg_rs_ms\":{rs},\"wg_kib\":{c_mem},\"wg_rs_kib\":{rs_mem}}}"
             );
         }
     }
@@ -115,7 +120,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Samples of `wg` and of wg-rs.
+/// Measures `wg` and wg-rs.
 fn measure(peers: u32, load: usize, rounds: usize, programs: &[PathBuf]) -> Result<[Samples; 2]> {
     let peer = |n: u32| PeerConf {
         public_key: random_key(),
@@ -167,7 +172,7 @@ fn command(program: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Runs the program to its end: in how many milliseconds?
+/// Runs the program to completion and returns the milliseconds it took.
 fn timed(program: &Path, args: &[&str]) -> Result<f64> {
     let start = Instant::now();
     let status = command(program, args).status();
@@ -180,23 +185,25 @@ fn timed(program: &Path, args: &[&str]) -> Result<f64> {
     Ok(millis)
 }
 
-/// Runs the program to its end: how many KiB had it at most?
+/// Runs the program to completion and returns its peak memory, KiB.
 fn largest(program: &Path, args: &[&str]) -> Result<f64> {
     let mut command = command(program, args);
-    // SAFETY: the closure does nothing. It makes std fork: after a vfork the child's peak would begin with our own.
+    // SAFETY: the closure does nothing. It makes std fork: after vfork the child's peak would start
+    // at our own.
     unsafe { command.pre_exec(|| Ok(())) };
     let child = command
         .spawn()
         .with_context(|| program.display().to_string())?;
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-    // SAFETY: both pointers are to variables of the right types; the child is ours and has not been waited for.
+    // SAFETY: both pointers are to variables of the right types; the child is ours and has not been
+    // waited for.
     let waited = unsafe { libc::wait4(child.id() as i32, &raw mut status, 0, usage.as_mut_ptr()) };
     ensure!(
         waited == child.id() as i32 && status == 0,
         "{} {args:?}: status {status}",
         program.display()
     );
-    // SAFETY: zeros are a valid rusage, and the kernel has filled it in.
+    // SAFETY: an all-zero rusage is valid, and the kernel has filled it in.
     let usage = unsafe { usage.assume_init() };
     Ok(usage.ru_maxrss as f64)
 }

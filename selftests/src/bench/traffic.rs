@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The three loads. Each runs on threads inside the two namespaces of a [`Pair`], touches no file
-//! and takes its time from the guest's monotonic clock.
+//! and measures time by the guest's monotonic clock.
 
 use super::pair::Pair;
 use anyhow::{ensure, Context, Result};
@@ -15,35 +15,35 @@ use std::time::{Duration, Instant};
 
 /// The size of a small packet's UDP payload.
 pub const SMALL: usize = 64;
-/// No progress for so long means: broken.
+/// No progress for this long is a failure.
 const STALL: Duration = Duration::from_secs(10);
 
-/// What a receiver shares with the sender, who holds the watch.
+/// What a receiver shares with the sender, which measures the time.
 #[derive(Default)]
 struct Shared {
     received: AtomicU64,
     stop: AtomicBool,
 }
 
-/// What the sender saw within its window, which starts after a tenth of the time.
+/// What the sender saw in its window, which opens after a tenth of the time.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// Bytes (TCP) or datagrams (UDP) handed to the kernel.
     pub sent: u64,
-    /// The same, taken out of the receiver's socket.
+    /// The same, read from the receiver's socket.
     pub received: u64,
     /// The window's length.
     pub took: Duration,
 }
 
 impl Window {
-    /// `count` of the window per second.
+    /// `count` per second of the window.
     pub fn rate(&self, count: u64) -> f64 {
         count as f64 / self.took.as_secs_f64().max(1e-9)
     }
 }
 
-/// Calls `send` (which gives how much it sent) until `time` is over by `clock`.
+/// Calls `send` (which returns how much it sent) until `time` has passed on `clock`.
 fn window(
     time: Duration,
     received: &AtomicU64,
@@ -74,7 +74,7 @@ fn window(
     }
 }
 
-/// One TCP stream from end 0 to end 1 for `time`. Also gives the segment size.
+/// One TCP stream from end 0 to end 1 for `time`. Also returns the segment size.
 pub fn tcp(pair: &Pair, time: Duration) -> Result<(Window, u32)> {
     let shared = Arc::new(Shared::default());
     let listener = pair.ns[1].run(|| Ok(TcpListener::bind(SocketAddr::new(pair.addr(1), 0))?))?;
@@ -108,8 +108,8 @@ pub fn tcp(pair: &Pair, time: Duration) -> Result<(Window, u32)> {
     Ok(seen)
 }
 
-/// Datagrams of [`SMALL`] bytes from end 0 to end 1, sent as fast as the kernel takes them, for
-/// `time`. Datagrams on the way when the window closes count as not received.
+/// Datagrams of [`SMALL`] bytes from end 0 to end 1, sent as fast as the kernel accepts them, for
+/// `time`. Datagrams in flight when the window closes count as not received.
 pub fn small(pair: &Pair, time: Duration) -> Result<Window> {
     let shared = Arc::new(Shared::default());
     let sink = pair.ns[1].run(|| Ok(UdpSocket::bind(SocketAddr::new(pair.addr(1), 0))?))?;
@@ -144,17 +144,18 @@ pub fn small(pair: &Pair, time: Duration) -> Result<Window> {
     });
     shared.stop.store(true, Relaxed);
     receiver.join().expect("receiver panicked")?;
-    // What is still queued must not run into the next measurement.
+    // What is still queued must not spill into the next measurement.
     std::thread::sleep(Duration::from_millis(50));
     seen
 }
 
-/// `count` ICMP echo requests of `ping`'s usual size, one at a time: their round-trip times, sorted.
+/// `count` ICMP echo requests of `ping`'s default size, one at a time: sorted round-trip times.
 pub fn ping(pair: &Pair, count: usize) -> Result<Vec<Duration>> {
     pair.ns[0].run(|| {
         let raw = SockFlag::SOCK_CLOEXEC;
         let fd = socket(AddressFamily::Inet, SockType::Raw, raw, SockProtocol::Icmp)?;
-        let sock = UdpSocket::from(fd); // std has no raw socket; connect, send and recv are the same
+        // std has no raw socket; connect, send and recv are the same.
+        let sock = UdpSocket::from(fd);
         sock.connect(SocketAddr::new(pair.addr(1), 0))?;
         sock.set_read_timeout(Some(STALL))?;
         let mut times = Vec::with_capacity(count);
@@ -164,7 +165,7 @@ pub fn ping(pair: &Pair, count: usize) -> Result<Vec<Duration>> {
             let start = Instant::now();
             sock.send(&request).context("ping")?;
             loop {
-                let n = sock.recv(&mut buf).context("no answer to a ping")?;
+                let n = sock.recv(&mut buf).context("no reply to a ping")?;
                 // An IPv4 header without options, then type 0: echo reply.
                 let reply = buf.get(20..n).unwrap_or(&[]);
                 if reply.first() == Some(&0) && reply.get(4..) == request.get(4..) {
@@ -173,7 +174,7 @@ pub fn ping(pair: &Pair, count: usize) -> Result<Vec<Duration>> {
             }
             times.push(start.elapsed());
         }
-        ensure!(!times.is_empty(), "no pings asked for");
+        ensure!(!times.is_empty(), "no pings requested");
         times.sort_unstable();
         Ok(times)
     })

@@ -1,23 +1,23 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Makes requests: well-formed ones out of a small world of peers and prefixes, so that they meet
-//! each other's effects; near misses; and noise.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Generates requests: well-formed ones from a small set of peers and prefixes, so that they
+//! interact; near misses; and noise.
 
 use super::message::{Edit, Message, Node, Value, BYTEORDER, NESTED};
-use crate::harness::gnl::{DO, DUMP};
-use crate::harness::pair::{INDEX, NAME};
-use crate::harness::wgdev::{uapi::*, Key};
+use harness::gnl::{DO, DUMP};
+use harness::pair::{INDEX, NAME};
+use harness::wgdev::{uapi::*, Key};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::Rng;
 use x25519_dalek::{PublicKey, StaticSecret};
 
-/// A port that somebody else has, in the namespaces of both devices.
+/// A port that another socket occupies, in the namespaces of both devices.
 pub const TAKEN_PORT: u16 = 7777;
 
-/// What the requests of one round may do.
+/// Generates the requests of one round.
 pub struct Generator {
     rng: StdRng,
-    /// The devices are up: nothing whose result hangs on chance or time.
+    /// The devices are up: no request whose result depends on chance or time.
     up: bool,
     private: Vec<Key>,
     public: Vec<Key>,
@@ -26,7 +26,7 @@ pub struct Generator {
 
 impl Generator {
     pub fn new(rng: StdRng, up: bool) -> Self {
-        // Clamped, the same unclamped, another, none.
+        // Clamped, the same unclamped, another one, none.
         let mut clamped = [0x41; 32];
         clamped[0] = 0x40;
         let mut unclamped = clamped;
@@ -36,7 +36,7 @@ impl Generator {
         let derived = |key: Key| PublicKey::from(&StaticSecret::from(key)).to_bytes();
         let mut one = [0; 32];
         one[0] = 1;
-        // Among them the devices' own, and points of low order.
+        // Including the devices' own, and points of low order.
         let mut public = vec![derived(clamped), derived([0x5a; 32]), [0; 32], one];
         public.extend((1..=5u8).map(|n| [n * 0x11; 32]));
         let v4 = libc::AF_INET as u16;
@@ -79,13 +79,13 @@ impl Generator {
         let mut message = match self.rng.random_range(0..100) {
             0..88 => Message {
                 flags: DO,
-                header: (SET_DEVICE, 1, 0),
+                header: (cmd::SET_DEVICE, 1, 0),
                 nodes: self.set(),
                 edits: Vec::new(),
             },
             88..96 => Message {
                 flags: DUMP,
-                header: (GET_DEVICE, 1, 0),
+                header: (cmd::GET_DEVICE, 1, 0),
                 nodes: self.identity(),
                 edits: Vec::new(),
             },
@@ -105,7 +105,7 @@ impl Generator {
         message
     }
 
-    /// Random attributes, or bytes that are none at all.
+    /// Random attributes, or bytes that are not attributes at all.
     fn random(&mut self) -> Message {
         let mut nodes = self.identity();
         let mut edits = Vec::new();
@@ -123,7 +123,11 @@ impl Generator {
         }
         Message {
             flags: self.pick(&[DO, DO, DUMP]),
-            header: (self.pick(&[SET_DEVICE, SET_DEVICE, GET_DEVICE]), 1, 0),
+            header: (
+                self.pick(&[cmd::SET_DEVICE, cmd::SET_DEVICE, cmd::GET_DEVICE]),
+                1,
+                0,
+            ),
             nodes,
             edits,
         }
@@ -132,56 +136,56 @@ impl Generator {
     fn identity(&mut self) -> Vec<Node> {
         let mut name = NAME.as_bytes().to_vec();
         name.push(0);
-        let by_name = Node::bytes(DEVICE_IFNAME, &name);
-        let by_index = Node::bytes(DEVICE_IFINDEX, &INDEX.to_ne_bytes());
+        let by_name = Node::bytes(device::IFNAME, &name);
+        let by_index = Node::bytes(device::IFINDEX, &INDEX.to_ne_bytes());
         match self.rng.random_range(0..100) {
             0..80 => vec![by_name],
             80..94 => vec![by_index],
             94 => vec![by_name, by_index],
             95 => Vec::new(),
-            96 => vec![Node::bytes(DEVICE_IFNAME, b"lo\0")],
-            97 => vec![Node::bytes(DEVICE_IFINDEX, &1u32.to_ne_bytes())],
+            96 => vec![Node::bytes(device::IFNAME, b"lo\0")],
+            97 => vec![Node::bytes(device::IFINDEX, &1u32.to_ne_bytes())],
             98 => {
                 let name = self.pick(&["wg9\0", "\0", "wg0", "", "wg0\0rest"]);
-                vec![Node::bytes(DEVICE_IFNAME, name.as_bytes())]
+                vec![Node::bytes(device::IFNAME, name.as_bytes())]
             }
             _ => {
                 let index: u32 = self.pick(&[0, 9999, u32::MAX]);
-                vec![Node::bytes(DEVICE_IFINDEX, &index.to_ne_bytes())]
+                vec![Node::bytes(device::IFINDEX, &index.to_ne_bytes())]
             }
         }
     }
 
     fn set(&mut self) -> Vec<Node> {
         let mut nodes = self.identity();
-        // Slow: a product of curve points for the device and for each peer.
+        // Slow: a scalar multiplication for the device and one for each peer.
         if !self.up && self.percent(1) {
             let key = self.pick(&self.private.clone());
-            nodes.push(Node::bytes(DEVICE_PRIVATE_KEY, &key));
+            nodes.push(Node::bytes(device::PRIVATE_KEY, &key));
         }
         if self.percent(2) {
-            nodes.push(Node::bytes(DEVICE_PUBLIC_KEY, &[0x77; 32]));
+            nodes.push(Node::bytes(device::PUBLIC_KEY, &[0x77; 32]));
         }
         if self.percent(8) {
             let mut flags: u32 = self.pick(&[0, 0, 0, 2, 0x8000_0001]);
             if self.percent(7) {
-                flags = DEVICE_REPLACE_PEERS;
+                flags = device::F_REPLACE_PEERS;
             }
-            nodes.push(Node::bytes(DEVICE_FLAGS, &flags.to_ne_bytes()));
+            nodes.push(Node::bytes(device::FLAGS, &flags.to_ne_bytes()));
         }
         if self.percent(5) {
             let ports = [7001, 7002, TAKEN_PORT, 0];
             let len = if self.up { 3 } else { 4 };
             let port: u16 = self.pick(&ports[..len]);
-            nodes.push(Node::bytes(DEVICE_LISTEN_PORT, &port.to_ne_bytes()));
+            nodes.push(Node::bytes(device::LISTEN_PORT, &port.to_ne_bytes()));
         }
         if self.percent(8) {
             let mark: u32 = self.pick(&[0, 1, 0xdead_beef]);
-            nodes.push(Node::bytes(DEVICE_FWMARK, &mark.to_ne_bytes()));
+            nodes.push(Node::bytes(device::FWMARK, &mark.to_ne_bytes()));
         }
         if self.percent(80) {
             let peers = (0..self.pick(&[0, 1, 1, 1, 2, 2, 3])).map(|_| self.peer());
-            nodes.push(Node::nest(DEVICE_PEERS, peers.collect()));
+            nodes.push(Node::nest(device::PEERS, peers.collect()));
         }
         if self.percent(20) {
             nodes.shuffle(&mut self.rng);
@@ -193,40 +197,43 @@ impl Generator {
         let mut nodes = Vec::new();
         if self.percent(97) {
             let key = self.pick(&self.public.clone());
-            nodes.push(Node::bytes(PEER_PUBLIC_KEY, &key));
+            nodes.push(Node::bytes(peer::PUBLIC_KEY, &key));
         }
         if self.percent(15) {
             let psk: Key = self.pick(&[[0; 32], [0x33; 32], [0x44; 32]]);
-            nodes.push(Node::bytes(PEER_PRESHARED_KEY, &psk));
+            nodes.push(Node::bytes(peer::PRESHARED_KEY, &psk));
         }
         if self.percent(35) {
             let mut flags: u32 = self.pick(&[0, 2, 2, 2, 4, 4, 4, 6, 6, 8]);
-            // Slow in the in-tree driver, and so is adding it again.
+            // Slow in the in-tree driver, and so is adding the peer again.
             if self.percent(6) {
-                flags |= PEER_REMOVE_ME;
+                flags |= peer::F_REMOVE_ME;
             }
-            nodes.push(Node::bytes(PEER_FLAGS, &flags.to_ne_bytes()));
+            nodes.push(Node::bytes(peer::FLAGS, &flags.to_ne_bytes()));
         }
         if self.percent(25) {
             let endpoint = self.endpoint();
-            nodes.push(Node::bytes(PEER_ENDPOINT, &endpoint));
+            nodes.push(Node::bytes(peer::ENDPOINT, &endpoint));
         }
         if self.percent(15) {
             let seconds: u16 = self.pick(&[0, 1, 25, 0xffff]);
-            nodes.push(Node::bytes(PEER_KEEPALIVE, &seconds.to_ne_bytes()));
+            nodes.push(Node::bytes(
+                peer::PERSISTENT_KEEPALIVE_INTERVAL,
+                &seconds.to_ne_bytes(),
+            ));
         }
         if self.percent(2) {
-            nodes.push(Node::bytes(PEER_LAST_HANDSHAKE, &[1; 16]));
-            nodes.push(Node::bytes(PEER_RX_BYTES, &[1; 8]));
-            nodes.push(Node::bytes(PEER_TX_BYTES, &[1; 8]));
+            nodes.push(Node::bytes(peer::LAST_HANDSHAKE_TIME, &[1; 16]));
+            nodes.push(Node::bytes(peer::RX_BYTES, &[1; 8]));
+            nodes.push(Node::bytes(peer::TX_BYTES, &[1; 8]));
         }
         if self.percent(60) {
             let ips = (0..self.pick(&[0, 1, 1, 2, 3, 5])).map(|_| self.allowed_ip());
-            nodes.push(Node::nest(PEER_ALLOWEDIPS, ips.collect()));
+            nodes.push(Node::nest(peer::ALLOWEDIPS, ips.collect()));
         }
         if self.percent(6) {
             let version: u32 = self.pick(&[1, 1, 1, 0, 2]);
-            nodes.push(Node::bytes(PEER_PROTOCOL_VERSION, &version.to_ne_bytes()));
+            nodes.push(Node::bytes(peer::PROTOCOL_VERSION, &version.to_ne_bytes()));
         }
         if self.percent(15) {
             nodes.shuffle(&mut self.rng);
@@ -278,13 +285,13 @@ impl Generator {
             _ => {}
         }
         let mut nodes = vec![
-            Node::bytes(ALLOWEDIP_FAMILY, &family.to_ne_bytes()),
-            Node::bytes(ALLOWEDIP_IPADDR, &address),
-            Node::bytes(ALLOWEDIP_CIDR, &[cidr]),
+            Node::bytes(allowedip::FAMILY, &family.to_ne_bytes()),
+            Node::bytes(allowedip::IPADDR, &address),
+            Node::bytes(allowedip::CIDR_MASK, &[cidr]),
         ];
         if self.percent(25) {
-            let flags: u32 = self.pick(&[0, ALLOWEDIP_REMOVE_ME, ALLOWEDIP_REMOVE_ME, 2]);
-            nodes.push(Node::bytes(ALLOWEDIP_FLAGS, &flags.to_ne_bytes()));
+            let flags: u32 = self.pick(&[0, allowedip::F_REMOVE_ME, allowedip::F_REMOVE_ME, 2]);
+            nodes.push(Node::bytes(allowedip::FLAGS, &flags.to_ne_bytes()));
         }
         if self.percent(10) {
             nodes.shuffle(&mut self.rng);
@@ -292,7 +299,7 @@ impl Generator {
         Node::nest(0, nodes)
     }
 
-    /// Makes one attribute wrong, or not: whatever this gives must be taken alike.
+    /// Changes one attribute, usually for the worse. Both must treat the result alike.
     fn spoil(&mut self, message: &mut Message) {
         let paths = message.paths();
         let Some(path) = paths.choose(&mut self.rng) else {
@@ -354,7 +361,7 @@ impl Generator {
             0 => message.header.0 = self.pick(&[0, 1, 2, 3, 255]),
             1 => message.header.1 = self.rng.random(),
             2 => message.header.2 = self.pick(&[1, 0x8000]),
-            // All but NLM_F_REQUEST and NLM_F_ACK, without which there may be no answer.
+            // Any but NLM_F_REQUEST and NLM_F_ACK, without which there may be no answer.
             _ => message.flags ^= 1 << self.pick(&[1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]),
         }
     }

@@ -1,7 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
-//! A request as a tree of attributes that need not make sense, and how it becomes bytes.
+// SPDX-License-Identifier: GPL-2.0-only
+//! A request as a tree of attributes that need not make sense, and its encoding.
 
-use crate::harness::gnl::{hex, Request};
+use harness::gnl::{hex, Request};
 use std::fmt::Write;
 
 /// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
@@ -21,9 +21,9 @@ pub struct Node {
     /// The type with its flags.
     pub kind: u16,
     pub value: Value,
-    /// Tell this length in the header, not the true one.
+    /// Put this length into the header instead of the true one.
     pub lie: Option<u16>,
-    /// Leave the padding out.
+    /// Omit the padding.
     pub bare: bool,
 }
 
@@ -62,12 +62,12 @@ impl Node {
     }
 }
 
-/// A change of the finished bytes.
+/// A change to the encoded bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// Another byte at this place.
+    /// Another value at this offset.
     Set(usize, u8),
-    /// Nothing from this place on.
+    /// Truncated at this offset.
     Cut(usize),
     /// More bytes at the end.
     Append(Vec<u8>),
@@ -81,7 +81,7 @@ pub struct Message {
     /// `genlmsghdr`: command, version, reserved.
     pub header: (u8, u8, u16),
     pub nodes: Vec<Node>,
-    /// Made to the attributes' bytes, one after the other.
+    /// Applied to the attributes' bytes, in order.
     pub edits: Vec<Edit>,
 }
 
@@ -127,7 +127,7 @@ impl Message {
         out
     }
 
-    /// The list that the attribute at `path` is in, and its place there.
+    /// The list that holds the attribute at `path`, and its index there.
     pub fn list_at(&mut self, path: &[usize]) -> Option<(&mut Vec<Node>, usize)> {
         let (last, way) = path.split_last()?;
         let mut list = &mut self.nodes;
@@ -140,7 +140,7 @@ impl Message {
         (*last < list.len()).then_some((list, *last))
     }
 
-    /// The request for a reader: its attributes by name, then its bytes.
+    /// The request in readable form: its attributes by name, then its bytes.
     pub fn pretty(&self) -> String {
         let (cmd, version, reserved) = self.header;
         let name = match cmd {
@@ -215,7 +215,7 @@ fn pretty(nodes: &[Node], depth: usize, text: &mut String) {
             text.push_str(" with NET_BYTEORDER");
         }
         if let Some(lie) = node.lie {
-            let _ = write!(text, " says it has {lie} bytes");
+            let _ = write!(text, " with length {lie}");
         }
         if node.bare {
             text.push_str(" without padding");
@@ -235,7 +235,7 @@ fn pretty(nodes: &[Node], depth: usize, text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::netlink::Attrs;
+    use harness::netlink::Attrs;
 
     fn sample() -> Message {
         Message {

@@ -1,19 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The differential fuzzer of the netlink interface: the same requests go to a device of the
-//! in-tree driver and to one of ours, and every answer and every dump must be the same bytes.
+//! in-tree driver and to one of ours, and every answer and every dump must be identical.
 //!
-//! A disagreement is made small on fresh devices and printed with the seed that leads to it.
+//! A disagreement is minimised on fresh devices and printed with the seed that leads to it.
 
 mod generate;
 mod message;
 mod shrink;
 
-use crate::harness::gnl::{Answer, Part, Request};
-use crate::harness::netlink::attrs;
-use crate::harness::pair::{get, Answers, Pair, SIDES};
-use crate::harness::wgdev::uapi::{DEVICE_LISTEN_PORT, DEVICE_PEERS, PEER_TX_BYTES};
 use anyhow::{Context, Result};
 use generate::{Generator, TAKEN_PORT};
+use harness::gnl::{Answer, Part, Request};
+use harness::netlink::attrs;
+use harness::pair::{get, Answers, Pair, SIDES};
+use harness::wgdev::uapi::{device, peer};
 use message::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -21,52 +21,52 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// Requests on the same devices, before fresh ones are made.
+/// Requests on the same devices before fresh ones are created.
 const ROUND: usize = 2500;
 /// Requests in one system call, each followed by a GET.
 const BATCH: usize = 25;
-/// How many smaller lists are tried.
+/// How many candidates the minimiser tries.
 const BUDGET: usize = 500;
 
-/// Two devices that ought to be alike.
+/// Two devices that should behave alike.
 pub trait Twins {
-    /// Makes them anew, unconfigured.
+    /// Creates them again, unconfigured.
     fn fresh(&mut self, up: bool) -> Result<()>;
-    /// Asks the same of both.
+    /// Sends the same requests to both.
     fn batch(&mut self, requests: &[Request]) -> Result<Vec<Answers>>;
 }
 
-/// What to do.
+/// What to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How many requests.
+    /// Number of requests.
     pub cases: usize,
-    /// Of the first round; each later one has the next number.
+    /// Seed of the first round; each later round uses the next number.
     pub seed: u64,
 }
 
 /// A list of requests that the devices answer differently.
 #[derive(Debug)]
 pub struct Finding {
-    /// The seed of the round that showed it, and the request's number in it.
+    /// The seed of the round that found it, and the request's number in that round.
     pub seed: u64,
     pub case: usize,
     /// The devices were up.
     pub up: bool,
     /// The smallest list found; the last one shows the difference.
     pub messages: Vec<Message>,
-    /// The answers of both that differ, in words.
+    /// How the answers differ, in words.
     pub difference: String,
-    /// False if fresh devices do not show it: then the list is what was sent last.
+    /// False if fresh devices do not reproduce it: then the list is what was sent last.
     pub reproduced: bool,
 }
 
-/// How it went.
+/// The outcome.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// How many requests were made.
+    /// Number of requests sent.
     pub cases: usize,
-    /// How often each result came.
+    /// How often each result occurred.
     pub tally: BTreeMap<String, usize>,
     /// The first disagreement, if there was one.
     pub finding: Option<Finding>,
@@ -82,9 +82,9 @@ impl std::fmt::Display for Finding {
             self.case,
             self.seed,
             if self.reproduced {
-                "the least that shows it on fresh devices"
+                "the smallest list that reproduces it on fresh devices"
             } else {
-                "fresh devices do not show it; the requests before it"
+                "not reproduced on fresh devices; the last requests"
             }
         )?;
         for message in &self.messages {
@@ -93,7 +93,7 @@ impl std::fmt::Display for Finding {
         write!(f, "{}", self.difference)?;
         write!(
             f,
-            "\nagain: wgrs-selftests fuzz-netlink --seed {} --cases {}",
+            "\nreproduce: wgrs-selftests fuzz-netlink --seed {} --cases {}",
             self.seed,
             self.case + 1
         )
@@ -141,8 +141,8 @@ fn round(twins: &mut dyn Twins, seed: u64, cases: usize, report: &mut Report) ->
     Ok(())
 }
 
-/// Sends `messages`, each followed by a GET. Gives the first that is answered differently, or
-/// after which the dumps differ, and how.
+/// Sends `messages`, each followed by a GET. Returns the first one that is answered differently,
+/// or after which the dumps differ, and how.
 fn play(
     twins: &mut dyn Twins,
     up: bool,
@@ -174,7 +174,7 @@ fn play(
     Ok(None)
 }
 
-/// Finds the least that shows it.
+/// Minimises the list.
 fn explain(
     twins: &mut dyn Twins,
     seed: u64,
@@ -223,12 +223,12 @@ fn explain(
     })
 }
 
-/// True if both answers are the same, but for what chance and time decide when a device is up.
+/// Whether both answers are the same, apart from what depends on chance or time while up.
 fn alike([a, b]: &Answers, up: bool) -> bool {
     a == b || up && masked(a) == masked(b)
 }
 
-/// The answer without random ports and without what was sent meanwhile.
+/// The answer without random ports and transmit counters.
 fn masked(answer: &Answer) -> Vec<Part> {
     let mask = |part: &Part| match part {
         Part::Message { flags, body } => {
@@ -236,10 +236,10 @@ fn masked(answer: &Answer) -> Vec<Part> {
             let list = attrs(body.get(4..).unwrap_or(&[]));
             let mut at = 4;
             for (kind, data) in list {
-                if kind == DEVICE_LISTEN_PORT {
+                if kind == device::LISTEN_PORT {
                     blank(&mut body, at, data.len());
                 }
-                if kind == DEVICE_PEERS {
+                if kind == device::PEERS {
                     mask_peers(&mut body, at + 4, &data);
                 }
                 at += (data.len() + 4).next_multiple_of(4);
@@ -258,7 +258,7 @@ fn mask_peers(body: &mut [u8], mut at: usize, list: &[u8]) {
     for (_, peer) in attrs(list) {
         let mut inner = at + 4;
         for (kind, data) in attrs(&peer) {
-            if kind == PEER_TX_BYTES {
+            if kind == peer::TX_BYTES {
                 blank(body, inner, data.len());
             }
             inner += (data.len() + 4).next_multiple_of(4);
@@ -274,18 +274,18 @@ fn blank(body: &mut [u8], at: usize, len: usize) {
     }
 }
 
-/// The two modules' devices. Somebody else has a port in both their namespaces.
+/// The two modules' devices. Another socket occupies a port in both their namespaces.
 pub struct Modules {
     pair: Pair,
     _taken: [UdpSocket; 2],
 }
 
 impl Modules {
-    /// Readies them.
+    /// Occupies the port.
     pub fn new(pair: Pair) -> Result<Self> {
         let take = |n: usize| {
             pair.ns(n).run(|| {
-                UdpSocket::bind((Ipv4Addr::UNSPECIFIED, TAKEN_PORT)).context("take the port")
+                UdpSocket::bind((Ipv4Addr::UNSPECIFIED, TAKEN_PORT)).context("bind the port")
             })
         };
         let taken = [take(0)?, take(1)?];

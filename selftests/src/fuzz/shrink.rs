@@ -1,10 +1,10 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Makes a failing list of requests small: fewer requests, fewer attributes, shorter payloads.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Minimises a failing list of requests: fewer requests, fewer attributes, shorter payloads.
 
 use super::message::{Message, Value};
 use anyhow::Result;
 
-/// Tries smaller lists, as long as `fails` says that they still do, for at most `budget` tries.
+/// Shrinks the list as long as `fails` says that it still fails, in at most `budget` attempts.
 pub fn shrink(
     mut messages: Vec<Message>,
     budget: usize,
@@ -30,7 +30,7 @@ pub fn shrink(
     }
 }
 
-/// Leaves runs of messages out, from long ones to single ones, early ones first.
+/// Drops runs of messages, from long runs to single messages, early ones first.
 fn fewer(
     mut messages: Vec<Message>,
     fails: &mut dyn FnMut(&[Message]) -> Result<bool>,
@@ -38,7 +38,7 @@ fn fewer(
     let mut run = messages.len().next_power_of_two();
     while run > 0 {
         let mut at = 0;
-        // The last one is what shows the failure, and leaving out all leaves nothing.
+        // The last message is what shows the failure, and an empty list shows nothing.
         while at < messages.len() && messages.len() > 1 {
             let end = messages.len().min(at + run);
             let mut candidate = messages.clone();
@@ -54,7 +54,7 @@ fn fewer(
     Ok(messages)
 }
 
-/// Takes from message `n` whatever the failure does not need.
+/// Removes from message `n` whatever the failure does not need.
 fn simpler(
     messages: &mut Vec<Message>,
     n: usize,
@@ -78,7 +78,7 @@ fn simpler(
     }
     keep(messages, &|m| m.header.1 = 1)?;
     keep(messages, &|m| m.header.2 = 0)?;
-    // Outer attributes first: they take the inner ones along.
+    // Outer attributes first: they take the inner ones with them.
     let mut at = 0;
     while let Some(path) = messages[n].paths().get(at).cloned() {
         let gone = keep(messages, &|m| {

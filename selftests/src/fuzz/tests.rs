@@ -1,26 +1,26 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The fuzzer on devices that are nothing but a list of peers: it must find what differs, make it
-//! small, and say nothing when nothing differs.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The fuzzer on fake devices that are only a list of peers: it must find what differs, minimise
+//! it, and report nothing when nothing differs.
 
 use super::message::Value;
 use super::*;
-use crate::harness::gnl::DO;
-use crate::harness::netlink::Attrs;
-use crate::harness::wgdev::uapi::*;
+use harness::gnl::DO;
+use harness::netlink::Attrs;
+use harness::wgdev::uapi::*;
 
-/// A defect that one of the two has.
+/// A defect of one of the two.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Defect {
     None,
-    /// A fwmark of one byte is taken.
+    /// Accepts a fwmark of one byte.
     Width,
     /// A request that names a peer twice stores it twice.
     Twice,
-    /// The peer that was added first is forgotten when a PSK is set for it later.
+    /// Forgets the peer that was added first when a PSK is set for it later.
     Forgets,
 }
 
-/// Peers in order; a request with a peer without key is refused.
+/// Peers in order; a request with a peer without a key is refused.
 struct Device {
     defect: Defect,
     peers: Vec<Vec<u8>>,
@@ -39,22 +39,22 @@ impl Device {
     fn set(&mut self, body: &[u8]) -> i32 {
         let mut seen: Vec<Vec<u8>> = Vec::new();
         for (kind, data) in attrs(body.get(4..).unwrap_or(&[])) {
-            if kind == DEVICE_FWMARK && data.len() != 4 {
+            if kind == device::FWMARK && data.len() != 4 {
                 let taken = data.len() == 1 && self.defect == Defect::Width;
                 return if taken { 0 } else { -22 };
             }
-            if kind != DEVICE_PEERS {
+            if kind != device::PEERS {
                 continue;
             }
             for (_, peer) in attrs(&data) {
                 let list = attrs(&peer);
                 let find = |wanted| list.iter().find(|(k, _)| *k == wanted).map(|(_, d)| d);
-                let Some(key) = find(PEER_PUBLIC_KEY).filter(|key| key.len() == 32) else {
+                let Some(key) = find(peer::PUBLIC_KEY).filter(|key| key.len() == 32) else {
                     return -22;
                 };
                 let again = seen.contains(key) && self.defect == Defect::Twice;
                 seen.push(key.clone());
-                if self.peers.first() == Some(key) && find(PEER_PRESHARED_KEY).is_some() {
+                if self.peers.first() == Some(key) && find(peer::PRESHARED_KEY).is_some() {
                     self.first_has_psk = true;
                     if self.defect == Defect::Forgets {
                         self.peers.remove(0);
@@ -72,13 +72,13 @@ impl Device {
     fn answer(&mut self, request: &Request) -> Answer {
         let mut parts = Vec::new();
         let code = match request.body.first() {
-            Some(&SET_DEVICE) if request.flags == DO => self.set(&request.body),
-            Some(&GET_DEVICE) => {
+            Some(&cmd::SET_DEVICE) if request.flags == DO => self.set(&request.body),
+            Some(&cmd::GET_DEVICE) => {
                 let mut body = Attrs::after(&[0, 1, 0, 0]);
-                body.nest(DEVICE_PEERS, |list| {
+                body.nest(device::PEERS, |list| {
                     for key in &self.peers {
                         list.nest(0, |peer| {
-                            peer.put(PEER_PUBLIC_KEY, key).put(PEER_TX_BYTES, &[1; 8]);
+                            peer.put(peer::PUBLIC_KEY, key).put(peer::TX_BYTES, &[1; 8]);
                         });
                     }
                 });
@@ -170,7 +170,7 @@ fn a_wrong_answer_is_found_and_made_small() {
     };
     assert_eq!(
         (node.kind & 0x3fff, &node.value),
-        (DEVICE_FWMARK, &Value::Bytes(vec![0]))
+        (device::FWMARK, &Value::Bytes(vec![0]))
     );
     assert!(message.edits.is_empty());
     let text = finding.to_string();
@@ -215,11 +215,11 @@ fn the_same_seed_gives_the_same_requests() {
 fn only_chance_is_masked() {
     let answer = |port: u16, tx: u64, key: u8| {
         let mut body = Attrs::after(&[0, 1, 0, 0]);
-        body.u16(DEVICE_LISTEN_PORT, port)
-            .nest(DEVICE_PEERS, |list| {
+        body.u16(device::LISTEN_PORT, port)
+            .nest(device::PEERS, |list| {
                 list.nest(0, |peer| {
-                    peer.put(PEER_PUBLIC_KEY, &[key; 32])
-                        .put(PEER_TX_BYTES, &tx.to_ne_bytes());
+                    peer.put(peer::PUBLIC_KEY, &[key; 32])
+                        .put(peer::TX_BYTES, &tx.to_ne_bytes());
                 });
             });
         Answer {

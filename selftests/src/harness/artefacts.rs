@@ -1,11 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What a test leaves for the case that it fails: captures, and the counters of its namespaces.
+// SPDX-License-Identifier: GPL-2.0-only
+//! What is saved when a test fails: captures, and the counters of its namespaces.
 //!
-//! Kept here, for the whole process, and not with the test: it is wanted when the test's values are
-//! gone (after an error or a panic) and when nobody comes back from them (a hang).
+//! The state is global to the process and not owned by the test: it is needed when the test's
+//! values are already dropped (after an error or a panic) and when the test never returns (a hang).
 
 use super::capture::{write_pcap, Capture, Frames, LINUX_SLL2};
-use super::netns::{self, Netns};
+use super::netns::{self, Guard, Hooks, Netns};
 use super::rtnl::{Counters, Rtnl};
 use super::userspace;
 use super::wgdev::{base64, parse_dump, Wg};
@@ -26,14 +26,14 @@ struct Kept {
 
 static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
-/// What namespaces counted that are gone: the last so many lines.
+/// Counters of namespaces that no longer exist, at most [`LINES`] lines; the oldest go first.
 static COUNTED: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 const LINES: usize = 4000;
 
-/// Of a device with thousands of peers so many.
+/// How many peers of one device are listed.
 const PEERS: usize = 50;
 
-/// A namespace is looked at when anything may have gone wrong, so no answer is waited for for long.
+/// How long to wait for an answer: when a test has failed, none may come.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 static RECORD: AtomicBool = AtomicBool::new(false);
@@ -51,15 +51,21 @@ pub fn keep(name: &str, frames: Frames, linktype: u32) {
     });
 }
 
-/// From now on all interfaces of every new namespace are watched. Not done without need: packets
-/// that are watched are shared, and the drivers then take other ways with them.
+/// From now on captures on all interfaces of every new namespace. Not the default: captured packets
+/// are shared buffers, for which drivers take other code paths.
 pub fn record() {
     RECORD.store(true, Ordering::Relaxed);
 }
 
-/// After [`record`]: watches `ns` until what this gives is dropped. Of namespaces that have the
-/// same name, one after the other, the last one's frames are kept.
-pub fn watch(ns: &Netns) -> Result<Option<Capture>> {
+/// For [`netns::prepare`]: records every namespace.
+pub const HOOKS: Hooks = Hooks {
+    made: watch,
+    dropped: last_look,
+};
+
+/// After [`record`]: captures in `ns` until the returned guard is dropped. If namespaces of the
+/// same name follow each other, the frames of the last one are kept.
+fn watch(ns: &Netns) -> Result<Guard> {
     if !RECORD.load(Ordering::Relaxed) {
         return Ok(None);
     }
@@ -67,16 +73,16 @@ pub fn watch(ns: &Netns) -> Result<Option<Capture>> {
     let name = format!("namespace-{}", ns.name());
     lock(&KEPT).retain(|kept| kept.name != name);
     keep(&name, capture.frames(), LINUX_SLL2);
-    Ok(Some(capture))
+    Ok(Some(Box::new(capture)))
 }
 
-/// Notes what `ns`, about to be dropped, has counted.
-pub fn last_look(ns: &Netns) {
+/// Notes the counters of `ns`, which is about to be dropped.
+fn last_look(ns: &Netns) {
     let lines = ns.run(|| look(ns.name()));
     note(lines.unwrap_or_else(|e| vec![format!("{}: {e:#}", ns.name())]));
 }
 
-/// Notes what all namespaces that are alive have counted. The calling thread ends in one of them.
+/// Notes the counters of all existing namespaces. Leaves the calling thread in one of them.
 pub fn look_at_all() {
     for (name, entered) in netns::enter_each() {
         let lines = entered.and_then(|()| look(&name));
@@ -91,13 +97,13 @@ fn note(lines: Vec<String>) {
     counted.drain(..surplus);
 }
 
-/// What links and their peers have counted in the calling thread's namespace, called `ns`.
+/// The counters of links and their peers in the calling thread's namespace, called `ns`.
 fn look(ns: &str) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for link in Rtnl::open_for(PATIENCE)?.links()? {
         let counters = link.counters.since(&Counters::default());
         let name = link.name;
-        // The number is what captures tell.
+        // Captures identify the interface by this number.
         lines.push(format!("{ns} {name}: number {}, {counters:?}", link.index));
         let peers = match link.kind.as_str() {
             "wireguard" | "wireguard_rs" => peers(&link.kind, &name),
@@ -129,7 +135,7 @@ fn peers(kind: &str, name: &str) -> Result<Vec<String>> {
     Ok(peers.iter().take(PEERS).map(line).collect())
 }
 
-/// Writes all that there is into `dir`.
+/// Writes all captures and counters into `dir`.
 pub fn save(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
     let counted: Vec<String> = lock(&COUNTED).iter().cloned().collect();

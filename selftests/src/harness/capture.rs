@@ -1,7 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Watching an interface: every frame in either direction, with the kernel's time stamp.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Packet capture: every frame on an interface in either direction, with the kernel's timestamp.
 
 use super::netns::Netns;
+use super::offload::{cut, VNET_LEN};
 use super::pace::slow;
 use super::wire::{self, Frame, Message};
 use anyhow::{ensure, Context, Result};
@@ -23,9 +24,9 @@ pub struct Captured {
     pub at: Duration,
     /// True if this machine's stack sent it on the watched interface.
     pub outgoing: bool,
-    /// The whole frame, link layer header included (if the link has one).
+    /// The frame, with the link-layer header if the link has one.
     pub bytes: Vec<u8>,
-    /// How long it was, if it is not kept whole.
+    /// Its length on the wire in bytes, which is greater than that of `bytes` if it was truncated.
     pub len: usize,
 }
 
@@ -36,13 +37,13 @@ pub struct Seen {
     pub at: Duration,
     /// True if the watched end sent it.
     pub outgoing: bool,
-    /// From where.
+    /// Outer source.
     pub src: SocketAddr,
-    /// To where.
+    /// Outer destination.
     pub dst: SocketAddr,
     /// The outer TOS or traffic class.
     pub tos: u8,
-    /// What it is.
+    /// The message.
     pub message: Message,
 }
 
@@ -71,35 +72,61 @@ pub struct Capture {
     thread: Option<JoinHandle<Result<()>>>,
 }
 
-/// What to see of a frame, and how many of them to keep.
+/// How much of each frame to keep, and how many frames.
 #[derive(Clone, Copy)]
 enum Extent {
-    /// All of every one.
+    /// All frames, whole; on Ethernet, those that stand for many datagrams are cut.
     Whole,
-    /// In place of the link's own header the one of [`LINUX_SLL2`], which tells the interface, and
-    /// of the rest so much as is of use; and in the end the first and the last frames.
+    /// The first and the last frames, truncated, with the header of [`LINUX_SLL2`], which
+    /// identifies the interface, in place of the link's own.
     Record,
 }
 
 /// The pcap link type of frames of any interface: "Linux cooked-mode capture v2".
 pub const LINUX_SLL2: u32 = 276;
 
-/// Of a frame in a record.
+/// Bytes kept of a frame in a record.
 const SNAP: usize = 2048;
-/// The first frames of a record that are kept.
+/// How many of a record's first frames are kept.
 const FIRST: usize = 2000;
-/// And at least so many of the last ones.
+/// How many of its last frames are kept at least.
 const LAST: usize = 4000;
 
 /// A packet socket on `ifname` of the calling thread's namespace that sees every frame.
 fn open(ifname: &str) -> Result<OwnedFd> {
-    let index = nix::net::if_::if_nametoindex(ifname).with_context(|| ifname.to_owned())?;
-    open_socket(libc::SOCK_RAW, index as i32, 256 << 20)
+    let fd = open_socket(libc::SOCK_RAW, ALL, number(ifname)?, 256 << 20)?;
+    set(&fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
+    Ok(fd)
 }
 
-/// A packet socket of that type on the interface of that number, or with 0 on all of them.
-fn open_socket(kind: i32, index: i32, buffer: i32) -> Result<OwnedFd> {
-    let all = (libc::ETH_P_ALL as u16).to_be();
+/// Sets an option of a socket to a number.
+fn set(fd: &OwnedFd, level: i32, option: i32, value: i32) -> Result<()> {
+    // SAFETY: a plain system call on a value of this frame, with its true size.
+    let ret = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<i32>() as u32,
+        )
+    };
+    Errno::result(ret).context("setsockopt")?;
+    Ok(())
+}
+
+/// The number of interface `ifname` in the calling thread's namespace.
+fn number(ifname: &str) -> Result<i32> {
+    let index = nix::net::if_::if_nametoindex(ifname).with_context(|| ifname.to_owned())?;
+    Ok(index as i32)
+}
+
+/// Every protocol, in network order; 0 is none.
+const ALL: u16 = (libc::ETH_P_ALL as u16).to_be();
+
+/// A packet socket of type `kind` that receives `protocol` (network order) on interface number
+/// `index`; 0: on all interfaces.
+fn open_socket(kind: i32, protocol: u16, index: i32, buffer: i32) -> Result<OwnedFd> {
     // SAFETY: plain system calls on values of this frame; the descriptor is owned at once.
     unsafe {
         let fd = Errno::result(libc::socket(libc::AF_PACKET, kind | libc::SOCK_CLOEXEC, 0))?;
@@ -108,17 +135,11 @@ fn open_socket(kind: i32, index: i32, buffer: i32) -> Result<OwnedFd> {
             (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, buffer),
             (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1),
         ] {
-            Errno::result(libc::setsockopt(
-                fd.as_raw_fd(),
-                level,
-                option,
-                (&raw const value).cast(),
-                size_of::<i32>() as u32,
-            ))?;
+            set(&fd, level, option, value)?;
         }
         let mut addr: libc::sockaddr_ll = zeroed();
         addr.sll_family = libc::AF_PACKET as u16;
-        addr.sll_protocol = all;
+        addr.sll_protocol = protocol;
         addr.sll_ifindex = index;
         let len = size_of::<libc::sockaddr_ll>() as u32;
         Errno::result(libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len))?;
@@ -126,8 +147,8 @@ fn open_socket(kind: i32, index: i32, buffer: i32) -> Result<OwnedFd> {
     }
 }
 
-/// Reads one frame; `None` when there is none waiting.
-fn read(fd: &OwnedFd, buf: &mut [u8], extent: Extent) -> Result<Option<Captured>> {
+/// Reads one frame, or several that travel as one; `None` when there is none waiting.
+fn read(fd: &OwnedFd, buf: &mut [u8], extent: Extent) -> Result<Option<Vec<Captured>>> {
     let mut control = [0u64; 16];
     let mut iov = [IoSliceMut::new(buf)];
     // SAFETY: the message header points at live buffers of this frame with their true sizes.
@@ -140,13 +161,13 @@ fn read(fd: &OwnedFd, buf: &mut [u8], extent: Extent) -> Result<Option<Captured>
         msg.msg_iovlen = 1;
         msg.msg_control = control.as_mut_ptr().cast();
         msg.msg_controllen = size_of_val(&control);
-        // With MSG_TRUNC it tells the whole length.
+        // With MSG_TRUNC this is the length on the wire.
         let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
         let n = libc::recvmsg(fd.as_raw_fd(), &mut msg, flags);
         if n < 0 {
             return match Errno::last() {
                 Errno::EAGAIN | Errno::EINTR => Ok(None),
-                // The interface went down or away: what was captured stays.
+                // The interface went down or was removed; keep what was captured.
                 Errno::ENETDOWN | Errno::ENODEV => Ok(None),
                 e => Err(e.into()),
             };
@@ -161,17 +182,31 @@ fn read(fd: &OwnedFd, buf: &mut [u8], extent: Extent) -> Result<Option<Captured>
         }
         (n as usize, addr, at)
     };
-    let header = match extent {
-        Extent::Whole => Vec::new(),
-        Extent::Record => cooked(&addr),
-    };
     let seen = buf.get(..n).unwrap_or(buf);
-    Ok(Some(Captured {
+    let frames = match extent {
+        Extent::Whole => {
+            let (vnet, frame) = seen.split_first_chunk::<VNET_LEN>().context("a frame")?;
+            let frames = match addr.sll_hatype {
+                libc::ARPHRD_ETHER => cut(*vnet, frame),
+                _ => vec![frame.to_vec()],
+            };
+            frames
+                .into_iter()
+                .map(|frame| (frame.len(), frame))
+                .collect()
+        }
+        Extent::Record => {
+            let header = cooked(&addr);
+            vec![(header.len() + n, [header.as_slice(), seen].concat())]
+        }
+    };
+    let captured = frames.into_iter().map(|(len, bytes)| Captured {
         at,
         outgoing: addr.sll_pkttype == libc::PACKET_OUTGOING,
-        len: header.len() + n,
-        bytes: [header.as_slice(), seen].concat(),
-    }))
+        len,
+        bytes,
+    });
+    Ok(Some(captured.collect()))
 }
 
 /// The header of [`LINUX_SLL2`].
@@ -194,9 +229,9 @@ fn pump(fd: &OwnedFd, stop: &OwnedFd, frames: &Frames, extent: Extent) -> Result
     let mut buf = vec![0u8; size];
     let mut stopping = false;
     loop {
-        while let Some(frame) = read(fd, &mut buf, extent)? {
+        while let Some(read) = read(fd, &mut buf, extent)? {
             let mut frames = frames.lock().expect("poisoned");
-            frames.push(frame);
+            frames.extend(read);
             if matches!(extent, Extent::Record) && frames.len() > FIRST + 2 * LAST {
                 frames.drain(FIRST..FIRST + LAST);
             }
@@ -217,15 +252,15 @@ fn pump(fd: &OwnedFd, stop: &OwnedFd, frames: &Frames, extent: Extent) -> Result
 }
 
 impl Capture {
-    /// Starts to watch `ifname` in `ns`. When this returns, nothing is missed any more.
+    /// Starts a capture on `ifname` in `ns`. Frames that pass after this returns are not missed.
     pub fn start(ns: &Netns, ifname: &str) -> Result<Self> {
         Self::run(ns.run(|| open(ifname)), Extent::Whole)
     }
 
-    /// Watches all interfaces of `ns`, those to come included, for the record: frames as in a file
-    /// of the type [`LINUX_SLL2`], long ones cut off, and of many only the first and the last.
+    /// Starts a capture on all interfaces of `ns`, later ones included, for a file of type
+    /// [`LINUX_SLL2`]: long frames are truncated, and of many only the first and the last are kept.
     pub fn of_all(ns: &Netns) -> Result<Self> {
-        let fd = ns.run(|| open_socket(libc::SOCK_DGRAM, 0, 16 << 20));
+        let fd = ns.run(|| open_socket(libc::SOCK_DGRAM, ALL, 0, 16 << 20));
         Self::run(fd, Extent::Record)
     }
 
@@ -242,20 +277,20 @@ impl Capture {
         })
     }
 
-    /// The shared list of frames, to be kept beyond the capture.
+    /// The shared list of frames, which may outlive the capture.
     pub fn frames(&self) -> Frames {
         self.frames.clone()
     }
 
-    /// Ends the capture and gives all frames.
+    /// Ends the capture and returns all frames.
     pub fn stop(mut self) -> Result<Vec<Captured>> {
         self.end()?;
-        // A copy: if the test fails on them, they are kept.
+        // A copy: the shared list is saved if the test fails.
         let frames = self.frames.lock().expect("poisoned").clone();
         Ok(frames)
     }
 
-    /// Captures no more; what there is stays.
+    /// Ends the capture; the frames stay.
     pub fn end(&mut self) -> Result<()> {
         self.stop = None;
         let thread = self.thread.take();
@@ -272,7 +307,8 @@ impl Capture {
             .collect()
     }
 
-    /// Waits until at least `n` messages that `want` have been seen; gives all messages.
+    /// Waits at most `limit` (as [`slow`]) for `n` messages that satisfy `want`; returns all
+    /// messages so far.
     pub fn wait(
         &self,
         n: usize,
@@ -304,6 +340,14 @@ impl Drop for Capture {
     }
 }
 
+/// The times of the initiations among `seen` that the watched end sent.
+pub fn initiations(seen: &[Seen]) -> Vec<Duration> {
+    seen.iter()
+        .filter(|s| s.outgoing && s.is_initiation())
+        .map(|s| s.at)
+        .collect()
+}
+
 /// The WireGuard message in a captured Ethernet frame, if it is one.
 pub fn seen(captured: &Captured) -> Option<Seen> {
     match wire::frame(&captured.bytes) {
@@ -327,9 +371,9 @@ pub fn seen(captured: &Captured) -> Option<Seen> {
     }
 }
 
-/// Checks that an underlay carried nothing but well-formed WireGuard messages (and the link's own
-/// neighbour talk), data padded as the rules say for this inner `mtu`, and that `secret` appears
-/// nowhere. Gives the number of messages.
+/// Checks that an underlay carried only well-formed WireGuard messages (and ARP and neighbour
+/// discovery), with data padded as required for this inner `mtu`, and that `secret` appears
+/// nowhere. Returns the number of messages.
 pub fn only_wireguard(frames: &[Captured], secret: &[u8], mtu: usize) -> Result<usize> {
     let mut count = 0;
     for (n, captured) in frames.iter().enumerate() {
@@ -377,13 +421,21 @@ pub fn write_pcap(path: &Path, frames: &[Captured], linktype: u32) -> Result<()>
     std::fs::write(path, out).with_context(|| path.display().to_string())
 }
 
-/// Sends raw frames on `ifname` of `ns`, past the stack.
+/// Sends raw frames on `ifname` in `ns`, bypassing the IP stack.
 pub struct Injector(OwnedFd);
 
 impl Injector {
     /// Opens the interface.
     pub fn open(ns: &Netns, ifname: &str) -> Result<Self> {
-        ns.run(|| Ok(Injector(open(ifname)?)))
+        // It receives nothing: nobody would read it.
+        ns.run(|| {
+            Ok(Injector(open_socket(
+                libc::SOCK_RAW,
+                0,
+                number(ifname)?,
+                1 << 20,
+            )?))
+        })
     }
 
     /// Sends one whole Ethernet frame.

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The kernel's own checkers that must be asked: kmemleak, lockdep, the reference trackers.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Kernel checkers that report only when read: kmemleak, lockdep, the reference trackers.
 
 use anyhow::{ensure, Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +17,12 @@ pub fn kmemleak_watches() -> bool {
 }
 
 fn scan() -> Result<()> {
-    // EPERM here: kmemleak has switched itself off.
+    // EPERM: kmemleak has disabled itself.
     fs::write(KMEMLEAK, "scan").context("kmemleak: scan")
 }
 
-/// The objects that nothing points to any more, one text each. Two scans: an object must be
-/// unreferenced in both, and older than 5 s, to count.
+/// kmemleak's unreferenced objects, one report each. Scans twice: only objects that are
+/// unreferenced in both scans and older than 5 s count.
 pub fn leaks() -> Result<Vec<String>> {
     sleep(Duration::from_secs(6));
     scan()?;
@@ -47,8 +47,8 @@ fn reports(text: &str) -> Vec<String> {
     list
 }
 
-/// An error unless lockdep still works: after its first report, or when it has run out of room,
-/// it goes silent, and everything that follows would be unproven.
+/// An error unless lockdep is still active: after its first report, or when its tables are full, it
+/// disables itself, and later tests would prove nothing.
 pub fn lockdep_alive() -> Result<()> {
     let text = fs::read_to_string("/proc/lockdep_stats").context("/proc/lockdep_stats")?;
     let line = text.lines().find(|line| line.contains("debug_locks:"));
@@ -60,32 +60,32 @@ pub fn lockdep_alive() -> Result<()> {
     Ok(())
 }
 
-/// Where each device and namespace, until its memory is freed, has a file: who refers to it.
+/// Has a file for each device and namespace until it is freed, with the references held on it.
 const TRACKERS: &str = "/sys/kernel/debug/ref_tracker";
 
-/// The trackers that there were before the first test: those of the initial namespace and its devices.
+/// The trackers before the first test: those of the initial namespace and its devices.
 static AT_START: OnceLock<BTreeSet<String>> = OnceLock::new();
 
-/// What the trackers say now, by name; nothing on a kernel without them.
+/// The trackers' reports by name; empty on a kernel without them.
 fn trackers() -> BTreeMap<String, String> {
     let entries = fs::read_dir(TRACKERS).into_iter().flatten().flatten();
     entries
         .map(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            // One that has just gone cannot be read.
+            // It may have been removed since the directory was read.
             let text = fs::read_to_string(entry.path()).unwrap_or_default();
             (name, text)
         })
         .collect()
 }
 
-/// To be called before the first test, for [`trackers_left`].
+/// Remembers the present trackers for [`trackers_left`]; to be called before the first test.
 pub fn note_trackers() {
     AT_START.get_or_init(|| trackers().into_keys().collect());
 }
 
-/// The trackers that were not there before the first test, by name: devices and namespaces whose
-/// memory is still held.
+/// The trackers that did not exist before the first test, by name: devices and namespaces that are
+/// still referenced.
 pub fn trackers_left() -> Result<BTreeMap<String, String>> {
     let before = AT_START.get().context("the first trackers are not known")?;
     ensure!(!before.is_empty(), "{TRACKERS} is empty");
@@ -94,7 +94,7 @@ pub fn trackers_left() -> Result<BTreeMap<String, String>> {
     Ok(left)
 }
 
-/// The references that a module has taken which is not loaded any more: (tracker, where).
+/// References taken by a module that is no longer loaded: (tracker, stack line).
 pub fn orphaned_references() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (name, text) in trackers() {
@@ -105,7 +105,7 @@ pub fn orphaned_references() -> Vec<(String, String)> {
     found
 }
 
-/// True for a line of a stack that is a bare address: there is no code with a name any more.
+/// True for a stack line that is a bare address, because the module with its symbols is unloaded.
 fn is_nowhere(line: &str) -> bool {
     line.trim_start().starts_with("0x")
 }
@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn leak_reports() {
-        let text = "unreferenced object 0xff (size 64):\n  comm \"a\"\nunreferenced object 0xfe (size 8):\n  x\n";
+        let text = "unreferenced object 0xff (size 64):\n  comm \"a\"\n\
+                    unreferenced object 0xfe (size 8):\n  x\n";
         let list = reports(text);
         assert_eq!(list.len(), 2);
         assert!(list[0].contains("comm"));

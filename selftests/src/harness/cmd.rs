@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Running the ordinary tools (`ip`, `wg`, `ping`, …), inside a namespace or not.
 
 use super::netns::Netns;
@@ -6,16 +6,18 @@ use anyhow::{bail, Context, Result};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// What a finished command left behind.
+/// The result of a finished command.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
 pub struct Done {
+    /// It exited with status 0.
     pub ok: bool,
+    /// Its standard output.
     pub stdout: String,
+    /// Its standard error.
     pub stderr: String,
 }
 
-/// Runs `args` with `stdin`, and gives how it ended.
+/// Runs `args` with `stdin` as its standard input; an error only if it cannot be run.
 pub fn try_run(args: &[&str], stdin: &str) -> Result<Done> {
     let [program, rest @ ..] = args else {
         bail!("empty command")
@@ -28,7 +30,7 @@ pub fn try_run(args: &[&str], stdin: &str) -> Result<Done> {
         .spawn()
         .with_context(|| format!("start {program}"))?;
     if let Some(mut pipe) = child.stdin.take() {
-        // The tool may finish without reading: not an error of ours.
+        // The tool may exit without reading its input.
         let _ = pipe.write_all(stdin.as_bytes());
     }
     let out = child.wait_with_output()?;
@@ -39,7 +41,8 @@ pub fn try_run(args: &[&str], stdin: &str) -> Result<Done> {
     })
 }
 
-/// Runs `args`; anything but success is an error that shows what the tool said.
+/// Runs `args` and returns its standard output; failure is an error that contains its standard
+/// error.
 pub fn run(args: &[&str]) -> Result<String> {
     finish(args, try_run(args, "")?)
 }
@@ -52,12 +55,12 @@ fn finish(args: &[&str], done: Done) -> Result<String> {
 }
 
 impl Netns {
-    /// Runs `line`, split at blanks, inside the namespace; gives its standard output.
+    /// Runs `line`, split at blanks, in the namespace; returns its standard output.
     pub fn sh(&self, line: &str) -> Result<String> {
         self.sh_in(line, "")
     }
 
-    /// The same with something on standard input.
+    /// As [`Netns::sh`], with `stdin` as its standard input.
     pub fn sh_in(&self, line: &str, stdin: &str) -> Result<String> {
         let args: Vec<&str> = line.split_whitespace().collect();
         let done = self.run(|| try_run(&args, stdin))?;

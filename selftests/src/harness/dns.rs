@@ -1,15 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
-//! A name server for a namespace: what a name's first label says is what is answered.
+// SPDX-License-Identifier: GPL-2.0-only
+//! A name server for a namespace: the first label of a name chooses the answer.
 //!
-//! `four.`, `six.`, `both.`: 192.0.2.N, 2001:db8::N, or each, N being the label's length; `none.`: the name is
-//! there, without addresses; `gone.`: there is no such name; anything else: the server has failed.
+//! `four.`, `six.`, `both.`: 192.0.2.N, 2001:db8::N, or each, N being the label's length; `none.`:
+//! the name exists without addresses; `gone.`: NXDOMAIN; anything else: SERVFAIL.
 
 use super::netns::Netns;
 use anyhow::Result;
 use std::net::UdpSocket;
 
-/// Answers at 127.0.0.1:53 of `ns` until the test's process ends. What it takes to be asked is `nameserver 127.0.0.1`
-/// in `/etc/resolv.conf`.
+/// Answers on 127.0.0.1:53 in `ns` until the test's process ends. Clients need `nameserver
+/// 127.0.0.1` in `/etc/resolv.conf`.
 pub fn serve(ns: &Netns) -> Result<()> {
     let socket = ns.run(|| Ok(UdpSocket::bind("127.0.0.1:53")?))?;
     std::thread::spawn(move || {

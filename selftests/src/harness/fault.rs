@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Making the kernel's memory allocations fail (`Documentation/fault-injection` in the kernel).
+// SPDX-License-Identifier: GPL-2.0-only
+//! Fault injection: makes the kernel's memory allocations fail (`Documentation/fault-injection`).
 
 use anyhow::{ensure, Context, Result};
 use std::fs::{self, File, OpenOptions};
@@ -9,11 +9,11 @@ use std::path::Path;
 
 const DEBUGFS: &str = "/sys/kernel/debug";
 
-/// The two kinds of allocation that can fail. Pages only from order 1 on: single ones are what
-/// the test's own memory is made of.
+/// The two kinds of allocation that can fail. Pages only from order 1 on: the test's own memory
+/// consists of single pages.
 const KINDS: [&str; 2] = ["failslab", "fail_page_alloc"];
 
-/// More than ever fail.
+/// No limit on the number of failures.
 const TIMES: i64 = 1_000_000_000;
 
 fn write(kind: &str, name: &str, value: &str) -> Result<()> {
@@ -21,11 +21,11 @@ fn write(kind: &str, name: &str, value: &str) -> Result<()> {
     fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display()))
 }
 
-/// Injected failures, switched off on drop.
+/// Fault injection, disabled on drop.
 pub struct Faults(());
 
 impl Faults {
-    /// Readies [`Faults::nth`]: allocations that may sleep fail too, and nothing is logged.
+    /// Prepares [`Faults::nth`]: allocations that may sleep fail too, and nothing is logged.
     pub fn new() -> Result<Self> {
         let faults = Faults(());
         for kind in KINDS {
@@ -46,8 +46,8 @@ impl Faults {
         Ok(faults)
     }
 
-    /// Runs `f`, with the `n`-th allocation of the calling thread failing (from 1). The second
-    /// value tells whether there were that many.
+    /// Runs `f` with the `n`-th allocation of the calling thread failing (from 1). The second value
+    /// is true if it made that many.
     pub fn nth<T>(&self, n: u32, f: impl FnOnce() -> T) -> Result<(T, bool)> {
         let path = "/proc/thread-self/fail-nth";
         let file = OpenOptions::new()
@@ -64,7 +64,7 @@ impl Faults {
         Ok((value, left == 0))
     }
 
-    /// From now on only allocations fail that code of `module` makes or has a part in.
+    /// From now on only allocations with code of `module` on their call stack fail.
     pub fn within(&self, module: &str) -> Result<()> {
         let modules = fs::read_to_string("/proc/modules")?;
         let text = text_of(&modules, module).with_context(|| format!("where is {module}?"))?;
@@ -75,8 +75,7 @@ impl Faults {
         Ok(())
     }
 
-    /// From now on this percentage of allocations fails that must not sleep: those of interrupts
-    /// and under locks, in every task.
+    /// From now on this percentage of atomic allocations fails, in every task and interrupt.
     pub fn atomic(&self, percent: u32) -> Result<()> {
         for kind in KINDS {
             write(kind, "task-filter", "N")?;
@@ -87,7 +86,8 @@ impl Faults {
         Ok(())
     }
 
-    /// From now on this percentage of all allocations of today's kernel worker threads fails.
+    /// From now on this percentage of all allocations of the kernel worker threads that exist now
+    /// fails.
     pub fn workers(&self, percent: u32) -> Result<usize> {
         let mut marked = 0;
         for entry in fs::read_dir("/proc")?.flatten() {
@@ -108,8 +108,8 @@ impl Faults {
         Ok(marked)
     }
 
-    /// No more failures for now; gives how many there were since the last of [`Faults::atomic`]
-    /// or [`Faults::workers`].
+    /// Stops injection; returns the number of failures since the last [`Faults::atomic`] or
+    /// [`Faults::workers`].
     pub fn stop(&self) -> Result<u32> {
         let mut count = 0;
         for kind in KINDS {
@@ -134,7 +134,7 @@ impl Drop for Faults {
     }
 }
 
-/// Where the code of `module` lies, by `/proc/modules`.
+/// The address range of `module`'s code, from `/proc/modules`.
 fn text_of(modules: &str, module: &str) -> Option<Range<u64>> {
     let line = modules.lines().find_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
@@ -145,7 +145,7 @@ fn text_of(modules: &str, module: &str) -> Option<Range<u64>> {
     Some(start..start + size)
 }
 
-/// What is left to count down.
+/// The remaining count.
 fn pending(file: &File) -> Result<u32> {
     let mut buf = [0; 16];
     let n = file.read_at(&mut buf, 0)?;

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Generic netlink for tests that compare answers byte by byte: requests are given as bytes,
-//! several may go out in one system call, and all that comes back is kept.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Generic netlink for tests that compare answers byte by byte: requests are raw bytes, several may
+//! go out in one system call, and everything that comes back is kept.
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -17,10 +17,10 @@ pub const DO: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 /// A request for a dump.
 pub const DUMP: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_DUMP) as u16;
 
-/// One request: what stands in its netlink header, and all after that.
+/// One request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// `nlmsg_flags`. Should have [`DO`]'s, as every request must be answered.
+    /// `nlmsg_flags`; must include [`DO`], so that the request is answered.
     pub flags: u16,
     /// The `genlmsghdr` and the attributes.
     pub body: Vec<u8>,
@@ -35,7 +35,8 @@ impl Request {
     }
 }
 
-/// One message of an answer, without what differs by nature: type, sequence number, port.
+/// One message of an answer, without the fields that differ between any two answers: type, sequence
+/// number, port.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Part {
     /// A message of the family.
@@ -51,7 +52,7 @@ pub enum Part {
         flags: u16,
         /// 0 or the negative error that ended the dump.
         code: i32,
-        /// What follows the code.
+        /// The bytes after the code.
         rest: Vec<u8>,
     },
     /// An acknowledgement or a refusal.
@@ -60,7 +61,7 @@ pub enum Part {
         flags: u16,
         /// 0 or a negative error.
         code: i32,
-        /// The request as it comes back: all after its `nlmsghdr`. Empty in an acknowledgement.
+        /// The request echoed after its `nlmsghdr`. Empty in an acknowledgement.
         echo: Vec<u8>,
         /// The extended acknowledgement: `NLMSGERR_ATTR_*` attributes.
         extack: Vec<u8>,
@@ -106,12 +107,12 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What an extended acknowledgement says.
+/// The content of an extended acknowledgement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extack {
     /// The message.
     pub text: Option<String>,
-    /// Where in the request the offending attribute is, from the `nlmsghdr` on.
+    /// Offset of the offending attribute in the request, in bytes from its `nlmsghdr`.
     pub offset: Option<u32>,
     /// The other attributes (cookie, policy, what is missing), raw.
     pub other: Vec<(u16, Vec<u8>)>,
@@ -150,12 +151,12 @@ impl std::fmt::Display for Extack {
     }
 }
 
-/// All that came back for one request.
+/// The whole answer to one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// The messages in their order; the last ends the answer.
+    /// The messages in order; the last one ends the answer.
     pub parts: Vec<Part>,
-    /// The lengths of the datagrams that they came in.
+    /// The lengths in bytes of the datagrams that they came in.
     pub datagrams: Vec<usize>,
 }
 
@@ -181,7 +182,7 @@ impl Answer {
         self.parts.iter().filter_map(message).collect()
     }
 
-    /// The request as it came back with an error.
+    /// The request as echoed with an error.
     pub fn echo(&self) -> &[u8] {
         match self.parts.last() {
             Some(Part::Ack { echo, .. }) => echo,
@@ -189,7 +190,7 @@ impl Answer {
         }
     }
 
-    /// What the acknowledgement says beside the errno.
+    /// The acknowledgement's attributes.
     pub fn extack(&self) -> Extack {
         match self.parts.last() {
             Some(Part::Ack { extack, .. }) => Extack::parse(extack),
@@ -197,7 +198,7 @@ impl Answer {
         }
     }
 
-    /// In one line: how it ended, and how much came before.
+    /// A one-line summary: how it ended, and how much came before.
     pub fn summary(&self) -> String {
         let mut text = match self.result() {
             Ok(()) => "OK".to_owned(),
@@ -232,7 +233,7 @@ impl Gnl {
             SockProtocol::NetlinkGeneric,
         )?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        // Many answers wait at once. (Without privilege: as much as there may be.)
+        // Many answers are queued at once. (Unprivileged: as much as the limit allows.)
         if setsockopt(&fd, sockopt::RcvBufForce, &(64 << 20)).is_err() {
             setsockopt(&fd, sockopt::RcvBuf, &(4 << 20))?;
         }
@@ -259,13 +260,13 @@ impl Gnl {
         })
     }
 
-    /// Receives by buffers of `len` bytes from now on (128 KiB at first): the kernel makes the
-    /// messages of a dump as long as the greatest buffer that it has seen, within limits.
+    /// Receives into buffers of `len` bytes from now on (128 KiB at first): the kernel sizes the
+    /// messages of a dump by the largest buffer that it has seen, within limits.
     pub fn receive_by(&mut self, len: usize) {
         self.buf = vec![0; len];
     }
 
-    /// Sends all of `requests` in one system call and gives the answer of each.
+    /// Sends all of `requests` in one system call and returns the answer to each.
     pub fn batch(&mut self, requests: &[Request]) -> Result<Vec<Answer>, Errno> {
         let first = self.seq.wrapping_add(1);
         let mut bytes = Vec::new();
@@ -289,7 +290,7 @@ impl Gnl {
         Ok(answers)
     }
 
-    /// Sends one request and gives its answer.
+    /// Sends one request and returns its answer.
     pub fn ask(&mut self, request: &Request) -> Result<Answer, Errno> {
         let mut answers = self.batch(std::slice::from_ref(request))?;
         answers.pop().ok_or(Errno::EPROTO)
@@ -317,7 +318,7 @@ impl Gnl {
         Ok(answer)
     }
 
-    /// Reads the rest of what [`Gnl::start`] began; gives the whole answer.
+    /// Reads the rest of the answer that [`Gnl::start`] began; returns the whole answer.
     pub fn finish(&mut self, begun: Answer) -> Result<Answer, Errno> {
         let mut answer = [begun];
         let ended =
@@ -329,8 +330,8 @@ impl Gnl {
         Ok(answer)
     }
 
-    /// Reads one datagram into the answers it belongs to, the first of which has the sequence
-    /// number `first`; gives how many answers it ended.
+    /// Reads one datagram into the answers that it belongs to, the first of which has the sequence
+    /// number `first`; returns how many answers it ended.
     fn datagram(&mut self, first: u32, answers: &mut [Answer]) -> Result<usize, Errno> {
         let n = loop {
             match recv(self.fd.as_raw_fd(), &mut self.buf, MsgFlags::MSG_TRUNC) {
@@ -405,7 +406,7 @@ fn part(kind: u16, flags: u16, body: &[u8]) -> Option<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::netlink::Attrs;
+    use crate::netlink::Attrs;
 
     /// An error message as the kernel makes it.
     fn refusal(echo: &[u8], extack: &[u8]) -> Vec<u8> {

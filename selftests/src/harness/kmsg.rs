@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The kernel log, read between tests.
 
 use anyhow::{Context, Result};
@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// What no healthy run prints. Matched as plain substrings of the message text.
+/// Substrings of messages that report a kernel defect.
 const BAD: &[&str] = &[
     "WARNING:",
     "BUG:",
@@ -49,32 +49,32 @@ const BAD: &[&str] = &[
     "NETDEV WATCHDOG",
     "hw csum failure",
     "protocol 0800 is buggy",
-    // What our module says of its own defects.
+    // Our module's own reports.
     "objects leaked",
     "dropped before its release",
     "skb_over_panic",
     "skb_under_panic",
 ];
 
-/// Exact texts that are no defect although they look like one.
+/// Exact messages that match the list above but are no defect.
 const HARMLESS: &[&str] = &[
-    // What the kernel says, once, when a reference tracker gets no memory: the fault tests do that.
+    // Printed once when a reference tracker gets no memory, which the fault tests cause.
     "ref_tracker: memory allocation failure, unreliable refcount tracker.",
-    // The same of the leak detector; it then looks at more than it must.
+    // The same for kmemleak; it then scans more than necessary.
     "kmemleak: Cannot allocate a scan area, scanning the full object",
 ];
 
-/// Warnings of the kernel's module loader when an allocation of its own fails, which a fault test
-/// does to it; whatever module it loads.
+/// Warnings of the module loader when one of its own allocations fails, as in fault tests, whatever
+/// module it loads.
 const OF_THE_LOADER: &str = " at ddebug_module_notify+";
 
-/// True if the log line tells of a kernel defect.
+/// True if the log line reports a kernel defect.
 fn is_bad(line: &str) -> bool {
     // The module loader's taint notice for an out-of-tree or unsigned module is expected.
     BAD.iter().any(|bad| line.contains(bad)) && !HARMLESS.contains(&line)
 }
 
-/// Those of the log's lines that tell of a kernel defect.
+/// The lines that report a kernel defect.
 pub fn bad_lines(lines: &[String]) -> Vec<&str> {
     let loaders = |line: &String| line.starts_with("WARNING: ") && line.contains(OF_THE_LOADER);
     let bad = lines.iter().enumerate().filter(|(n, line)| {
@@ -92,13 +92,13 @@ pub fn text(record: &str) -> &str {
     body.lines().next().unwrap_or("")
 }
 
-/// A reader that stands at one place of the kernel log.
+/// A reader of the kernel log, with a position.
 pub struct Kmsg {
     file: File,
 }
 
 impl Kmsg {
-    /// Opens the log at its present end.
+    /// Opens the log at its current end.
     pub fn at_end() -> Result<Self> {
         let file = OpenOptions::new()
             .read(true)
@@ -122,7 +122,7 @@ impl Kmsg {
                     lines.push(text(&record).to_owned());
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(lines),
-                // The ring buffer overtook us; the next read goes on with the oldest record.
+                // Records were overwritten; the next read continues with the oldest one.
                 Err(e) if e.raw_os_error() == Some(libc::EPIPE) => {
                     lines.push("WARNING: wgrs-selftests: kernel log overrun".to_owned());
                 }
@@ -132,7 +132,7 @@ impl Kmsg {
     }
 }
 
-/// Writes a marker line into the kernel log, so that a console log can be read by test.
+/// Writes a marker line into the kernel log, to find a test in a console log.
 pub fn mark(text: &str) {
     if let Ok(mut file) = OpenOptions::new().write(true).open("/dev/kmsg") {
         // Level 7 (debug): in the buffer, not on a quiet console.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! KTAP version 1, the output format of the kernel's own selftests.
 //!
 //! Format: `Documentation/dev-tools/ktap.rst`. One result line per test, the time it took as the
@@ -9,11 +9,11 @@ use std::time::Duration;
 /// How one test ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It held.
+    /// It passed.
     Ok,
-    /// It was not run, and why.
+    /// It was skipped, and why.
     Skip(String),
-    /// It did not hold, and why.
+    /// It failed, and why.
     Fail(String),
 }
 
@@ -45,7 +45,7 @@ pub fn comment(text: &str) -> String {
     out
 }
 
-/// A table as KTAP comments that start with `# | `, by which the host finds them for its summary.
+/// A table as KTAP comments that start with `# | `, which the host extracts for its summary.
 pub fn table(title: &str, rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| {
@@ -69,7 +69,7 @@ pub fn table(title: &str, rows: &[Vec<String>]) -> String {
     out
 }
 
-/// A result line ends at the first line break and `#` starts its diagnostics: keep both out.
+/// `text` without line breaks and `#`, which would end a result line or start its diagnostics.
 fn one_line(text: &str) -> String {
     text.trim().replace(['\n', '\r'], " | ").replace('#', "%")
 }

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What the kernel uses memory for.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The kernel's memory use.
 
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -10,20 +10,20 @@ use std::time::Duration;
 /// Bytes in use, by kind.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    /// All that is neither free nor a process's nor a cache of files.
+    /// Everything that is neither free nor mapped by processes nor page cache.
     pub all: i64,
     /// Slabs that cannot be reclaimed.
     pub slab: i64,
     /// Per-CPU memory, of all processors.
     pub percpu: i64,
-    /// The stacks of threads, kernel threads included.
+    /// Stacks of all threads, kernel threads included.
     pub stacks: i64,
     /// Active bytes of each slab cache.
     caches: BTreeMap<String, i64>,
 }
 
 impl Memory {
-    /// Reads it once.
+    /// Reads the present values.
     pub fn now() -> Result<Self> {
         let text = fs::read_to_string("/proc/meminfo")?;
         let of = |key: &str| -> Result<i64> {
@@ -48,7 +48,7 @@ impl Memory {
         })
     }
 
-    /// Reads it when delayed frees have run: when it has stopped to shrink.
+    /// Reads the values once they no longer shrink: when deferred frees have run.
     pub fn settled() -> Result<Self> {
         let mut last = Self::now()?;
         for _ in 0..20 {
@@ -64,7 +64,18 @@ impl Memory {
         Ok(last)
     }
 
-    /// What has been added since `before`.
+    /// As [`Memory::settled`], but before that takes the free objects from the processors' own
+    /// lists, where they count as in use.
+    pub fn shrunk() -> Result<Self> {
+        let caches = fs::read_dir("/sys/kernel/slab").context("/sys/kernel/slab")?;
+        for cache in caches.flatten() {
+            // A cache may have been removed since the folder was read.
+            let _ = fs::write(cache.path().join("shrink"), "1");
+        }
+        Self::settled()
+    }
+
+    /// The growth since `before`.
     pub fn since(&self, before: &Memory) -> Memory {
         let grown = |(name, bytes): (&String, &i64)| {
             (name.clone(), bytes - before.caches.get(name).unwrap_or(&0))
@@ -78,7 +89,12 @@ impl Memory {
         }
     }
 
-    /// The `n` slab caches with the most bytes, and how many.
+    /// Active bytes of all slab caches: unlike [`Memory::slab`] without the gaps between objects.
+    pub fn objects(&self) -> i64 {
+        self.caches.values().sum()
+    }
+
+    /// The `n` largest slab caches: (name, bytes).
     pub fn top_caches(&self, n: usize) -> Vec<(&str, i64)> {
         let mut list: Vec<(&str, i64)> =
             self.caches.iter().map(|(k, v)| (k.as_str(), *v)).collect();
@@ -88,7 +104,7 @@ impl Memory {
     }
 }
 
-/// Objects in use times their size, from `/proc/slabinfo`.
+/// Active objects times their size for each cache in `/proc/slabinfo`.
 fn caches() -> Result<BTreeMap<String, i64>> {
     let text = fs::read_to_string("/proc/slabinfo").context("/proc/slabinfo")?;
     let cache = |line: &str| -> Option<(String, i64)> {

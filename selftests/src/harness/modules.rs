@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Which WireGuard modules are loaded.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Loading and unloading the WireGuard modules.
 
 use super::cmd;
 use anyhow::{bail, Context, Result};
@@ -14,10 +14,10 @@ pub const INTREE: &str = "wireguard";
 /// Our module's name.
 pub const OURS: &str = "wireguard_rs";
 
-/// What a test wants loaded when it starts.
+/// The modules that are loaded when a test starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Modules {
-    /// Nothing: the test loads and unloads by itself.
+    /// None: the test loads and unloads by itself.
     None,
     /// The in-tree module.
     Intree,
@@ -27,12 +27,12 @@ pub enum Modules {
     Both,
 }
 
-/// What the environment says about the modules under test.
+/// The modules under test, from the environment.
 #[derive(Clone, Debug)]
 pub struct Env {
     /// `WGRS_KO`: the path of `wireguard_rs.ko`.
     pub ko: Option<PathBuf>,
-    /// `WGRS_IMPL=c`: the in-tree module stands in for ours (to develop the tests themselves).
+    /// `WGRS_IMPL=c`: the in-tree module takes the place of ours, to develop tests.
     pub stand_in: bool,
 }
 
@@ -45,14 +45,14 @@ impl Env {
         }
     }
 
-    /// Our module's file.
+    /// Our module's file; an error if `WGRS_KO` is not set.
     pub fn ko(&self) -> Result<&Path> {
         self.ko
             .as_deref()
             .context("this test needs our module: set WGRS_KO to wireguard_rs.ko")
     }
 
-    /// Loads what `want` says; nothing of it is loaded before.
+    /// Loads the modules of `want`, none of which may be loaded yet.
     pub fn load(&self, want: Modules) -> Result<()> {
         if matches!(want, Modules::Intree | Modules::Both) || self.stand_in && want == Modules::Ours
         {
@@ -68,7 +68,7 @@ impl Env {
             self.load_ours(params)
                 .with_context(|| format!("load {OURS} {params}"))?;
         }
-        // No test may pass on the wrong module.
+        // A test must not pass on the wrong module.
         let ours = matches!(want, Modules::Ours | Modules::Both) && !self.stand_in;
         let intree = matches!(want, Modules::Intree | Modules::Both)
             || self.stand_in && want == Modules::Ours;
@@ -78,7 +78,7 @@ impl Env {
         Ok(())
     }
 
-    /// Loads the modules that ours declares to depend on.
+    /// Loads the modules that ours depends on.
     pub fn load_dependencies(&self) -> Result<()> {
         let ko = self.ko()?;
         let image = fs::read(ko).with_context(|| ko.display().to_string())?;
@@ -88,7 +88,7 @@ impl Env {
         Ok(())
     }
 
-    /// Loads our module with these parameters; its dependencies are there.
+    /// Loads our module with these parameters; its dependencies must be loaded.
     pub fn load_ours(&self, params: &str) -> Result<(), Errno> {
         let path = self.ko.as_deref().ok_or(Errno::ENOENT)?;
         let file = File::open(path).map_err(|_| Errno::ENOENT)?;
@@ -97,9 +97,9 @@ impl Env {
     }
 }
 
-/// What a module's `.modinfo` says under `key`, each time it is there.
+/// The values of `key` in a module's `.modinfo`.
 pub fn modinfo(image: &[u8], key: &str) -> Vec<String> {
-    // The section lies in one piece of a few hundred bytes, and every module has a "depends".
+    // The section is a few hundred bytes long, and every module has a "depends".
     let find = |key: &[u8]| image.windows(key.len()).position(|w| w == key);
     let Some(at) = find(b"\0depends=") else {
         return Vec::new();
@@ -128,7 +128,7 @@ pub fn loaded(name: &str) -> bool {
     Path::new("/sys/module").join(name).join("refcnt").exists()
 }
 
-/// Unloads one module, which need not be loaded.
+/// Unloads a module if it is loaded.
 pub fn unload(name: &str) -> Result<()> {
     let c = CString::new(name)?;
     match delete_module(&c, DeleteModuleFlags::O_NONBLOCK) {
@@ -147,14 +147,14 @@ pub fn unload_all() -> Result<()> {
     unload(INTREE)
 }
 
-/// Stops the kernel from loading modules while it lives.
+/// Stops the kernel from loading modules on demand until it is dropped.
 pub struct NoModprobe(String);
 
-/// The program that the kernel loads modules by.
+/// Names the program that the kernel runs to load a module.
 const HELPER: &str = "/proc/sys/kernel/modprobe";
 
 impl NoModprobe {
-    /// From now on.
+    /// Disables module loading.
     pub fn new() -> Result<Self> {
         let helper = fs::read_to_string(HELPER)?;
         fs::write(HELPER, "/nowhere")?;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! A small netlink client: requests built attribute by attribute, replies as raw bodies.
 //!
 //! Deliberately low-level: a test must be able to send what no proper client would.
@@ -78,7 +78,7 @@ impl Attrs {
         self.put(kind | NLA_F_NESTED, &inner.0)
     }
 
-    /// Appends bytes as they are: what no attribute looks like.
+    /// Appends raw bytes, which need not be an attribute.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         self
@@ -144,7 +144,7 @@ impl Netlink {
         )?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         setsockopt(&fd, sockopt::RcvBuf, &(4 << 20))?;
-        // An answer that the kernel had no memory for never comes.
+        // Without memory for it the kernel sends no answer.
         let netlink = Netlink { fd, seq: 1 };
         netlink.wait_at_most(slow(Duration::from_secs(60)))?;
         Ok(netlink)
@@ -191,7 +191,7 @@ impl Netlink {
                 let (header, body, tail) = split(rest).ok_or(Errno::EBADMSG)?;
                 rest = tail;
                 if header.sequence_number != self.seq {
-                    continue; // left over from an earlier, failed exchange
+                    continue; // belongs to an earlier, failed exchange
                 }
                 match i32::from(header.message_type) {
                     libc::NLMSG_ERROR | libc::NLMSG_DONE => {

@@ -1,34 +1,48 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Network namespaces with names, so that `ip -n NAME` and `ip netns exec NAME wg` work too.
 //!
 //! The names live in `/run/netns`, on a tmpfs private to the test's mount namespace: when the
 //! test's last process is gone, so are the names and with them the namespaces.
 
-use super::artefacts;
-use super::capture::Capture;
 use super::rtnl::Rtnl;
 use anyhow::{Context, Result};
 use nix::mount::{mount, umount2, MntFlags, MsFlags};
 use nix::sched::{setns, unshare, CloneFlags};
+use std::any::Any;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 /// Where iproute2 keeps named namespaces.
 const DIR: &str = "/run/netns";
 
-/// How often TCP tries to get rid of what a closed socket has left unsent or unconfirmed. Such a socket
-/// keeps its namespace alive, with the kernel's own number for minutes after the other end is gone.
+/// How often TCP retransmits for a socket that was closed with unacknowledged data. Such a socket
+/// keeps its namespace alive, with the default for minutes after the other end is gone.
 const ORPHAN_RETRIES: &str = "/proc/sys/net/ipv4/tcp_orphan_retries";
 
 /// A socket in the initial namespace, to number the namespaces made here (see [`leaked`]).
 static ROOT: Mutex<Option<Rtnl>> = Mutex::new(None);
 
-/// Readies the calling process for [`Netns::new`]: to be called in the initial network namespace,
-/// in a mount namespace of its own.
-pub fn prepare() -> Result<()> {
+/// What is done with every namespace made here.
+#[derive(Clone, Copy)]
+pub struct Hooks {
+    /// Called when it is made; what this gives is dropped with the namespace.
+    pub made: fn(&Netns) -> Result<Guard>,
+    /// Called just before it is dropped, while all its links are still there.
+    pub dropped: fn(&Netns),
+}
+
+/// What [`Hooks::made`] gives.
+pub type Guard = Option<Box<dyn Any + Send + Sync>>;
+
+static HOOKS: OnceLock<Hooks> = OnceLock::new();
+
+/// Prepares the process for [`Netns::new`]. Call once, in the initial network namespace and a
+/// private mount namespace.
+pub fn prepare(hooks: Hooks) -> Result<()> {
+    HOOKS.get_or_init(|| hooks);
     *ROOT.lock().expect("poisoned") = Some(Rtnl::open()?);
     for dir in [DIR, "/run/wireguard"] {
         fs::create_dir_all(dir).with_context(|| format!("mkdir {dir}"))?;
@@ -44,17 +58,18 @@ pub fn prepare() -> Result<()> {
     Ok(())
 }
 
-/// A named network namespace; taken down (its name, at least) on drop.
+/// A named network namespace. On drop its name goes, and with it the namespace unless something
+/// holds it.
 pub struct Netns {
     name: String,
     path: PathBuf,
     file: File,
-    /// For the record, see [`artefacts::watch`].
-    capture: Option<Capture>,
+    /// See [`Hooks::made`].
+    guard: Guard,
 }
 
 impl Netns {
-    /// Makes a namespace called `name` with its loopback up.
+    /// Creates a namespace called `name` with its loopback up.
     pub fn new(name: &str) -> Result<Self> {
         let path = Path::new(DIR).join(name);
         let file = thread::scope(|scope| {
@@ -84,9 +99,11 @@ impl Netns {
             name: name.to_owned(),
             path,
             file,
-            capture: None,
+            guard: None,
         };
-        ns.capture = artefacts::watch(&ns)?;
+        if let Some(hooks) = HOOKS.get() {
+            ns.guard = (hooks.made)(&ns)?;
+        }
         Ok(ns)
     }
 
@@ -95,12 +112,12 @@ impl Netns {
         &self.name
     }
 
-    /// Its descriptor, as netlink takes it.
+    /// Its file descriptor, for netlink.
     pub fn fd(&self) -> i32 {
         self.file.as_raw_fd()
     }
 
-    /// Runs `f` on a thread inside the namespace. Sockets opened there stay there.
+    /// Runs `f` on a thread in the namespace. Sockets that it opens stay in the namespace.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             let ran = scope.spawn(|| {
@@ -112,7 +129,7 @@ impl Netns {
         })
     }
 
-    /// Starts `f` on a thread of its own inside the namespace.
+    /// Starts `f` on a new thread in the namespace.
     pub fn spawn<T: Send + 'static>(
         &self,
         f: impl FnOnce() -> Result<T> + Send + 'static,
@@ -133,14 +150,17 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        artefacts::last_look(self);
-        self.capture = None;
+        if let Some(hooks) = HOOKS.get() {
+            (hooks.dropped)(self);
+        }
+        self.guard = None;
         let _ = umount2(&self.path, MntFlags::MNT_DETACH);
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Enters the named namespaces with the calling thread, one after the other, as far as possible.
+/// Moves the calling thread into each named namespace in turn; yields its name and whether that
+/// succeeded.
 pub fn enter_each() -> impl Iterator<Item = (String, Result<()>)> {
     let entries = fs::read_dir(DIR).into_iter().flatten().flatten();
     entries.map(|entry| {
@@ -151,14 +171,14 @@ pub fn enter_each() -> impl Iterator<Item = (String, Result<()>)> {
     })
 }
 
-/// How many namespaces made by earlier tests still live. Call in the initial namespace.
+/// How many namespaces of earlier tests still exist. Call in the initial namespace.
 pub fn leaked() -> Result<usize> {
     Ok(Rtnl::open()?.nsid_count()?)
 }
 
-/// Makes and drops an empty namespace, numbered. As the kernel takes namespaces down one batch
-/// after the other, its number goes only when all earlier ones have been taken down completely,
-/// their devices included. Call in the initial namespace, then wait for [`leaked`] to be 0.
+/// Creates and drops an empty, numbered namespace. The kernel dismantles namespaces batch by batch,
+/// so its number disappears only when all earlier ones are dismantled, devices included. Call in
+/// the initial namespace, then wait for [`leaked`] to be 0.
 pub fn canary() -> Result<()> {
     let mut root = Rtnl::open()?;
     thread::scope(|scope| {

@@ -1,8 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
-//! How patient a test is, and how much it sends: the sanitizer kernel is many times slower.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Scaling of time limits and traffic for the sanitizer kernel, which is many times slower.
 //!
-//! `WGRS_SLOW=N` multiplies the upper bounds of time, `WGRS_LESS=N` divides the amounts of
-//! traffic. Both are 1 when not set, which is how the tests are meant to run on a stock kernel.
+//! `WGRS_SLOW=N` multiplies upper bounds of time, `WGRS_LESS=N` divides amounts of traffic. Both
+//! default to 1, for the stock kernel.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -10,8 +10,8 @@ use std::fs;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// Long enough for a device to be done with what it has sent already: the in-tree driver begins to
-/// expect an answer only then. With [`slow`] where time is real.
+/// Long enough for a device to finish sending: the in-tree driver arms the timer for the answer
+/// only then. Use with [`slow`] in real time.
 pub const SENT: Duration = Duration::from_millis(5);
 
 fn factor(cell: &'static OnceLock<u32>, name: &str) -> u32 {
@@ -27,18 +27,19 @@ fn slowness() -> u32 {
     factor(&SLOW, "WGRS_SLOW")
 }
 
-/// True on a kernel that is many times slower.
+/// True on a slow kernel (`WGRS_SLOW` above 1).
 pub fn is_slow() -> bool {
     slowness() > 1
 }
 
-/// An upper bound of time that holds on this kernel too. Not for times that the protocol sets,
-/// nor for waits that prove that nothing comes.
+/// `limit` scaled by `WGRS_SLOW`. For upper bounds only: not for times that the protocol sets, nor
+/// for waits that prove that nothing arrives.
 pub fn slow(limit: Duration) -> Duration {
     limit.saturating_mul(slowness())
 }
 
-/// An amount of traffic, of which `least` suffices for what the test is about.
+/// An amount of traffic divided by `WGRS_LESS`, but at least `least`, the minimum for the test's
+/// purpose.
 pub fn amount(much: u64, least: u64) -> u64 {
     static LESS: OnceLock<u32> = OnceLock::new();
     let less = u64::from(factor(&LESS, "WGRS_LESS"));
@@ -51,8 +52,8 @@ pub fn rounds(usual: u32) -> u32 {
     wanted.and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
 
-/// How many of an operation's many allocations are tried to fail: each of the first hundred, then
-/// every `WGRS_STRIDE`-th only.
+/// Which of an operation's allocations to fail: each of the first hundred, then every
+/// `WGRS_STRIDE`-th.
 pub fn next_allocation(n: u32) -> u32 {
     static STRIDE: OnceLock<u32> = OnceLock::new();
     if n < 100 {
@@ -62,10 +63,10 @@ pub fn next_allocation(n: u32) -> u32 {
     }
 }
 
-/// From now on a thread that runs goes on until it sleeps, or for 100 ms; only real-time threads
-/// and softirqs come between. For the one processor of a slow kernel in virtual time: where a
-/// worker of the in-tree driver waits for the processor between sending a message and arming the
-/// timer of its answer, the answer may be there before, and the timer then expires in vain.
+/// From now on a running thread is preempted only after 100 ms, or by real-time threads and
+/// softirqs. For the single CPU of a slow kernel in virtual time: if a worker of the in-tree driver
+/// were preempted between sending a message and arming the timer for the answer, the answer could
+/// arrive first, and the timer would expire without cause.
 pub fn no_preemption() -> Result<()> {
     for (file, value) in [
         ("features", "NO_WAKEUP_PREEMPTION"),
@@ -77,17 +78,22 @@ pub fn no_preemption() -> Result<()> {
     Ok(())
 }
 
-/// Runs `f` at a real-time priority: on the one processor of this boot no kernel thread with an
-/// ordinary priority, as the workers of work queues are, runs before it is done or sleeps. What
-/// it sends is delivered in its own time nevertheless (softirqs).
+/// Runs `f` at a real-time priority: on the single CPU of a virtual-time boot no ordinary thread,
+/// workqueue workers included, runs until it returns or sleeps. Softirqs still run, so what it
+/// sends is delivered.
 pub fn alone<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    // Or they would have 50 ms of each second.
+    // Without this, ordinary threads get 50 ms of each second.
     let server = "/sys/kernel/debug/sched/fair_server/cpu0/runtime";
     fs::write(server, "0").context(server)?;
     set_policy(libc::SCHED_FIFO, 10).context("SCHED_FIFO")?;
     let result = f();
     set_policy(libc::SCHED_OTHER, 0).context("SCHED_OTHER")?;
     result
+}
+
+/// Gives the calling thread a real-time priority for the rest of its life, to measure latencies by.
+pub fn realtime() -> Result<()> {
+    set_policy(libc::SCHED_FIFO, 10).context("SCHED_FIFO")
 }
 
 fn set_policy(policy: i32, priority: i32) -> Result<(), Errno> {

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Packets made by hand: inner ones put into a tunnel's device past the IP stack, outer ones
-//! taken apart, changed and put back on the underlay.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Hand-made packets: inner ones sent through a tunnel device bypassing the IP stack, outer ones
+//! parsed, changed and put back on the underlay.
 
 use super::netns::Netns;
 use super::topo::mac;
@@ -29,23 +29,23 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
     !(sum as u16)
 }
 
-/// What is in a datagram's checksum field.
+/// A datagram's checksum field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sum {
-    /// The right one.
+    /// The correct checksum.
     Right,
-    /// A wrong one.
+    /// A wrong checksum.
     Wrong,
-    /// Zero: none.
+    /// Zero: no checksum.
     Zero,
 }
 
 /// A UDP datagram in an IP packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {
-    /// Sender.
+    /// Source.
     pub src: SocketAddr,
-    /// Receiver; of the same family.
+    /// Destination, of the same family.
     pub dst: SocketAddr,
     /// IPv4 TOS or IPv6 traffic class.
     pub tos: u8,
@@ -64,7 +64,7 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 impl Datagram {
-    /// A datagram with the right checksum.
+    /// A datagram with a correct checksum.
     pub fn new(src: SocketAddr, dst: SocketAddr, tos: u8, payload: &[u8]) -> Self {
         Datagram {
             src,
@@ -77,7 +77,7 @@ impl Datagram {
         }
     }
 
-    /// Takes an IP packet apart; `None` unless it is one whole, unfragmented UDP datagram.
+    /// Parses an IP packet; `None` unless it is exactly one unfragmented UDP datagram.
     pub fn parse(ip: &[u8]) -> Option<Self> {
         let v6 = ip.first()? >> 4 == 6;
         let (addrs, tos, df, udp) = if v6 {
@@ -181,7 +181,7 @@ fn octets(addr: IpAddr) -> Vec<u8> {
     }
 }
 
-/// An IP packet with a true header around `payload`.
+/// `payload` in an IP packet with a valid header.
 pub fn ip(src: IpAddr, dst: IpAddr, tos: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(40 + payload.len());
     if src.is_ipv4() {
@@ -202,7 +202,7 @@ pub fn ip(src: IpAddr, dst: IpAddr, tos: u8, protocol: u8, payload: &[u8]) -> Ve
     out
 }
 
-/// Puts the checksum of a 20-byte IPv4 header in its place.
+/// Fills in the checksum of a 20-byte IPv4 header.
 pub fn seal(packet: &mut [u8]) {
     packet[10..12].fill(0);
     let sum = checksum(&[&packet[..20]]);
@@ -216,8 +216,8 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Opens it on `ifname` in `ns`. With `raw` the link-layer header (if the device has one) is
-    /// the sender's business, and the protocol may be left to the kernel to find out.
+    /// Opens it on `ifname` in `ns`. With `raw` the caller supplies the link-layer header (if the
+    /// device has one), and the kernel may derive the protocol from it.
     pub fn open(ns: &Netns, ifname: &str, raw: bool) -> Result<Self> {
         ns.run(|| {
             let index = nix::net::if_::if_nametoindex(ifname)? as i32;
@@ -235,8 +235,8 @@ impl PacketSocket {
         })
     }
 
-    /// Sends `bytes` as a packet of `protocol` (`ETH_P_*`); gives what the device's transmit
-    /// function gave.
+    /// Sends `bytes` as a packet of `protocol` (`ETH_P_*`); the error is that of the device's
+    /// transmit function.
     pub fn send(&self, protocol: u16, bytes: &[u8]) -> Result<(), Errno> {
         // SAFETY: the address is a live value of this frame, the buffer is borrowed.
         let sent = unsafe {

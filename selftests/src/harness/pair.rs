@@ -1,7 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Two devices that are to behave alike: the in-tree driver's and ours, each called `wg0`, with
-//! the same interface number, in namespaces of their own. So the same bytes can be asked of both,
-//! and their answers must be the same bytes.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Two devices that must behave alike: the in-tree driver's and ours, each called `wg0`, with the
+//! same interface number, each in its own namespace. The same request bytes can be sent to both,
+//! and the answers must be equal byte by byte.
 
 use super::gnl::{Answer, Gnl, Request, DUMP};
 use super::netlink::{family_id, Attrs, Netlink};
@@ -41,12 +41,12 @@ pub type Answers = [Answer; 2];
 /// The request for a dump of `wg0`.
 pub fn get() -> Request {
     let mut attrs = Attrs::new();
-    attrs.str(uapi::DEVICE_IFNAME, NAME);
-    Request::new(DUMP, uapi::GET_DEVICE, attrs.bytes())
+    attrs.str(uapi::device::IFNAME, NAME);
+    Request::new(DUMP, uapi::cmd::GET_DEVICE, attrs.bytes())
 }
 
 impl Pair {
-    /// Makes both devices, down and unconfigured. Needs both modules.
+    /// Creates both devices, down and unconfigured. Needs both modules.
     pub fn new(ctx: &Ctx) -> Result<Self> {
         let [ours, intree] = ctx.against_intree();
         let kinds = [intree.kind, ours.kind];
@@ -71,7 +71,7 @@ impl Pair {
         })
     }
 
-    /// The link kind of side `n`, which is also its family's name.
+    /// The link kind of side `n`, which is also the name of its netlink family.
     pub fn kind(&self, n: usize) -> &'static str {
         self.kinds[n]
     }
@@ -91,7 +91,7 @@ impl Pair {
         self.link.rt(n as u8)
     }
 
-    /// Deletes both devices and makes them anew; on fresh sockets, too.
+    /// Deletes and recreates both devices, and opens new sockets.
     pub fn remake(&mut self) -> Result<()> {
         for n in 0..2 {
             let kind = self.kinds[n];
@@ -106,10 +106,10 @@ impl Pair {
         Ok(())
     }
 
-    /// Turns the in-tree device's threaded NAPI off: no kernel thread for each peer that is added
-    /// from now on. Both devices must be without peers.
+    /// Disables threaded NAPI on the in-tree device: no kernel thread for each peer added from now
+    /// on. Neither device may have peers.
     pub fn unthread(&mut self) -> Result<()> {
-        // It cannot be set before there is a peer, which in turn must go again; alike on both.
+        // It can be set only while there is a peer; add one to both and remove it again.
         let mut conf = DeviceConf {
             peers: vec![PeerConf::default()],
             ..DeviceConf::default()
@@ -117,7 +117,7 @@ impl Pair {
         self.wg(0)?.set(NAME, &conf)?;
         self.wg(1)?.set(NAME, &conf)?;
         self.ns(0).run(|| {
-            // The thread's own view of /sys: that of its network namespace.
+            // A sysfs mount that shows the thread's network namespace.
             unshare(CloneFlags::CLONE_NEWNS)?;
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
@@ -125,7 +125,7 @@ impl Pair {
             let path = format!("/sys/class/net/{NAME}/threaded");
             fs::write(&path, "0").context(path)
         })?;
-        conf.peers[0].flags = uapi::PEER_REMOVE_ME;
+        conf.peers[0].flags = uapi::peer::F_REMOVE_ME;
         self.wg(0)?.set(NAME, &conf)?;
         Ok(self.wg(1)?.set(NAME, &conf)?)
     }
@@ -158,7 +158,7 @@ impl Pair {
         answers.pop().context("no answer")
     }
 
-    /// What both devices tell of themselves.
+    /// The configuration of both devices.
     pub fn devices(&mut self) -> Result<[Device; 2]> {
         let answers = self.ask(&get())?;
         for (side, answer) in SIDES.iter().zip(&answers) {
@@ -176,8 +176,8 @@ impl Pair {
         Wg::open(&self.link.ns[n], self.kinds[n])
     }
 
-    /// Makes one tunnel of the two devices, whatever they were configured to before, and sends
-    /// packets through it both ways.
+    /// Configures the two devices as the ends of one tunnel, whatever their state before, and sends
+    /// packets through it in both directions.
     pub fn tunnel(&mut self) -> Result<()> {
         let private: [Key; 2] = [[0x10; 32], [0x20; 32]];
         let mut public: [Key; 2] = [[0; 32]; 2];
@@ -187,7 +187,7 @@ impl Pair {
                 private_key: Some(private[n]),
                 listen_port: Some(port(n as u8)),
                 fwmark: Some(0),
-                flags: uapi::DEVICE_REPLACE_PEERS,
+                flags: uapi::device::F_REPLACE_PEERS,
                 ..DeviceConf::default()
             };
             wg.set(NAME, &conf).with_context(|| SIDES[n])?;
@@ -205,7 +205,7 @@ impl Pair {
             let (own, other) = (usize::from(n), usize::from(1 - n));
             let peer = PeerConf {
                 public_key: public[other],
-                // One end alone: two initiations that cross come to nothing for 5 s.
+                // Only from one end: crossing initiations would cost 5 s.
                 endpoint: (n == 0).then(|| SocketAddr::new(outer(false, 1), port(1))),
                 allowed_ips: vec![(inner(false, 1 - n), 32), (inner(true, 1 - n), 128)],
                 ..PeerConf::default()
@@ -219,7 +219,7 @@ impl Pair {
         self.ping().context("the tunnel between the two devices")
     }
 
-    /// Sends packets both ways through the tunnel that [`Pair::tunnel`] made.
+    /// Sends packets in both directions through the tunnel that [`Pair::tunnel`] made.
     pub fn ping(&self) -> Result<()> {
         ping_all(self.ns(0), inner(false, 1), 1)?;
         ping_all(self.ns(1), inner(true, 0), 1)

@@ -1,9 +1,9 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What the kernel keeps beside a packet: its mark, its flow hash.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Reads packet metadata: the mark, the flow hash.
 //!
-//! A packet socket shows bytes only. But its filter (classic BPF) may load such a value, and what
-//! the filter returns is how many bytes of the packet are shown: so the number of bytes is the
-//! value, eight bits for each of four sockets.
+//! A packet socket delivers bytes only. But its filter (classic BPF) can load a metadata value, and
+//! the filter's return value is the number of bytes delivered: so the length of what arrives is the
+//! value, eight bits on each of four sockets.
 
 use super::netns::Netns;
 use anyhow::{ensure, Result};
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// What to look at (`SKF_AD_*`).
+/// The metadata to read (`SKF_AD_*`).
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
 pub enum Field {
@@ -21,14 +21,14 @@ pub enum Field {
     Hash = 32,
 }
 
-/// Only packets of at least this length are looked at: bytes are needed to count with.
+/// Minimum length of a packet in bytes: shorter ones cannot encode a value.
 pub const SHORTEST: u32 = 512;
 
 const SKF_AD_OFF: u32 = -0x1000_i32 as u32;
-/// A packet of a value of 0 must be seen too.
+/// Added to the length, so that a value of 0 is delivered too.
 const BASE: u32 = 64;
 
-/// Watches one field of the packets that leave by a device.
+/// Reads one field of the packets that leave through a device.
 pub struct Probe([OwnedFd; 4]);
 
 fn op(code: u32, k: u32) -> libc::sock_filter {
@@ -98,7 +98,7 @@ fn open(ifname: &str, field: Field, n: u32) -> Result<OwnedFd> {
 }
 
 impl Probe {
-    /// Watches `field` of packets of [`SHORTEST`] bytes or more that leave `ns` by `ifname`.
+    /// Reads `field` of packets of [`SHORTEST`] bytes or more that leave `ns` through `ifname`.
     pub fn start(ns: &Netns, ifname: &str, field: Field) -> Result<Self> {
         let open = |n| open(ifname, field, n);
         ns.run(|| Ok(Probe([open(0)?, open(1)?, open(2)?, open(3)?])))

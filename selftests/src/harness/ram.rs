@@ -1,9 +1,9 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Looking for secrets in the machine's memory, by `/proc/kcore`.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Searches physical memory for secrets, through `/proc/kcore`.
 //!
-//! Pages of the searching process itself are left out (it knows the secrets), by
-//! `/proc/self/pagemap`: call [`keep_pages`] before it first learns one, and keep secrets out of
-//! other processes.
+//! Pages of the searching process are excluded (it knows the secrets), through
+//! `/proc/self/pagemap`: call [`keep_pages`] before the process learns its first secret, and keep
+//! secrets out of other processes.
 
 use anyhow::{ensure, Context, Result};
 use nix::sys::mman::{mlockall, MlockAllFlags};
@@ -16,18 +16,18 @@ use std::path::Path;
 const PAGE: usize = 4096;
 const CHUNK: usize = 1 << 20;
 
-/// A part of physical memory as `/proc/kcore` has it.
+/// A segment of physical memory in `/proc/kcore`.
 struct Segment {
-    /// Where in the file.
+    /// Offset in the file, in bytes.
     offset: u64,
-    /// The physical address.
+    /// Physical address.
     address: u64,
     len: u64,
 }
 
-/// From now on, memory that this process frees stays its own, and all of it stays where it is, so
-/// that what is in it can be told from what is in the kernel's: frames whose content was moved, by
-/// compaction or to a huge page, are not erased.
+/// From now on this process keeps the memory that it frees, and its pages do not move, so that they
+/// can be told apart from kernel memory: frames whose content was migrated, by compaction or into a
+/// huge page, are not cleared.
 pub fn keep_pages() -> Result<()> {
     // SAFETY: sets two parameters of the allocator.
     let done = unsafe {
@@ -38,7 +38,7 @@ pub fn keep_pages() -> Result<()> {
     let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT); // which nix does not name
     mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault)
         .context("mlockall")?;
-    // For the whole guest, and for good. Kernels without either have no such files.
+    // For the whole guest, permanently. Kernels without these features lack the files.
     for (file, value) in [
         ("/proc/sys/vm/compact_unevictable_allowed", "0"),
         ("/sys/kernel/mm/transparent_hugepage/enabled", "never"),
@@ -50,8 +50,8 @@ pub fn keep_pages() -> Result<()> {
     Ok(())
 }
 
-/// Clears this thread's vector registers, and lets the kernel save them: their last content lies
-/// in the kernel's memory too, and the last that used them may have been our own cipher or search.
+/// Clears this thread's vector registers and makes the kernel save them: it keeps a copy of their
+/// last content, which may come from this program's own cipher or search.
 fn forget_registers() {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx") {
@@ -87,7 +87,7 @@ fn segments(header: &[u8]) -> Option<Vec<Segment>> {
             long(header, at + 24)?,
             long(header, at + 32)?,
         ];
-        // Other areas have no physical address; the kernel's image is there a second time.
+        // Other areas have no physical address; the kernel image appears twice.
         if kind == PT_LOAD && address != u64::MAX && vaddr < KERNEL_IMAGE {
             list.push(Segment {
                 offset,
@@ -124,8 +124,8 @@ fn own_frames() -> Result<HashSet<u64>> {
     Ok(frames)
 }
 
-/// The header is read with no secret in a register: the kernel puts a copy of this thread's state
-/// into it, and what that was made in is freed as it is.
+/// Reads the header with no secret in a register: the kernel copies this thread's state into it and
+/// frees the buffer uncleared.
 fn open() -> Result<(File, Vec<Segment>)> {
     forget_registers();
     let mut core = File::open("/proc/kcore").context("kcore")?;
@@ -136,8 +136,8 @@ fn open() -> Result<(File, Vec<Segment>)> {
     Ok((core, segments))
 }
 
-/// What is around `address`, one of [`find`]'s: as many bytes as `reach` to either side, less
-/// where a segment begins or ends.
+/// The bytes around `address`, one that [`find`] returned: `reach` bytes to either side, fewer at
+/// the edges of a segment.
 pub fn around(address: u64, reach: usize) -> Result<Vec<u8>> {
     let (core, segments) = open()?;
     let has = |s: &&Segment| (s.address..s.address + s.len).contains(&address);
@@ -145,7 +145,7 @@ pub fn around(address: u64, reach: usize) -> Result<Vec<u8>> {
     let at = address - segment.address;
     let from = at.saturating_sub(reach as u64);
     let wanted = segment.len.min(at + reach as u64) - from;
-    // Much more is read: the kernel's own buffer keeps the last page of what it has copied.
+    // Reads far beyond: the kernel's buffer keeps the last page that it copied.
     let len = segment.len.min(from + CHUNK as u64) - from;
     let mut bytes = vec![1; usize::try_from(len)?];
     let read = core.read_exact_at(&mut bytes, segment.offset + from);
@@ -154,15 +154,15 @@ pub fn around(address: u64, reach: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Where the secrets are outside this process: their physical addresses, by name. Each half of a
-/// secret of 32 bytes is looked for by itself, at every address that is a multiple of 4.
+/// The physical addresses of the secrets outside this process, by name. Each half of a 32-byte
+/// secret is searched for separately, at every multiple of 4.
 pub fn find(secrets: &[(String, [u8; 32])]) -> Result<BTreeMap<String, Vec<u64>>> {
     let (core, segments) = open()?;
     let mut halves: Vec<(&str, &[u8])> = Vec::new();
     for (name, secret) in secrets {
         secret.chunks(16).for_each(|half| halves.push((name, half)));
     }
-    // Which first words are worth a closer look.
+    // The first words that call for a full comparison.
     let mut first = vec![false; 1 << 16];
     for (_, half) in &halves {
         first[usize::from(u16::from_le_bytes([half[0], half[1]]))] = true;
@@ -198,7 +198,7 @@ pub fn find(secrets: &[(String, [u8; 32])]) -> Result<BTreeMap<String, Vec<u64>>
     Ok(found)
 }
 
-/// Whose the page frame at `address` is: the flags of `/proc/kpageflags`.
+/// The use of the page frame at `address`: its flags in `/proc/kpageflags`.
 fn flags(address: u64) -> Result<u64> {
     let mut entry = [0; 8];
     let file = File::open("/proc/kpageflags").context("kpageflags")?;
@@ -206,7 +206,7 @@ fn flags(address: u64) -> Result<u64> {
     Ok(u64::from_le_bytes(entry))
 }
 
-/// What helps to understand why a secret is at `address`.
+/// A description of `address`, to find out why a secret is there.
 pub fn describe(address: u64) -> String {
     const NEAR: usize = 256;
     let flags = flags(address).map_or_else(|e| e.to_string(), |flags| format!("{flags:#x}"));
@@ -225,7 +225,7 @@ fn is_zero(page: &[u8]) -> bool {
     page == &ZEROS[..page.len()]
 }
 
-/// Places in the page at `at` of `chunk` whose first two bytes are marked in `first`.
+/// The offsets in the page at `at` of `chunk` whose first two bytes are marked in `first`.
 fn candidates(chunk: &[u8], at: usize, first: &[bool]) -> Vec<usize> {
     let page = &chunk[at..chunk.len().min(at + PAGE)];
     let mut places = Vec::new();

@@ -1,8 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Links, addresses, routes and neighbours, set in-process over rtnetlink.
 //!
-//! In-process because a timed test in virtual time must not start programs (host file I/O lets
-//! the guest's clock jump), and because the load/unload test does it hundreds of times.
+//! In-process because a timed test in virtual time must not start programs (host file I/O makes the
+//! guest's clock jump), and because the load/unload test does it hundreds of times.
 
 use super::netlink::{attrs, Attrs, Netlink, Reply};
 use super::pace::slow;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const CREATE: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
 
-/// A route netlink socket with the verbs the tests need. Acts on the namespace it was opened in.
+/// A route netlink socket. Acts on the namespace that it was opened in.
 pub struct Rtnl(Netlink);
 
 /// `struct ifinfomsg` for link `index`, with `flags` set where `change` has a one.
@@ -47,7 +47,7 @@ impl Rtnl {
         Ok(Rtnl(Netlink::route()?))
     }
 
-    /// The same, for answers that come within `limit`.
+    /// As [`Rtnl::open`]; an answer that takes longer than `limit` is an error.
     pub fn open_for(limit: Duration) -> Result<Self, Errno> {
         let netlink = Netlink::route()?;
         netlink.wait_at_most(limit)?;
@@ -59,7 +59,7 @@ impl Rtnl {
         self.link_add_at(0, name, kind)
     }
 
-    /// The same with a given interface number (0 for any).
+    /// As [`Rtnl::link_add`], with a given interface number (0 for any).
     pub fn link_add_at(&mut self, index: u32, name: &str, kind: &str) -> Result<(), Errno> {
         let mut body = Attrs::after(&ifinfo(index, 0, 0));
         body.str(libc::IFLA_IFNAME, name)
@@ -128,7 +128,7 @@ impl Rtnl {
             .map(|(_, data)| data))
     }
 
-    /// Link `name` as the kernel describes it.
+    /// The kernel's description of link `name`.
     pub fn link(&mut self, name: &str) -> Result<LinkInfo, Errno> {
         let body = self.get(name)?;
         let word = |at: usize| {
@@ -142,8 +142,8 @@ impl Rtnl {
         })
     }
 
-    /// Waits until these counters of `name`, and no others, have moved by that much since
-    /// `before`; an error says what has moved instead.
+    /// Waits until exactly these counters of `name` have changed by these amounts since `before`;
+    /// the error lists what has changed instead.
     pub fn expect_moved(
         &mut self,
         name: &str,
@@ -223,7 +223,7 @@ impl Rtnl {
         })
     }
 
-    /// Any request of the `RTM_` kind `cmd`, the body made by the caller.
+    /// Sends an `RTM_*` request with the caller's body.
     pub fn raw(&mut self, cmd: u16, flags: i32, body: &[u8]) -> Result<(), Errno> {
         self.0.request(cmd, flags, body).map(drop)
     }
@@ -265,6 +265,13 @@ impl Rtnl {
         self.0.request(libc::RTM_NEWLINK, 0, body.bytes()).map(drop)
     }
 
+    /// `ip link set NAME gso_max_segs COUNT`: of 1, the stack cuts what stands for several packets.
+    pub fn set_gso_max_segs(&mut self, name: &str, count: u32) -> Result<(), Errno> {
+        let mut body = Attrs::after(&ifinfo(self.index(name)?, 0, 0));
+        body.u32(libc::IFLA_GSO_MAX_SEGS, count);
+        self.0.request(libc::RTM_NEWLINK, 0, body.bytes()).map(drop)
+    }
+
     /// `ip link set NAME netns FD`.
     pub fn set_netns(&mut self, name: &str, ns: i32) -> Result<(), Errno> {
         let mut body = Attrs::after(&ifinfo(self.index(name)?, 0, 0));
@@ -295,15 +302,15 @@ impl Rtnl {
         Ok(())
     }
 
-    /// Waits, for a second at most, until the IPv6 addresses of the link take packets in: their local routes are made by one
-    /// of the kernel's workers, a little after the address is there or the link is up.
+    /// Waits, for a second at most, until the link's IPv6 addresses accept packets: a kernel worker
+    /// adds their local routes a little after the address is set or the link is up.
     fn settle(&mut self, index: u32) {
         let header = [libc::AF_INET6 as u8, 0, 0, 0, 0, 0, 0, 0];
         let addresses = self.0.request(libc::RTM_GETADDR, libc::NLM_F_DUMP, &header);
         let mut waiting = Vec::new();
         for reply in addresses.unwrap_or_default() {
             let here = reply.body.get(4..8) == Some(&index.to_ne_bytes()[..]);
-            // Link-local ones wait for duplicate address detection.
+            // Link-local addresses wait for duplicate address detection.
             let global = reply.body.get(3) == Some(&libc::RT_SCOPE_UNIVERSE);
             if here && global {
                 let all = attrs(reply.body.get(8..).unwrap_or(&[])).into_iter();
@@ -317,7 +324,7 @@ impl Rtnl {
         }
     }
 
-    /// True if packets to this IPv6 address are taken in.
+    /// True if packets to this IPv6 address are accepted.
     fn is_local(&mut self, address: &[u8]) -> bool {
         let mut body = Attrs::after(&[libc::AF_INET6 as u8, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         body.put(libc::RTA_DST, address);
@@ -386,7 +393,7 @@ impl Rtnl {
         self.raw(cmd, flags, body.bytes())
     }
 
-    /// A permanent neighbour entry, made or replaced.
+    /// Adds or replaces a permanent neighbour entry.
     pub fn neigh_set(&mut self, name: &str, addr: IpAddr, mac: [u8; 6]) -> Result<(), Errno> {
         const NUD_PERMANENT: u16 = 0x80;
         const NDA_DST: u16 = 1;
@@ -415,8 +422,8 @@ impl Rtnl {
         }
     }
 
-    /// How many other namespaces have a number as seen from this one. A number goes when its
-    /// namespace is taken down, so this tells of leaked ones.
+    /// How many other namespaces have a number as seen from this one. A number disappears when its
+    /// namespace is dismantled, so the rest have leaked.
     pub fn nsid_count(&mut self) -> Result<usize, Errno> {
         Ok(self
             .0
@@ -425,9 +432,9 @@ impl Rtnl {
     }
 }
 
-/// Counters of a link (`struct rtnl_link_stats64`), the ones the tests look at.
+/// The main counters of a link, with the meanings and units of `struct rtnl_link_stats64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "as in the kernel")]
 pub struct LinkStats {
     pub rx_packets: u64,
     pub tx_packets: u64,
@@ -439,17 +446,20 @@ pub struct LinkStats {
     pub tx_dropped: u64,
 }
 
-/// A link among others. The kind is empty if it has none.
+/// A link in a list of all links.
 #[derive(Clone, Debug, Default)]
-#[allow(missing_docs)]
 pub struct Counted {
+    /// Its interface number.
     pub index: u32,
+    /// Its name.
     pub name: String,
+    /// Its kind (`veth`, `wireguard`, …); empty if it has none.
     pub kind: String,
+    /// Its counters.
     pub counters: Counters,
 }
 
-/// A link as the kernel describes it.
+/// The kernel's description of a link.
 #[derive(Clone, Debug)]
 pub struct LinkInfo {
     /// `ARPHRD_*`.
@@ -504,14 +514,14 @@ const COUNTERS: &[&str] = &[
 pub struct Counters(BTreeMap<&'static str, u64>);
 
 impl Counters {
-    /// Of a `struct rtnl_link_stats64`.
+    /// Parses a `struct rtnl_link_stats64`.
     fn parse(data: &[u8]) -> Counters {
         let words = data.chunks_exact(8).zip(COUNTERS);
         let value = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or([0; 8]));
         Counters(words.map(|(bytes, name)| (*name, value(bytes))).collect())
     }
 
-    /// Those that moved since `before`, and by how much.
+    /// The counters that changed since `before`, and by how much.
     pub fn since(&self, before: &Counters) -> Counters {
         let moved = self.0.iter().map(|(name, now)| {
             let then = before.0.get(name).copied().unwrap_or(0);
@@ -520,12 +530,12 @@ impl Counters {
         Counters(moved.filter(|(_, by)| *by != 0).collect())
     }
 
-    /// The value of one.
+    /// The value of the counter called `name`.
     pub fn value(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
     }
 
-    /// True if these, and no others, are the counters that moved.
+    /// True if exactly these counters changed.
     pub fn are(&self, wanted: &[(&'static str, u64)]) -> bool {
         self.0 == wanted.iter().copied().collect()
     }

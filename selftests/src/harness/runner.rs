@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Runs tests: each in a process, PID, mount and network namespaces of its own, with a time bound,
 //! and with the kernel log, the devices, the namespaces and the modules checked afterwards.
 
@@ -6,12 +6,12 @@ use super::artefacts;
 use super::capture::Frames;
 use super::checkers;
 use super::cmd;
+use super::driver::{Driver, BY_TOOL, COEXIST, PLAIN};
 use super::kmsg::{self, Kmsg};
 use super::ktap::{self, Outcome};
 use super::modules::{self, Env, Modules};
 use super::netns;
 use super::pace::slow;
-use super::topo::{Driver, BY_TOOL, COEXIST, PLAIN};
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use nix::mount::{mount, MsFlags};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -30,14 +30,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-/// The kind of guest a test needs.
+/// The kind of guest that a test needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Boot {
-    /// Several processors, the clock runs as usual.
+    /// Several CPUs, real time.
     Smp,
-    /// As [`Boot::Smp`], for tests whose outcome does not depend on how fast things go: it may run beside other work.
+    /// As [`Boot::Smp`], for tests whose outcome does not depend on timing: may run beside other
+    /// work.
     Config,
-    /// One processor, virtual time: idle time is jumped over, so hours take seconds.
+    /// One CPU, virtual time: idle time is skipped, so hours take seconds.
     Vtime,
     /// The sanitizer kernel; runs the tests of [`Boot::Smp`] and [`Boot::Config`] as well.
     San,
@@ -55,7 +56,7 @@ impl Boot {
         }
     }
 
-    /// True for a guest whose clock jumps over idle time.
+    /// True for a guest whose clock skips idle time.
     pub fn is_vtime(self) -> bool {
         matches!(self, Boot::Vtime | Boot::SanVtime)
     }
@@ -77,21 +78,21 @@ pub type Body = Box<dyn Fn(&Ctx) -> Result<()>>;
 pub struct Test {
     /// Kebab-case, area first; `@c` or `@rs` at the end of a test that runs on both modules.
     pub name: String,
-    /// Where it runs.
+    /// The guest that it needs.
     pub boot: Boot,
-    /// What is loaded when it starts.
+    /// The modules that are loaded when it starts.
     pub modules: Modules,
     /// Which implementation it is about.
     pub subject: Subject,
-    /// The time it gets, on the guest's clock.
+    /// Its time limit on the guest's clock, before [`slow`].
     pub bound: Duration,
-    /// What it does.
+    /// The test itself.
     pub body: Body,
 }
 
-/// What a test is told, and what it leaves for the case of a failure.
+/// A test's context: what is under test, and where its notes and captures go.
 pub struct Ctx {
-    /// The modules' whereabouts.
+    /// The modules under test.
     pub env: Env,
     /// Which implementation the test is about.
     pub subject: Subject,
@@ -103,7 +104,7 @@ impl Ctx {
         [BY_TOOL; 2]
     }
 
-    /// The same, configured by our own netlink client.
+    /// As [`Ctx::by_tool`], configured by the harness's own netlink client.
     pub fn plain(&self) -> [Driver; 2] {
         [PLAIN; 2]
     }
@@ -116,23 +117,25 @@ impl Ctx {
         }
     }
 
-    /// A line for the reader of the report.
+    /// Prints a line into the report.
     pub fn note(&self, text: impl AsRef<str>) {
         println!("{}", ktap::comment(text.as_ref()));
     }
 
-    /// A table for the end of the report: columns wide enough, the first one to the left.
+    /// Prints a table, which the host repeats at the end of the report. The first column is
+    /// left-aligned.
     pub fn table(&self, title: &str, rows: &[Vec<String>]) {
         println!("{}", ktap::table(title, rows));
     }
 
-    /// Keeps a capture's frames as NAME.pcap if the test fails. `linktype` as in pcap.
+    /// Saves a capture's frames as NAME.pcap if the test fails. `linktype` as in pcap: 1 is
+    /// Ethernet.
     pub fn keep(&self, name: &str, frames: Frames, linktype: u32) {
         artefacts::keep(name, frames, linktype);
     }
 }
 
-/// The error of a test that cannot run here.
+/// The error of a test that cannot run here, with the reason: it counts as skipped.
 #[derive(Debug)]
 pub struct Skip(pub String);
 
@@ -144,39 +147,39 @@ impl std::fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
-/// How a run is made.
+/// Options of a run.
 pub struct Options {
-    /// Where to keep a failed test's artefacts.
+    /// Where to save the artefacts of failed tests.
     pub out: Option<PathBuf>,
-    /// Capture everything, not only when a failed test is run again.
+    /// Capture on all interfaces already in the first run of each test.
     pub pcap: bool,
-    /// Keep everything in memory (virtual time must not wait for the host's files).
+    /// Lock all memory (virtual time must not wait for the host's files).
     pub lock_memory: bool,
 }
 
-/// So many failed tests are run once more, with captures: where more fail, these will tell why.
+/// At most this many failed tests are run again with captures.
 const AGAIN: usize = 10;
-/// A second run may take so long, or as long as the test, if that may take longer.
+/// The time limit of a second run, unless the test's own is longer.
 const AGAIN_BOUND: Duration = Duration::from_secs(300);
-/// What a test has for its artefacts after the end of its time.
+/// Time after a test's limit for saving its artefacts.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// One run of a test.
 struct Run {
-    /// Where to keep its artefacts.
+    /// Where to save its artefacts.
     dir: Option<PathBuf>,
-    /// When it starts, and the time it gets, on the guest's clock.
+    /// Its start, and its time limit, on the guest's clock.
     start: Instant,
     bound: Duration,
-    /// It is for the artefacts only: they are kept however it ends, and what it says is one of them.
+    /// A second run, for the artefacts only: they are saved however it ends, its output among them.
     again: bool,
 }
 
-/// Runs `tests` and gives the number of failures.
+/// Runs `tests` and returns the number of failures.
 pub fn run(tests: &[&Test], options: &Options) -> Result<usize> {
     let env = Env::read();
     modules::unload_all().context("a WireGuard module is in use before the first test")?;
-    // Needed by most tests; by hand, for guests in which the kernel finds no modprobe.
+    // Needed by most tests; loaded here for guests in which the kernel cannot run modprobe.
     for module in ["veth", "tun"] {
         cmd::try_run(&["modprobe", module], "")?;
     }
@@ -208,9 +211,9 @@ pub fn run(tests: &[&Test], options: &Options) -> Result<usize> {
     Ok(failed)
 }
 
-/// Runs a failed test once more, with captures of all its namespaces, which the first run did not
-/// have because they change the ways of packets. It has failed, whatever comes of this. Tells
-/// whether the kernel is fit for the next.
+/// Runs a failed test again with captures in all its namespaces, which the first run lacks because
+/// they change the code paths of packets. The test has failed, whatever the result. Returns whether
+/// the kernel is fit for the next test.
 fn again(test: &Test, env: &Env, options: &Options, first: &Run, took: Duration) -> Result<bool> {
     let Some(dir) = &first.dir else {
         return Ok(true);
@@ -233,7 +236,7 @@ fn again(test: &Test, env: &Env, options: &Options, first: &Run, took: Duration)
     Ok(sound)
 }
 
-/// Runs a test once; also tells whether the kernel is fit for the next.
+/// Runs a test once; also returns whether the kernel is fit for the next one.
 fn one(test: &Test, env: &Env, options: &Options, run: &Run) -> Result<(Outcome, bool)> {
     let mut log = Kmsg::at_end()?;
     let links = links()?;
@@ -260,13 +263,13 @@ fn one(test: &Test, env: &Env, options: &Options, run: &Run) -> Result<(Outcome,
         fs::write(dir.join("kmsg.txt"), lines.join("\n") + "\n")?;
     }
     kmsg::mark(&format!("end {}", test.name));
-    // On rubble no other test can start; links can be cleared away.
+    // Leaked namespaces or modules in use prevent further tests; leaked links can be removed.
     let sound = after == Outcome::Ok
         || in_child(slow(Duration::from_secs(90)), |_| clear_away(&links))? == Outcome::Ok;
     Ok((outcome, sound))
 }
 
-/// The test's own process: loads the modules, makes the namespaces, runs the body.
+/// In the test's process: loads the modules, sets up its mount namespace, runs the body.
 fn inside(test: &Test, env: &Env, options: &Options, run: &Run, verdict: &OwnedFd) -> Result<()> {
     if options.lock_memory {
         mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context("mlockall")?;
@@ -275,7 +278,7 @@ fn inside(test: &Test, env: &Env, options: &Options, run: &Run, verdict: &OwnedF
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make / private")?;
-    netns::prepare()?;
+    netns::prepare(artefacts::HOOKS)?;
     if run.again {
         speak_into(run.dir.as_deref())?;
     }
@@ -290,7 +293,7 @@ fn inside(test: &Test, env: &Env, options: &Options, run: &Run, verdict: &OwnedF
     let ran = catch_unwind(AssertUnwindSafe(|| (test.body)(&ctx)));
     let result = ran.unwrap_or_else(|_| Err(anyhow!(PANICKED)));
     if ENDED.swap(true, Ordering::Relaxed) {
-        sleep(Duration::MAX); // too late
+        sleep(Duration::MAX); // the time limit came first
     }
     if run.again || result.as_ref().is_err_and(|e| !e.is::<Skip>()) {
         save(run.dir.as_deref());
@@ -300,11 +303,11 @@ fn inside(test: &Test, env: &Env, options: &Options, run: &Run, verdict: &OwnedF
 
 const PANICKED: &str = "the test panicked (see above)";
 
-/// The test has come back, or its time is over: whichever was first.
+/// Set by whichever comes first: the test's return, or the end of its time.
 static ENDED: AtomicBool = AtomicBool::new(false);
 
-/// A thread that ends the test's process when its time is over: here are its captures and, still
-/// alive, its namespaces.
+/// Starts a thread that ends the test's process at its time limit. It runs in that process, which
+/// has the captures and the live namespaces.
 fn end_in_time(run: &Run, verdict: &OwnedFd) -> Result<()> {
     let mut verdict = File::from(verdict.try_clone()?);
     let (start, bound, dir) = (run.start, run.bound, run.dir.clone());
@@ -314,7 +317,7 @@ fn end_in_time(run: &Run, verdict: &OwnedFd) -> Result<()> {
             return;
         }
         if dir.is_some() {
-            // Twice: what hangs may also keep the namespaces from being looked at.
+            // Twice: the cause of the hang may also block reading the counters.
             save(dir.as_deref());
             artefacts::look_at_all();
             save(dir.as_deref());
@@ -336,7 +339,7 @@ fn save(dir: Option<&Path>) {
     }
 }
 
-/// What is printed goes into a file from now on, not into the report.
+/// From now on output goes into a file and not into the report.
 fn speak_into(dir: Option<&Path>) -> Result<()> {
     let dir = dir.context("no folder")?;
     fs::create_dir_all(dir)?;
@@ -345,7 +348,7 @@ fn speak_into(dir: Option<&Path>) -> Result<()> {
     Ok(dup2_stderr(&file)?)
 }
 
-/// What must be true after every test, in the initial namespaces.
+/// Checks the state after every test, in the initial namespaces.
 fn clean_up(links_before: &BTreeSet<String>) -> Result<()> {
     let limit = slow(Duration::from_secs(30));
     wait(limit, "namespaces of the test are still alive", || {
@@ -361,7 +364,7 @@ fn clean_up(links_before: &BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-/// After a failed [`clean_up`]: removes the links that were left, and looks again.
+/// After a failed [`clean_up`]: removes leaked links and checks again.
 fn clear_away(links_before: &BTreeSet<String>) -> Result<()> {
     for link in links_since(links_before)? {
         cmd::run(&["ip", "link", "del", &link])?;
@@ -390,8 +393,8 @@ fn links() -> Result<BTreeSet<String>> {
         .collect())
 }
 
-/// Runs `f` as the first process of a PID namespace, for at most `bound`. Whatever it started
-/// dies with it. `f` is told where its verdict goes, if it cannot come back.
+/// Runs `f` as the first process of a PID namespace, for at most `bound`. Processes that it starts
+/// die with it. `f` gets the pipe for its verdict, in case it cannot return.
 fn in_child(bound: Duration, f: impl FnOnce(&OwnedFd) -> Result<()>) -> Result<Outcome> {
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     std::io::stdout().flush()?;
@@ -461,7 +464,7 @@ fn reap(child: Pid) -> i32 {
     }
 }
 
-/// Reads the test's verdict for at most so long; also tells whether its process has gone.
+/// Reads the test's verdict for at most `limit`; also returns whether its process has ended.
 fn collect(reader: OwnedFd, limit: Duration) -> Result<(String, bool)> {
     let (start, mut bytes) = (Instant::now(), Vec::new());
     let mut file = File::from(reader);
@@ -493,7 +496,7 @@ fn verdict(text: &str) -> Outcome {
     }
 }
 
-/// True if `name` is meant by `pattern`: a part of it, or with `*` the whole.
+/// True if `name` matches `pattern`: as a substring, or, if it contains `*`, as a whole.
 pub fn matches(name: &str, pattern: &str) -> bool {
     if !pattern.contains('*') {
         return name.contains(pattern);

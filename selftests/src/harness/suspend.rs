@@ -1,11 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The machine goes to sleep, nearly.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Suspend and hibernation tests.
 
 use anyhow::{Context, Result};
 use std::fs;
 
-/// A rehearsal of `how`, which is `freeze` or `disk`, up to where user space is frozen, and back.
-/// The notification that drivers get is the real one.
+/// Starts `how` (`freeze` or `disk`), stops once user space is frozen (`pm_test`), and resumes.
+/// Drivers get the real notifications.
 pub fn rehearse(how: &str) -> Result<()> {
     let module = match how {
         "disk" => "hibernate",

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Configuring and reading a device with the ordinary `wg`.
 
 use super::netns::Netns;
@@ -37,20 +37,21 @@ pub fn conf_text(conf: &DeviceConf) -> String {
     out
 }
 
-/// Applies `conf` with `wg addconf`. A peer to be removed is removed with `wg set`.
+/// Applies `conf` with `wg addconf`; peers to be removed with `wg set`.
 pub fn set(ns: &Netns, name: &str, conf: &DeviceConf) -> Result<()> {
     let mut conf = conf.clone();
     for peer in conf
         .peers
         .iter()
-        .filter(|p| p.flags & uapi::PEER_REMOVE_ME != 0)
+        .filter(|p| p.flags & uapi::peer::F_REMOVE_ME != 0)
     {
         ns.sh(&format!(
             "wg set {name} peer {} remove",
             base64(&peer.public_key)
         ))?;
     }
-    conf.peers.retain(|p| p.flags & uapi::PEER_REMOVE_ME == 0);
+    conf.peers
+        .retain(|p| p.flags & uapi::peer::F_REMOVE_ME == 0);
     ns.sh_in(
         &format!("wg addconf {name} /proc/self/fd/0"),
         &conf_text(&conf),
@@ -63,7 +64,7 @@ pub fn get(ns: &Netns, name: &str) -> Result<Device> {
     parse_dump(&ns.sh(&format!("wg show {name} dump"))?).context("unexpected `wg show dump`")
 }
 
-/// Parses what `wg show NAME dump` prints.
+/// Parses the output of `wg show NAME dump`.
 pub fn parse_dump(text: &str) -> Option<Device> {
     let mut lines = text.lines();
     let [private, public, port, mark] = fields(lines.next()?)?;
@@ -118,7 +119,7 @@ fn prefixes(text: &str) -> Option<Vec<Prefix>> {
         .collect()
 }
 
-/// Decodes a key from base64; `None` for `(none)` or anything else that is no key.
+/// Decodes a key from base64; `None` for `(none)` and anything else that is no key.
 pub fn key(text: &str) -> Option<Key> {
     let mut out = Vec::with_capacity(33);
     let (mut word, mut bits) = (0u32, 0);

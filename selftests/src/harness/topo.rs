@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The scene of most tests: two namespaces, a veth pair between them, a tunnel over it.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The topology of most tests: two namespaces, a veth pair between them, a tunnel over it.
 //!
 //! End 0 has the device `wg0`, end 1 `wg1`; the veth ends are `v0` and `v1`. Addresses, with the
 //! end's number plus one as the last part: outside 192.0.2.N and 2001:db8::N, inside 10.9.0.N and
@@ -7,54 +7,16 @@
 //! an end can be silenced ([`Link::mute`]) without the other's stack noticing.
 
 use super::capture::Capture;
+use super::driver::Driver;
 use super::netns::Netns;
 use super::rtnl::{Counters, Rtnl};
 use super::runner::Ctx;
 use super::tool;
-use super::userspace::Program;
 use super::wgdev::{random_key, Device, DeviceConf, Key, Peer, PeerConf, Wg};
 use anyhow::{ensure, Context, Result};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use x25519_dalek::{PublicKey, StaticSecret};
-
-/// A WireGuard implementation, and how to talk to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Driver {
-    /// The link kind; empty for a program on a TUN device.
-    pub kind: &'static str,
-    /// Configure with `wg`, not with our own netlink client.
-    pub by_tool: bool,
-    /// The program, if it is one.
-    pub program: Option<Program>,
-}
-
-/// Whichever driver has the name `wireguard`, configured by our own netlink client.
-pub const PLAIN: Driver = Driver {
-    kind: "wireguard",
-    by_tool: false,
-    program: None,
-};
-/// The same, configured by `wg`.
-pub const BY_TOOL: Driver = Driver {
-    kind: "wireguard",
-    by_tool: true,
-    program: None,
-};
-/// Ours, loaded with `coexist=1`.
-pub const COEXIST: Driver = Driver {
-    kind: "wireguard_rs",
-    by_tool: false,
-    program: None,
-};
-/// A program on a TUN device.
-pub const fn userspace(program: Program) -> Driver {
-    Driver {
-        kind: "",
-        by_tool: true,
-        program: Some(program),
-    }
-}
 
 /// Outside address of end `n`.
 pub fn outer(v6: bool, n: u8) -> IpAddr {
@@ -79,7 +41,7 @@ pub fn port(n: u8) -> u16 {
     51820 + u16::from(n)
 }
 
-/// The veth end's MAC address.
+/// The MAC address of veth end `n`.
 pub fn mac(n: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, n + 1]
 }
@@ -101,7 +63,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Makes namespaces `a` and `b` and the pair, up and addressed.
+    /// Creates the namespaces `a` and `b` and the veth pair, up and with addresses.
     pub fn new() -> Result<Self> {
         let ns = [Netns::new("a")?, Netns::new("b")?];
         let mut rt = [ns[0].rtnl()?, ns[1].rtnl()?];
@@ -127,8 +89,8 @@ impl Link {
         Ok(link)
     }
 
-    /// From now on the other end's stack does not see (`on`), or sees again, what end `n` sends
-    /// over the veth: it goes to a wrong MAC address. Captures on either side still see it.
+    /// Makes the other end's stack ignore (`on`), or accept again, what end `n` sends over the
+    /// veth, by sending it to a wrong MAC address. Captures on either side still see it.
     pub fn mute(&mut self, n: u8, on: bool) -> Result<()> {
         let other = 1 - n;
         let to = if on {
@@ -153,13 +115,13 @@ impl Link {
         &self.ns[usize::from(n)]
     }
 
-    /// Its namespaces alone: nothing else of this keeps them alive.
+    /// Only the namespaces: drops everything else that keeps them alive.
     pub fn into_namespaces(self) -> [Netns; 2] {
         self.ns
     }
 }
 
-/// The way to a device's configuration.
+/// How a device is configured.
 enum Config {
     Netlink(Wg),
     Tool,
@@ -174,8 +136,8 @@ pub struct End {
 }
 
 impl End {
-    /// Makes the device of end `n` in its namespace, gives it a fresh key and its port, and
-    /// brings it up with its inside addresses.
+    /// Creates the device of end `n` in its namespace with a random key, its port and its inside
+    /// addresses, and brings it up.
     pub fn new(link: &mut Link, n: u8, driver: Driver, mtu: Option<u32>) -> Result<Self> {
         let (name, _) = names(n);
         if let Some(program) = driver.program {
@@ -205,7 +167,7 @@ impl End {
         )?;
         end.public_key = PublicKey::from(&StaticSecret::from(private_key)).to_bytes();
         let told = end.get(link)?.public_key;
-        // boringtun tells none.
+        // boringtun does not report it.
         ensure!(
             told == Some(end.public_key) || told.is_none() && driver.program.is_some(),
             "the device tells a wrong public key"
@@ -256,7 +218,7 @@ impl End {
     }
 }
 
-/// How a tunnel is to be set up.
+/// Options of a tunnel.
 #[derive(Clone, Debug)]
 pub struct Opts {
     /// The implementation of each end.
@@ -265,7 +227,7 @@ pub struct Opts {
     pub v6: bool,
     /// Each end's preshared key for the other.
     pub psk: [Option<Key>; 2],
-    /// Which ends are told the other's endpoint.
+    /// Which ends know the other's endpoint.
     pub endpoints: [bool; 2],
     /// Each end's persistent keepalive in seconds.
     pub keepalive: [Option<u16>; 2],
@@ -296,7 +258,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Sets it up.
+    /// Creates both ends and configures them as peers.
     pub fn new(opts: &Opts) -> Result<Self> {
         let mut link = Link::new()?;
         let mut ends = [
@@ -335,8 +297,8 @@ impl Tunnel {
         Ok(self.rt(n).counters(names(n).0)?)
     }
 
-    /// Waits until these counters of end `n`'s device, and no others, have moved by that much
-    /// since `before`; `what` made them move.
+    /// Waits until exactly these counters of end `n`'s device have changed by these amounts since
+    /// `before`; `what` is the reason, for the error.
     pub fn expect_moved(
         &mut self,
         n: u8,
@@ -358,13 +320,13 @@ impl Tunnel {
         self.ends[usize::from(n)].peer(&self.link)
     }
 
-    /// Sets values on end `n`'s peer (its public key is filled in).
+    /// Configures end `n`'s peer; its public key is filled in.
     pub fn set_peer(&mut self, n: u8, mut conf: PeerConf) -> Result<()> {
         conf.public_key = self.ends[usize::from(1 - n)].public_key;
         self.ends[usize::from(n)].set_peer(&self.link, conf)
     }
 
-    /// Watches end `n`'s side of the underlay.
+    /// Starts a capture on end `n`'s side of the underlay.
     pub fn watch(&self, ctx: &Ctx, n: u8) -> Result<Capture> {
         let (_, veth) = names(n);
         let capture = Capture::start(self.ns(n), veth)?;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Traffic between namespaces: pings, datagrams, TCP streams with checked content.
 
 use super::ktap::comment;
@@ -56,13 +56,13 @@ pub fn echo_request(v6: bool, id: u16, seq: u16, size: usize) -> Vec<u8> {
     msg
 }
 
-/// Sends `count` echo requests of `size` payload bytes one after the other and gives how many
-/// were answered, each within `limit`, with the payload intact.
+/// Sends `count` echo requests of `size` payload bytes one after the other and returns how many
+/// were answered, each within `limit` and with its payload intact.
 pub fn ping(ns: &Netns, dst: IpAddr, count: u16, size: usize, limit: Duration) -> Result<u16> {
     ping_bound(ns, None, dst, count, size, limit)
 }
 
-/// The same, out of one interface.
+/// As [`ping`], through one interface.
 pub fn ping_from(ns: &Netns, dev: &str, dst: IpAddr, count: u16, limit: Duration) -> Result<u16> {
     ping_bound(ns, Some(dev), dst, count, 56, limit)
 }
@@ -93,7 +93,7 @@ fn ping_bound(
             let request = echo_request(v6, id, seq, size);
             let start = Instant::now();
             if let Err(e) = sock.send_to(&request, SocketAddr::new(dst, 0)) {
-                // No route or no peer (yet): counts as unanswered.
+                // No route or no peer yet: counts as unanswered.
                 if start.elapsed() < limit {
                     std::thread::sleep(limit.min(Duration::from_millis(100)));
                 }
@@ -155,7 +155,7 @@ pub fn udp(ns: &Netns, addr: SocketAddr) -> Result<UdpSocket> {
     ns.run(|| UdpSocket::bind(addr).with_context(|| format!("bind {addr}")))
 }
 
-/// Sets an integer option of a socket, one that `nix` does not know.
+/// Sets an integer socket option that `nix` does not support.
 pub fn set_option(socket: &UdpSocket, level: i32, option: i32, value: i32) -> Result<()> {
     let at = (&raw const value).cast();
     // SAFETY: the value lives for the call and has the size that is told.
@@ -178,14 +178,14 @@ pub fn drain(sock: &UdpSocket) -> Result<usize> {
     }
 }
 
-/// How a TCP stream went.
+/// Measurements of a TCP stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
-    /// Bytes received, all as sent.
+    /// Bytes received, all verified.
     pub bytes: u64,
     /// From the first byte to the last.
     pub took: Duration,
-    /// The longest time between two reads that brought something.
+    /// The longest time between two successful reads.
     pub longest_gap: Duration,
 }
 
@@ -196,8 +196,8 @@ impl Stream {
     }
 }
 
-/// A stall is this many waits without progress, one after the other: when the machine stands still, all clocks go on but
-/// only one wait ends.
+/// A stall is this many successive waits without progress: when the host pauses the guest, all
+/// clocks advance but only one wait expires.
 const WAITS: u32 = 10;
 
 /// Sends `bytes` from `from` to `dst` in `to` over one TCP stream. The receiver compares every
@@ -214,8 +214,8 @@ pub fn tcp(
     let receiver = to.spawn(move || receive(&listener, seed, bytes, stall))?;
     let sent = from.run(|| send(dst, seed, bytes, stall));
     if let Err(e) = sent {
-        // The receiver may have the better story (wrong content, say), but may also wait for ever
-        // in accept(): ask it only when it is done.
+        // The receiver's error explains more (wrong content, say), but it may wait in accept() for
+        // ever: join it only when it is done.
         if receiver.is_finished() {
             receiver.join().expect("receiver panicked")?;
         }
@@ -244,7 +244,7 @@ fn send(dst: SocketAddr, seed: u64, bytes: u64, stall: Duration) -> Result<()> {
         }
     }
     stream.shutdown(Shutdown::Write)?;
-    // Wait for the receiver's own close, so that the stream's end is in before devices go.
+    // Wait for the receiver to close, so that the FIN is delivered before the devices are removed.
     stream.set_read_timeout(Some(stall * 4))?;
     let _ = stream.read(&mut [0; 1]);
     Ok(())

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Implementations that are programs on a TUN device, configured over a socket by `wg`.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Userspace implementations on a TUN device, configured over a socket by `wg`.
 
 use super::cmd;
 use super::netns::Netns;
@@ -13,10 +13,10 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Where the guest has the programs that Debian has no package of (see `scripts/peers`).
+/// Where the guest has the implementations that Debian does not package (see `scripts/peers`).
 const ADDED: &str = "/add";
 
-/// One of the programs.
+/// A userspace implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// wireguard-go.
@@ -37,7 +37,7 @@ impl Program {
         }
     }
 
-    /// Where it is, or just its name if it is a command like others.
+    /// Its path, or its name if it is in `PATH`.
     fn path(self) -> PathBuf {
         let added = Path::new(ADDED).join(self.file());
         if added.exists() {
@@ -47,7 +47,7 @@ impl Program {
         }
     }
 
-    /// What it says its version is.
+    /// The version that it reports.
     pub fn version(self) -> Result<String> {
         let out = Command::new(self.path())
             .arg("--version")
@@ -66,7 +66,7 @@ impl Program {
             .to_owned())
     }
 
-    /// Starts it in `ns` on a TUN device called `name`; it ends with the test's PID namespace.
+    /// Starts it in `ns` on a TUN device called `name`; it dies with the test's PID namespace.
     pub fn start(self, ns: &Netns, name: &str) -> Result<()> {
         if !Path::new("/dev/net/tun").exists() {
             cmd::run(&["modprobe", "tun"])?;
@@ -79,8 +79,8 @@ impl Program {
                     .args(["-f", name])
                     .env("WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD", "1")
                     .env("LOG_LEVEL", "error"),
-                // Without connected sockets: they keep the address they were made with, so that
-                // boringtun's own address could not change.
+                // Connected sockets keep their source address, so boringtun's own address could not
+                // change.
                 Program::BoringTun => command
                     .args(["--foreground", "--disable-drop-privileges"])
                     .args(["--disable-connected-udp", name]),
@@ -114,8 +114,8 @@ impl Program {
     }
 }
 
-/// What the program of device `name` tells of its peers, line by line, without the keys that are
-/// nobody's business; nothing if there is no such program.
+/// The peers of device `name` as its implementation reports them, line by line, without secret
+/// keys; empty if there is none.
 pub fn told(name: &str, limit: Duration) -> Result<Vec<String>> {
     let path = socket_path(name);
     if !path.exists() {
@@ -132,17 +132,17 @@ pub fn told(name: &str, limit: Duration) -> Result<Vec<String>> {
     Ok(all.into_iter().filter(|line| !secret(line)).collect())
 }
 
-/// Where the program of device `name` is spoken to.
+/// The control socket of device `name`.
 fn socket_path(name: &str) -> PathBuf {
     format!("/run/wireguard/{name}.sock").into()
 }
 
-/// Where the program of device `name` says what happens to it: on the test's own tmpfs.
+/// The log file of device `name`, on the test's own tmpfs.
 fn log_path(name: &str) -> PathBuf {
     format!("/run/wireguard/{name}.log").into()
 }
 
-/// The end of what the program of device `name` said.
+/// The last lines of the log of device `name`.
 pub fn log_tail(name: &str) -> String {
     let text = fs::read(log_path(name)).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

@@ -1,8 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! A configuration client for WireGuard devices over generic netlink, the family's name free.
-//!
-//! `wg` knows the family `wireguard` only; a module loaded with `coexist=1` has another. Layout
-//! and constants: `include/uapi/linux/wireguard.h`.
+// SPDX-License-Identifier: GPL-2.0-only
+//! A configuration client for WireGuard devices over generic netlink, for any family name: `wg`
+//! knows only `wireguard`, but a module loaded with `coexist=1` registers another.
 
 use super::netlink::{attrs, family_id, Attrs, Netlink, Reply};
 use super::netns::Netns;
@@ -11,39 +9,9 @@ use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
-/// `WG_CMD_*`, `WGDEVICE_A_*`, `WGPEER_A_*`, `WGALLOWEDIP_A_*` and their flags.
-#[allow(missing_docs, dead_code)] // the whole interface, used or not
-pub mod uapi {
-    pub const GET_DEVICE: u8 = 0;
-    pub const SET_DEVICE: u8 = 1;
-    pub const DEVICE_IFINDEX: u16 = 1;
-    pub const DEVICE_IFNAME: u16 = 2;
-    pub const DEVICE_PRIVATE_KEY: u16 = 3;
-    pub const DEVICE_PUBLIC_KEY: u16 = 4;
-    pub const DEVICE_FLAGS: u16 = 5;
-    pub const DEVICE_LISTEN_PORT: u16 = 6;
-    pub const DEVICE_FWMARK: u16 = 7;
-    pub const DEVICE_PEERS: u16 = 8;
-    pub const DEVICE_REPLACE_PEERS: u32 = 1;
-    pub const PEER_PUBLIC_KEY: u16 = 1;
-    pub const PEER_PRESHARED_KEY: u16 = 2;
-    pub const PEER_FLAGS: u16 = 3;
-    pub const PEER_ENDPOINT: u16 = 4;
-    pub const PEER_KEEPALIVE: u16 = 5;
-    pub const PEER_LAST_HANDSHAKE: u16 = 6;
-    pub const PEER_RX_BYTES: u16 = 7;
-    pub const PEER_TX_BYTES: u16 = 8;
-    pub const PEER_ALLOWEDIPS: u16 = 9;
-    pub const PEER_PROTOCOL_VERSION: u16 = 10;
-    pub const PEER_REMOVE_ME: u32 = 1;
-    pub const PEER_REPLACE_ALLOWEDIPS: u32 = 2;
-    pub const PEER_UPDATE_ONLY: u32 = 4;
-    pub const ALLOWEDIP_FAMILY: u16 = 1;
-    pub const ALLOWEDIP_IPADDR: u16 = 2;
-    pub const ALLOWEDIP_CIDR: u16 = 3;
-    pub const ALLOWEDIP_FLAGS: u16 = 4;
-    pub const ALLOWEDIP_REMOVE_ME: u32 = 1;
-}
+/// The family's numbers: commands, attributes, flags. `tests/numbers.rs` checks them against the
+/// kernel's header.
+pub use wireguard_rs::proto::uapi;
 
 /// A key: private, public or preshared.
 pub type Key = [u8; 32];
@@ -51,55 +19,73 @@ pub type Key = [u8; 32];
 /// An allowed IP: address and prefix length.
 pub type Prefix = (IpAddr, u8);
 
-/// What to set on a device. `None` and empty mean: leave alone.
+/// What to set on a device; `None`, 0 and empty leave the value as it is.
 #[derive(Clone, Debug, Default)]
-#[allow(missing_docs)]
 pub struct DeviceConf {
+    /// Zeros remove it.
     pub private_key: Option<Key>,
+    /// UDP port; 0 picks one.
     pub listen_port: Option<u16>,
+    /// 0 removes it.
     pub fwmark: Option<u32>,
+    /// `uapi::device::F_*`.
     pub flags: u32,
+    /// Peers to add, change or remove.
     pub peers: Vec<PeerConf>,
 }
 
-/// What to set on one peer.
+/// What to set on a peer; `None`, 0 and empty leave the value as it is.
 #[derive(Clone, Debug, Default)]
-#[allow(missing_docs)]
 pub struct PeerConf {
+    /// Identifies the peer.
     pub public_key: Key,
+    /// Zeros remove it.
     pub preshared_key: Option<Key>,
+    /// Its address and port on the underlay.
     pub endpoint: Option<SocketAddr>,
-    /// Seconds; 0 turns it off.
+    /// Persistent keepalive in seconds; 0 disables it.
     pub keepalive: Option<u16>,
+    /// `uapi::peer::F_*`.
     pub flags: u32,
+    /// Prefixes to add.
     pub allowed_ips: Vec<Prefix>,
 }
 
-/// A device as the kernel tells it.
+/// The state of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct Device {
+    /// `None` without a private key.
     pub public_key: Option<Key>,
+    /// `None` if there is none.
     pub private_key: Option<Key>,
+    /// UDP port.
     pub listen_port: u16,
+    /// 0: none.
     pub fwmark: u32,
+    /// In the order of the dump.
     pub peers: Vec<Peer>,
-    /// How many messages the dump took.
+    /// The number of messages in the dump.
     pub messages: usize,
 }
 
-/// A peer as the kernel tells it.
+/// The state of a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub struct Peer {
+    /// Identifies the peer.
     pub public_key: Key,
+    /// Zeros: none.
     pub preshared_key: Key,
+    /// `None` if unknown.
     pub endpoint: Option<SocketAddr>,
+    /// Persistent keepalive in seconds; 0: disabled.
     pub keepalive: u16,
-    /// Since the epoch; zero if there was none.
+    /// Time of the last handshake since the epoch; zero if there was none.
     pub last_handshake: Duration,
+    /// Bytes received on the underlay.
     pub rx_bytes: u64,
+    /// Bytes sent on the underlay.
     pub tx_bytes: u64,
+    /// In the order of the dump.
     pub allowed_ips: Vec<Prefix>,
 }
 
@@ -140,21 +126,21 @@ fn parse_sockaddr(bytes: &[u8]) -> Option<SocketAddr> {
 fn put_peer(list: &mut Attrs, peer: &PeerConf) {
     use uapi::*;
     list.nest(0, |p| {
-        p.put(PEER_PUBLIC_KEY, &peer.public_key);
+        p.put(peer::PUBLIC_KEY, &peer.public_key);
         if peer.flags != 0 {
-            p.u32(PEER_FLAGS, peer.flags);
+            p.u32(peer::FLAGS, peer.flags);
         }
         if let Some(psk) = &peer.preshared_key {
-            p.put(PEER_PRESHARED_KEY, psk);
+            p.put(peer::PRESHARED_KEY, psk);
         }
         if let Some(endpoint) = peer.endpoint {
-            p.put(PEER_ENDPOINT, &sockaddr(endpoint));
+            p.put(peer::ENDPOINT, &sockaddr(endpoint));
         }
         if let Some(seconds) = peer.keepalive {
-            p.u16(PEER_KEEPALIVE, seconds);
+            p.u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, seconds);
         }
         if !peer.allowed_ips.is_empty() {
-            p.nest(PEER_ALLOWEDIPS, |ips| {
+            p.nest(peer::ALLOWEDIPS, |ips| {
                 for (addr, cidr) in &peer.allowed_ips {
                     ips.nest(0, |ip| put_allowed_ip(ip, *addr, *cidr));
                 }
@@ -167,14 +153,17 @@ fn put_allowed_ip(ip: &mut Attrs, addr: IpAddr, cidr: u8) {
     use uapi::*;
     match addr {
         IpAddr::V4(a) => ip
-            .u16(ALLOWEDIP_FAMILY, libc::AF_INET as u16)
-            .put(2, &a.octets()),
+            .u16(allowedip::FAMILY, libc::AF_INET as u16)
+            .put(uapi::allowedip::IPADDR, &a.octets()),
         IpAddr::V6(a) => ip
-            .u16(ALLOWEDIP_FAMILY, libc::AF_INET6 as u16)
-            .put(2, &a.octets()),
+            .u16(allowedip::FAMILY, libc::AF_INET6 as u16)
+            .put(uapi::allowedip::IPADDR, &a.octets()),
     };
-    ip.u8(ALLOWEDIP_CIDR, cidr);
+    ip.u8(allowedip::CIDR_MASK, cidr);
 }
+
+/// Peers that [`Wg::set`] puts into one request at most.
+pub const PEERS_PER_REQUEST: usize = 50;
 
 /// A generic netlink socket bound to one driver's family, in one namespace.
 pub struct Wg {
@@ -188,7 +177,8 @@ impl Wg {
         ns.run(|| Self::here(family, None))
     }
 
-    /// The same in the calling thread's namespace, for answers that come within `limit`.
+    /// As [`Wg::open`], in the calling thread's namespace; an answer that takes longer than `limit`
+    /// is an error.
     pub fn here(family: &str, limit: Option<Duration>) -> Result<Self> {
         let mut nl = Netlink::generic()?;
         if let Some(limit) = limit {
@@ -200,38 +190,38 @@ impl Wg {
 
     /// Sends one SET made of raw attributes.
     pub fn set_raw(&mut self, body: &Attrs) -> Result<(), Errno> {
-        let mut message = vec![uapi::SET_DEVICE, 1, 0, 0];
+        let mut message = vec![uapi::cmd::SET_DEVICE, uapi::GENL_VERSION, 0, 0];
         message.extend_from_slice(body.bytes());
         self.nl.request(self.family, 0, &message).map(drop)
     }
 
-    /// Configures the device `name`; many peers go in several messages.
+    /// Configures the device `name`, in several messages if there are many peers.
     pub fn set(&mut self, name: &str, conf: &DeviceConf) -> Result<(), Errno> {
         use uapi::*;
         let chunks: Vec<&[PeerConf]> = if conf.peers.is_empty() {
             vec![&[]]
         } else {
-            conf.peers.chunks(50).collect()
+            conf.peers.chunks(PEERS_PER_REQUEST).collect()
         };
         for (n, peers) in chunks.into_iter().enumerate() {
             let mut body = Attrs::new();
-            body.str(DEVICE_IFNAME, name);
+            body.str(device::IFNAME, name);
             if n == 0 {
                 if let Some(key) = &conf.private_key {
-                    body.put(DEVICE_PRIVATE_KEY, key);
+                    body.put(device::PRIVATE_KEY, key);
                 }
                 if let Some(port) = conf.listen_port {
-                    body.u16(DEVICE_LISTEN_PORT, port);
+                    body.u16(device::LISTEN_PORT, port);
                 }
                 if let Some(mark) = conf.fwmark {
-                    body.u32(DEVICE_FWMARK, mark);
+                    body.u32(device::FWMARK, mark);
                 }
                 if conf.flags != 0 {
-                    body.u32(DEVICE_FLAGS, conf.flags);
+                    body.u32(device::FLAGS, conf.flags);
                 }
             }
             if !peers.is_empty() {
-                body.nest(DEVICE_PEERS, |list| {
+                body.nest(device::PEERS, |list| {
                     peers.iter().for_each(|p| put_peer(list, p))
                 });
             }
@@ -242,8 +232,8 @@ impl Wg {
 
     /// The raw messages of a dump of device `name`.
     pub fn get_raw(&mut self, name: &str) -> Result<Vec<Reply>, Errno> {
-        let mut body = Attrs::after(&[uapi::GET_DEVICE, 1, 0, 0]);
-        body.str(uapi::DEVICE_IFNAME, name);
+        let mut body = Attrs::after(&[uapi::cmd::GET_DEVICE, uapi::GENL_VERSION, 0, 0]);
+        body.str(uapi::device::IFNAME, name);
         self.nl.request(self.family, libc::NLM_F_DUMP, body.bytes())
     }
 
@@ -251,7 +241,7 @@ impl Wg {
     pub fn get(&mut self, name: &str) -> Result<Device, Errno> {
         loop {
             let replies = self.get_raw(name)?;
-            // The device changed during the dump: what came may be torn.
+            // The device changed during the dump, so its parts may not fit together.
             let torn = |r: &Reply| i32::from(r.flags) & libc::NLM_F_DUMP_INTR != 0;
             if !replies.iter().any(torn) {
                 return Ok(parse_dump(&replies));
@@ -260,7 +250,7 @@ impl Wg {
     }
 }
 
-/// Puts the messages of one dump together.
+/// The device that the messages of one dump describe.
 pub fn parse_dump(replies: &[Reply]) -> Device {
     use uapi::*;
     let mut device = Device {
@@ -272,15 +262,15 @@ pub fn parse_dump(replies: &[Reply]) -> Device {
         .flat_map(|r| attrs(r.body.get(4..).unwrap_or(&[])))
     {
         match kind {
-            DEVICE_PRIVATE_KEY => device.private_key = data.as_slice().try_into().ok(),
-            DEVICE_PUBLIC_KEY => device.public_key = data.as_slice().try_into().ok(),
-            DEVICE_LISTEN_PORT => device.listen_port = u16::from_ne_bytes(fixed(&data)),
-            DEVICE_FWMARK => device.fwmark = u32::from_ne_bytes(fixed(&data)),
-            DEVICE_PEERS => {
+            device::PRIVATE_KEY => device.private_key = data.as_slice().try_into().ok(),
+            device::PUBLIC_KEY => device.public_key = data.as_slice().try_into().ok(),
+            device::LISTEN_PORT => device.listen_port = u16::from_ne_bytes(fixed(&data)),
+            device::FWMARK => device.fwmark = u32::from_ne_bytes(fixed(&data)),
+            device::PEERS => {
                 for (_, peer) in attrs(&data) {
                     let peer = parse_peer(&peer);
                     match device.peers.last_mut() {
-                        // A split peer goes on in the next message.
+                        // A peer may be split over two messages.
                         Some(last) if last.public_key == peer.public_key => {
                             last.allowed_ips.extend(peer.allowed_ips);
                         }
@@ -304,18 +294,20 @@ fn parse_peer(bytes: &[u8]) -> Peer {
     let mut peer = Peer::default();
     for (kind, data) in attrs(bytes) {
         match kind {
-            PEER_PUBLIC_KEY => peer.public_key = fixed(&data),
-            PEER_PRESHARED_KEY => peer.preshared_key = fixed(&data),
-            PEER_ENDPOINT => peer.endpoint = parse_sockaddr(&data),
-            PEER_KEEPALIVE => peer.keepalive = u16::from_ne_bytes(fixed(&data)),
-            PEER_LAST_HANDSHAKE => {
+            peer::PUBLIC_KEY => peer.public_key = fixed(&data),
+            peer::PRESHARED_KEY => peer.preshared_key = fixed(&data),
+            peer::ENDPOINT => peer.endpoint = parse_sockaddr(&data),
+            peer::PERSISTENT_KEEPALIVE_INTERVAL => {
+                peer.keepalive = u16::from_ne_bytes(fixed(&data))
+            }
+            peer::LAST_HANDSHAKE_TIME => {
                 let secs = i64::from_ne_bytes(fixed(&data));
                 let nanos = i64::from_ne_bytes(fixed(data.get(8..).unwrap_or(&[])));
                 peer.last_handshake = Duration::new(secs as u64, nanos as u32);
             }
-            PEER_RX_BYTES => peer.rx_bytes = u64::from_ne_bytes(fixed(&data)),
-            PEER_TX_BYTES => peer.tx_bytes = u64::from_ne_bytes(fixed(&data)),
-            PEER_ALLOWEDIPS => {
+            peer::RX_BYTES => peer.rx_bytes = u64::from_ne_bytes(fixed(&data)),
+            peer::TX_BYTES => peer.tx_bytes = u64::from_ne_bytes(fixed(&data)),
+            peer::ALLOWEDIPS => {
                 let ips = attrs(&data);
                 peer.allowed_ips = ips.iter().map(|(_, ip)| parse_allowed_ip(ip)).collect();
             }
@@ -330,16 +322,16 @@ fn parse_allowed_ip(bytes: &[u8]) -> Prefix {
     let mut cidr = 0;
     for (kind, data) in attrs(bytes) {
         match (kind, data.len()) {
-            (uapi::ALLOWEDIP_IPADDR, 4) => addr = Ipv4Addr::from(fixed::<4>(&data)).into(),
-            (uapi::ALLOWEDIP_IPADDR, 16) => addr = Ipv6Addr::from(fixed::<16>(&data)).into(),
-            (uapi::ALLOWEDIP_CIDR, _) => cidr = fixed::<1>(&data)[0],
+            (uapi::allowedip::IPADDR, 4) => addr = Ipv4Addr::from(fixed::<4>(&data)).into(),
+            (uapi::allowedip::IPADDR, 16) => addr = Ipv6Addr::from(fixed::<16>(&data)).into(),
+            (uapi::allowedip::CIDR_MASK, _) => cidr = fixed::<1>(&data)[0],
             _ => {}
         }
     }
     (addr, cidr)
 }
 
-/// A key in the base64 that `wg` reads and prints.
+/// A key in base64, as `wg` reads and prints it.
 pub fn base64(key: &Key) -> String {
     const TABLE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(44);
@@ -360,7 +352,7 @@ pub fn base64(key: &Key) -> String {
     out
 }
 
-/// A fresh random private key, clamped.
+/// A random private key, clamped.
 pub fn random_key() -> Key {
     let mut key: Key = rand::random();
     key[0] &= 248;
@@ -398,7 +390,7 @@ mod tests {
         };
         let reply = |peers: &[PeerConf]| {
             let mut body = Attrs::after(&[0, 1, 0, 0]);
-            body.nest(uapi::DEVICE_PEERS, |l| {
+            body.nest(uapi::device::PEERS, |l| {
                 peers.iter().for_each(|p| put_peer(l, p))
             });
             Reply {

@@ -1,50 +1,59 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What a frame on the underlay is: Ethernet, IP, UDP, and which WireGuard message.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Parses frames of the underlay: Ethernet, IP, UDP and WireGuard message types.
 //!
 //! Sizes and layouts: WireGuard whitepaper, section 5.4.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// An Ethernet frame, taken apart as far as the tests need.
+/// A parsed Ethernet frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// An unfragmented UDP datagram over IPv4 or IPv6.
     Udp {
-        /// Sender.
+        /// Source.
         src: SocketAddr,
-        /// Receiver.
+        /// Destination.
         dst: SocketAddr,
         /// The IPv4 TOS or IPv6 traffic class byte.
         tos: u8,
-        /// What the UDP header is followed by.
+        /// The UDP payload.
         payload: &'a [u8],
     },
-    /// ARP, IPv6 neighbour discovery or multicast listener discovery: the link's own talk.
+    /// ARP, IPv6 neighbour discovery or multicast listener discovery.
     Neighbour,
     /// A fragment of an IP packet.
     Fragment,
-    /// Anything else.
+    /// Any other frame.
     Other,
 }
 
 /// A WireGuard message by its type, with the fields that are sent in the clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Message {
+    /// A handshake initiation.
     Initiation {
+        /// The sender's index.
         sender: u32,
     },
+    /// A handshake response.
     Response {
+        /// The sender's index.
         sender: u32,
+        /// The receiver's index.
         receiver: u32,
     },
+    /// A cookie reply.
     Cookie {
+        /// The receiver's index.
         receiver: u32,
     },
-    /// `len` is the whole message's length in bytes; a keepalive has 32.
+    /// Transport data.
     Data {
+        /// The receiver's index.
         receiver: u32,
+        /// The counter.
         counter: u64,
+        /// The length of the message in bytes; 32 is a keepalive.
         len: usize,
     },
 }
@@ -53,11 +62,12 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+/// The 32-bit little-endian number at `at`; `None` if `bytes` ends before it.
+pub fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Takes an Ethernet frame apart.
+/// Parses an Ethernet frame.
 pub fn frame(bytes: &[u8]) -> Frame<'_> {
     let parsed = match half(bytes, 12) {
         Some(0x0800) => ipv4(&bytes[14..]),
@@ -102,7 +112,7 @@ fn ipv6(ip: &[u8]) -> Option<Frame<'_>> {
             ip.get(40..)?,
         ),
         44 => Some(Frame::Fragment),
-        // Hop-by-hop options come with multicast listener reports only.
+        // Only multicast listener reports have hop-by-hop options.
         0 => Some(Frame::Neighbour),
         // Router and neighbour solicitations and advertisements, redirects.
         58 if (130..=137).contains(ip.get(40)?) || *ip.get(40)? == 143 => Some(Frame::Neighbour),
@@ -121,7 +131,7 @@ fn udp(src: IpAddr, dst: IpAddr, tos: u8, udp: &[u8]) -> Option<Frame<'_>> {
     })
 }
 
-/// Which WireGuard message a UDP payload is; `None` if it is no well-formed one.
+/// Parses a UDP payload as a WireGuard message; `None` if it is not well-formed.
 pub fn message(payload: &[u8]) -> Option<Message> {
     match (word(payload, 0)?, payload.len()) {
         (1, 148) => Some(Message::Initiation {

@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! A tunnel set up with the ordinary tools, as the README shows it.
 
 use super::drop_in;
-use crate::harness::capture::{only_wireguard, Capture, Captured};
-use crate::harness::pace::{amount, slow};
-use crate::harness::runner::{Ctx, Test};
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::{pattern, ping_all, tcp};
-use crate::harness::wire::{self, Frame};
 use anyhow::{ensure, Context, Result};
+use harness::capture::{only_wireguard, Capture, Captured};
+use harness::pace::{amount, slow};
+use harness::runner::{Ctx, Test};
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::{pattern, ping_all, tcp};
+use harness::wire::{self, Frame};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -39,7 +39,10 @@ fn ping_both_ways(ctx: &Ctx, v6: bool) -> Result<()> {
     }
     for n in 0..2 {
         let peer = tunnel.peer(n)?;
-        ensure!(!peer.last_handshake.is_zero(), "end {n} tells no handshake");
+        ensure!(
+            !peer.last_handshake.is_zero(),
+            "end {n} reports no handshake"
+        );
         ensure!(
             peer.rx_bytes > 1000 && peer.tx_bytes > 1000,
             "end {n} counts too little: {peer:?}"
@@ -53,7 +56,7 @@ fn ping_both_ways(ctx: &Ctx, v6: bool) -> Result<()> {
     Ok(())
 }
 
-/// A "file" of random bytes over TCP, its digest compared at the far end.
+/// Sends random bytes over TCP and compares their digest at the far end.
 fn tcp_checksum(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     for v6 in [false, true] {
@@ -78,8 +81,8 @@ fn tcp_checksum(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The underlay carries well-formed WireGuard messages only, without plaintext; the device itself
-/// shows raw inner IP packets.
+/// The underlay carries only well-formed WireGuard messages, without plaintext; on the device
+/// itself there are raw inner IP packets.
 fn underlay_is_udp(ctx: &Ctx) -> Result<()> {
     const SECRET: &[u8] = b"plaintext that must stay inside the tunnel";
     let tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
@@ -97,10 +100,8 @@ fn underlay_is_udp(ctx: &Ctx) -> Result<()> {
     })?;
     sink.set_read_timeout(Some(slow(Duration::from_secs(5))))?;
     let mut buf = [0; 256];
-    let n = sink
-        .recv(&mut buf)
-        .context("the datagram does not arrive")?;
-    ensure!(&buf[..n] == SECRET, "the datagram changed on its way");
+    let n = sink.recv(&mut buf).context("the datagram did not arrive")?;
+    ensure!(&buf[..n] == SECRET, "the datagram was altered on its way");
     tcp(
         tunnel.ns(0),
         tunnel.ns(1),
@@ -110,7 +111,7 @@ fn underlay_is_udp(ctx: &Ctx) -> Result<()> {
     )?;
 
     for s in veth.seen() {
-        // Handshakes go out as AF41; data carries nothing of the inner packet but ECN.
+        // Handshake messages are sent as AF41; data inherits only ECN from the inner packet.
         let (handshake, tos) = (s.data_len().is_none(), s.tos & !3);
         ensure!(
             tos == if handshake { 0x88 } else { 0 },
@@ -133,7 +134,7 @@ fn underlay_is_udp(ctx: &Ctx) -> Result<()> {
         let version = frame.bytes.first().map_or(0, |b| b >> 4);
         ensure!(
             version == 4 || version == 6,
-            "wg0 shows something that is no raw IP packet"
+            "wg0 shows something other than a raw IP packet"
         );
         ensure!(
             !matches!(wire::frame(&frame.bytes), Frame::Udp { .. }),
@@ -143,9 +144,9 @@ fn underlay_is_udp(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The demo, step by step, by `ip`, `wg` and `ping`.
+/// The steps of the demo, with `ip`, `wg` and `ping`.
 fn demo_steps(_: &Ctx) -> Result<()> {
-    let link = crate::harness::topo::Link::new()?;
+    let link = harness::topo::Link::new()?;
     let mut keys = Vec::new();
     for n in 0..2u8 {
         let ns = link.end(n);
@@ -163,7 +164,7 @@ fn demo_steps(_: &Ctx) -> Result<()> {
         let (ns, other) = (link.end(n), 1 - n);
         let peer = &keys[usize::from(other)];
         let ips = format!("{}/32,{}/128", inner(false, other), inner(true, other));
-        let endpoint = crate::harness::topo::outer(false, other);
+        let endpoint = harness::topo::outer(false, other);
         ns.sh(&format!(
             "wg set wg0 peer {peer} allowed-ips {ips} endpoint {endpoint}:51820"
         ))?;

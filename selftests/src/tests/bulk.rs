@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Much data.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Bulk data transfer.
 
 use super::Test;
-use crate::harness::modules::Modules;
-use crate::harness::runner::{Boot, Ctx, Subject};
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::tcp;
 use anyhow::Result;
+use harness::modules::Modules;
+use harness::runner::{Boot, Ctx, Subject};
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::tcp;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub fn register(list: &mut Vec<Test>) {
     });
 }
 
-/// 1 GiB over one TCP stream, every byte compared, never 3 s without progress.
+/// 1 GiB over one TCP stream: every byte compared, no stall of 3 s or more.
 fn gibibyte(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let at = SocketAddr::new(inner(false, 1), 5000);

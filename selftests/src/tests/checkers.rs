@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What the sanitizer kernel's checkers have to say at the end, after all other tests.
+// SPDX-License-Identifier: GPL-2.0-only
+//! What the sanitizer kernel's checkers report at the end, after all other tests.
 
 use super::{Check, Test};
-use crate::harness::checkers::{leaks, lockdep_alive, orphaned_references, trackers_left};
-use crate::harness::modules::Modules;
-use crate::harness::pace::slow;
-use crate::harness::runner::{Boot, Ctx, Subject};
 use anyhow::{ensure, Result};
+use harness::checkers::{leaks, lockdep_alive, orphaned_references, trackers_left};
+use harness::modules::Modules;
+use harness::pace::slow;
+use harness::runner::{Boot, Ctx, Subject};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub fn register(list: &mut Vec<Test>) {
     }
 }
 
-/// Nothing was lost since the kernel started: not by the module, nor by anybody else.
+/// No memory was leaked since the kernel started, by the module or by anything else.
 fn no_leaks(_: &Ctx) -> Result<()> {
     let leaks = leaks()?;
     ensure!(
@@ -40,11 +40,10 @@ fn no_leaks(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// All devices and namespaces of the tests are freed, and nothing that the module has referred to is
-/// still held.
+/// All devices and namespaces of the tests are freed, and the module holds no more references.
 fn no_references(_: &Ctx) -> Result<()> {
     let start = Instant::now();
-    // A work item of the kernel takes the trackers of what was freed away.
+    // The kernel removes the trackers of freed objects in a work item.
     let mut left = trackers_left()?;
     while !left.is_empty() && start.elapsed() < slow(Duration::from_secs(5)) {
         sleep(Duration::from_millis(100));

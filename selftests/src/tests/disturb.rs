@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What is on the underlay while a tunnel lives its life, what bulk traffic makes of a bad
-//! underlay, and which functions run.
+// SPDX-License-Identifier: GPL-2.0-only
+//! What is on the underlay during the life of a tunnel, bulk traffic over a bad underlay, and
+//! which kernel functions are called.
 
 use super::{drop_in, side_by_side, Test};
-use crate::harness::bpf::{Action, Calls, Class, Direction, Rule, Underlay};
-use crate::harness::runner::{Boot, Ctx, Subject};
-use crate::harness::topo::{inner, mac, outer, port, Opts, Tunnel};
-use crate::harness::traffic::{ping, ping_all, tcp, udp};
-use crate::harness::wgdev::{random_key, uapi, DeviceConf, PeerConf};
 use anyhow::{ensure, Context, Result};
+use harness::bpf::{Action, Calls, Class, Direction, Rule, Underlay};
+use harness::runner::{Boot, Ctx, Subject};
+use harness::topo::{inner, mac, outer, port, Opts, Tunnel};
+use harness::traffic::{ping, ping_all, tcp, udp};
+use harness::wgdev::{random_key, uapi, DeviceConf, PeerConf};
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
@@ -26,8 +26,8 @@ pub fn register(list: &mut Vec<Test>) {
     side_by_side(list, name, Boot::Vtime, 300, silent_discard);
 }
 
-/// Whatever happens to a tunnel, nothing but proper WireGuard messages is on its underlay, in
-/// either direction; and what is not one would have been seen.
+/// Whatever happens to a tunnel, its underlay carries only valid WireGuard messages, in either
+/// direction; the control at the end shows that others would have been seen.
 fn only_wireguard(ctx: &Ctx, v6: bool) -> Result<()> {
     let opts = Opts {
         v6,
@@ -41,10 +41,10 @@ fn only_wireguard(ctx: &Ctx, v6: bool) -> Result<()> {
         underlay.only_wireguard().context(what)?;
         for (direction, before) in [Direction::Out, Direction::In].into_iter().zip(before) {
             let more = underlay.counts(direction)?.messages() - before?.messages();
-            ensure!(more > 0, "{what}: not one message goes {direction:?}");
+            ensure!(more > 0, "{what}: no message in direction {direction:?}");
         }
     }
-    // The eyes were open all the time.
+    // Control: the watch does see plaintext.
     for n in [0, 1] {
         let socket = udp(tunnel.ns(n), SocketAddr::new(outer(v6, n), 4444))?;
         let to = SocketAddr::new(outer(v6, 1 - n), port(1 - n));
@@ -70,7 +70,7 @@ const LIFE: [(&str, Step); 7] = [
     ("roaming", roams),
     ("down and up", |tunnel, underlay, v6| {
         tunnel.rt(0).set_up("wg0", false)?;
-        // To a closed port; the answer, if any, is an ICMP error.
+        // To a closed port: the only possible answer is an ICMP error.
         for to in [inner(false, 0), inner(true, 0)] {
             ping(tunnel.ns(1), to, 2, 700, Duration::from_millis(100))?;
         }
@@ -94,7 +94,7 @@ const LIFE: [(&str, Step); 7] = [
         )?;
         let key = tunnel.ends[0].get(&tunnel.link)?.public_key;
         let old = PeerConf {
-            flags: uapi::PEER_REMOVE_ME,
+            flags: uapi::peer::F_REMOVE_ME,
             ..PeerConf::default()
         };
         tunnel.set_peer(1, old)?;
@@ -117,7 +117,7 @@ const LIFE: [(&str, Step); 7] = [
     }),
     ("peer removal", |tunnel, underlay, v6| {
         let gone = PeerConf {
-            flags: uapi::PEER_REMOVE_ME,
+            flags: uapi::peer::F_REMOVE_ME,
             ..PeerConf::default()
         };
         tunnel.set_peer(0, gone)?;
@@ -130,7 +130,7 @@ const LIFE: [(&str, Step); 7] = [
                 Duration::from_millis(100),
             )?;
         }
-        // Added again it has no preshared key.
+        // Once added again, it has no preshared key.
         let no_psk = PeerConf {
             preshared_key: Some([0; 32]),
             ..PeerConf::default()
@@ -168,7 +168,7 @@ fn pings(tunnel: &mut Tunnel, _: &mut Underlay, _: bool) -> Result<()> {
     Ok(())
 }
 
-/// End 1 moves to another port and, if outside is IPv4, another address; then back.
+/// End 1 moves to another port and to another address; then back.
 fn roams(tunnel: &mut Tunnel, underlay: &mut Underlay, v6: bool) -> Result<()> {
     let both = [false, true].map(|v6| [inner(v6, 0), inner(v6, 1)]);
     underlay.expect(&[port(0), port(1), 7001], both.as_flattened(), 1420)?;
@@ -189,7 +189,7 @@ fn roams(tunnel: &mut Tunnel, underlay: &mut Underlay, v6: bool) -> Result<()> {
     tunnel.rt(1).addr_add("v1", new, cidr)?;
     tunnel.rt(0).neigh_set("v0", new, mac(1))?;
     tunnel.rt(1).addr_del("v1", outer(v6, 1), cidr)?;
-    // Removing the first address of a subnet may take the others along.
+    // Removing the first address of a subnet may remove the others, too.
     let _ = tunnel.rt(1).addr_add("v1", new, cidr);
     pings_from(tunnel, 1)?;
     tunnel.rt(1).addr_add("v1", outer(v6, 1), cidr)?;
@@ -203,8 +203,8 @@ fn pings_from(tunnel: &Tunnel, n: u8) -> Result<()> {
     ping_all(tunnel.ns(1 - n), inner(false, n), 2)
 }
 
-/// TCP over an underlay that loses, repeats and damages messages both ways: slower, but every
-/// byte right.
+/// TCP over an underlay that drops, duplicates and corrupts messages in both directions: slower,
+/// but every byte arrives intact.
 fn bulk(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
     let mut underlay = Underlay::attach(tunnel.ns(0), "v0")?;
@@ -231,7 +231,9 @@ fn bulk(ctx: &Ctx) -> Result<()> {
     }
     let hits: Result<Vec<u64>> = rules.iter().map(|rule| underlay.hits(*rule)).collect();
     let hits = hits?;
-    ctx.note(format!("lost, repeated, damaged (out, in): {hits:?}"));
+    ctx.note(format!(
+        "dropped, duplicated, corrupted (out, in): {hits:?}"
+    ));
     ensure!(hits.iter().all(|n| *n > 0), "not disturbed: {hits:?} hits");
     for rule in rules {
         underlay.lift(rule)?;
@@ -241,12 +243,12 @@ fn bulk(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(1), inner(true, 0), 3)
 }
 
-/// How many peers are removed at once, and how many grace periods that may take.
+/// The number of peers removed at once, and the grace periods that this may take.
 const PEERS: u64 = 60;
 const FEW: u64 = 12;
 
-/// Removing many peers waits for a few RCU grace periods. The in-tree driver waits for one (or
-/// more) per peer: ours differs on purpose, and the control shows that waits are seen.
+/// Removing many peers waits for a few RCU grace periods. The in-tree driver waits for at least
+/// one per peer: ours differs on purpose, and the control shows that the waits are counted.
 fn remove_peers(ctx: &Ctx) -> Result<()> {
     let waits = [
         "synchronize_rcu",
@@ -277,7 +279,7 @@ fn remove_peers(ctx: &Ctx) -> Result<()> {
     };
     apply(0)?;
     let calls = Calls::attach(&waits)?;
-    apply(uapi::PEER_REMOVE_ME)?;
+    apply(uapi::peer::F_REMOVE_ME)?;
     let mut counts = Vec::new();
     for name in waits {
         counts.push(calls.of(name)?);
@@ -285,8 +287,8 @@ fn remove_peers(ctx: &Ctx) -> Result<()> {
     drop(calls);
     ctx.note(format!("{PEERS} peers removed: {waits:?} {counts:?}"));
     let left = tunnel.ends[0].get(&tunnel.link)?.peers.len();
-    ensure!(left == 1, "{left} peers are left, wanted 1");
-    // The outermost one counts: it calls one of the other two.
+    ensure!(left == 1, "{left} peers are left, expected 1");
+    // Take the maximum: the outermost function calls one of the other two.
     let count = counts.iter().max().copied().unwrap_or(0);
     match ctx.subject {
         Subject::Rs if !ctx.env.stand_in => {
@@ -300,17 +302,17 @@ fn remove_peers(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(0), inner(false, 1), 1)
 }
 
-/// A message that is dropped without a word got as far as it should, and no farther. The probes
-/// are on the driver under test; its peer sends.
+/// A message that is silently dropped gets exactly as far as it should. The probes are on the
+/// driver under test; its peer sends.
 fn silent_discard(ctx: &Ctx) -> Result<()> {
     let ours = ctx.subject == Subject::Rs && !ctx.env.stand_in;
-    // Sorting, initiation, response; then decryption and delivery.
-    let [sorted, consume, respond, decrypt] = if ours {
+    // Classification, initiation, response; then decryption and delivery.
+    let [classified, consume, respond, decrypt] = if ours {
         [
-            "Device::receive_handshake",
-            "Device::consume_initiation",
-            "Peer::create_response",
-            "chacha20poly1305_decrypt",
+            "handshake::receive",
+            "handshake::consume_initiation",
+            "handshake::create_response",
+            "receive::open",
         ]
     } else {
         [
@@ -340,16 +342,16 @@ fn silent_discard(ctx: &Ctx) -> Result<()> {
             let count = calls.of(function)?;
             ensure!(
                 count == *want,
-                "{what}: {function} entered {count} times, wanted {want}"
+                "{what}: {function} entered {count} times, expected {want}"
             );
         }
-        ensure!(underlay.hits(rule)? == 1, "{what}: no such message came");
+        ensure!(underlay.hits(rule)? == 1, "{what}: no such message arrived");
         underlay.lift(rule)?;
         Ok(())
     };
     use Class::{Data, Initiation};
-    // Only the first packet of a burst asks for a handshake at once; the others come by retries.
-    let stages = [(sorted, 1), (consume, 0), (respond, 0)];
+    // Only the first packet of a burst starts a handshake at once; later ones are retries.
+    let stages = [(classified, 1), (consume, 0), (respond, 0)];
     step(
         "initiation with a wrong mac1",
         Initiation,
@@ -364,9 +366,9 @@ fn silent_discard(ctx: &Ctx) -> Result<()> {
         Some(-1),
         &[(decrypt, 1), (deliver, 0)],
     )?;
-    step("data twice", Data, None, &[(decrypt, 2), (deliver, 1)])?;
+    step("duplicated data", Data, None, &[(decrypt, 2), (deliver, 1)])?;
     step(
-        "data for nobody",
+        "data with an unknown receiver index",
         Data,
         Some(5),
         &[(decrypt, 0), (deliver, 0)],

@@ -1,17 +1,17 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Cookie replies lost, repeated or damaged on the way, in virtual time: the handshake completes
-//! all the same. End 0 is under test, end 1 is the in-tree driver.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Cookie replies dropped, duplicated or corrupted on the way, in virtual time: the handshake
+//! still completes. End 0 is under test, end 1 is the in-tree driver.
 
 use super::disturb_vtime::{from, Scene, RETRY, SEC};
 use super::{side_by_side, Test};
-use crate::harness::bpf::{Action, Class, Rule};
-use crate::harness::pace::alone;
-use crate::harness::runner::{within, Boot, Ctx};
-use crate::harness::topo::{inner, outer, port};
-use crate::harness::traffic::udp;
-use crate::harness::wgdev::{uapi, PeerConf};
-use crate::harness::wire::{self, Frame};
 use anyhow::{ensure, Context, Result};
+use harness::bpf::{Action, Class, Rule};
+use harness::pace::alone;
+use harness::runner::{within, Boot, Ctx};
+use harness::topo::{inner, outer, port};
+use harness::traffic::udp;
+use harness::wgdev::{uapi, PeerConf};
+use harness::wire::{self, Frame};
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Instant;
@@ -27,26 +27,26 @@ pub fn register(list: &mut Vec<Test>) {
     }
 }
 
-/// What happens to the first cookie reply, and whether its cookie is known then.
+/// What happens to the first cookie reply, and whether its cookie is then known.
 type Case = (&'static str, Option<Action>, bool);
 const CASES: [Case; 8] = [
     ("undisturbed", None, true),
     ("duplicated", Some(Action::Duplicate), true),
-    ("lost", Some(Action::Drop), false),
-    ("given a wrong bit in cookie", flip(32), false),
-    ("given a wrong bit in type", flip(0), false),
-    ("given a wrong bit in receiver", flip(4), false),
-    ("given a wrong bit in nonce", flip(8), false),
-    ("given a wrong bit in tag", flip(-1), false),
+    ("dropped", Some(Action::Drop), false),
+    ("corrupted in the cookie", flip(32), false),
+    ("corrupted in the type", flip(0), false),
+    ("corrupted in the receiver", flip(4), false),
+    ("corrupted in the nonce", flip(8), false),
+    ("corrupted in the tag", flip(-1), false),
 ];
 
 const fn flip(offset: i32) -> Option<Action> {
     Some(Action::Corrupt { offset, mask: 0x40 })
 }
 
-/// Puts both ends under load for a second: more handshake messages than mean load, with a wrong
-/// mac1, from an end's own namespace and so not over the underlay. (Both, because the in-tree
-/// driver has one memory of load for all its devices.)
+/// Puts both ends under load for a second: more handshake messages than the load threshold, with
+/// a wrong mac1, from an end's own namespace and so not over the underlay. (Both, because the
+/// in-tree driver has one load state for all its devices.)
 fn load(scene: &Scene) -> Result<()> {
     let junk = [&[1, 0, 0, 0][..], &[0x5a; 144]].concat();
     for n in [0, 1] {
@@ -62,11 +62,11 @@ fn load(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// Makes both ends anew for each other: no session, no cookie.
+/// Removes and adds the peer at both ends: no session, no cookie.
 fn forget(scene: &mut Scene) -> Result<()> {
     for n in [0, 1] {
         let peer = PeerConf {
-            flags: uapi::PEER_REMOVE_ME,
+            flags: uapi::peer::F_REMOVE_ME,
             ..PeerConf::default()
         };
         scene.tunnel.set_peer(n, peer)?;
@@ -84,8 +84,8 @@ fn forget(scene: &mut Scene) -> Result<()> {
 type Counts = [u64; 4];
 
 /// One end initiates, both are under load. The first initiation gets a cookie reply and the second
-/// a response, which gets a cookie reply too, so that the third makes the session. Who does not
-/// get a cookie with the first cookie reply gets one with the next.
+/// a response, which gets a cookie reply, too, so that the third makes the session. If the first
+/// cookie reply does not deliver a cookie, the next one does.
 fn run(ctx: &Ctx, to_response: bool) -> Result<()> {
     for initiator in [0, 1] {
         let getter = if to_response {
@@ -93,10 +93,10 @@ fn run(ctx: &Ctx, to_response: bool) -> Result<()> {
         } else {
             initiator
         };
-        // Once every case is enough, for the end under test.
+        // All cases for the end under test in one role only, a few otherwise.
         let all = (getter, to_response) == (0, false);
         let cases = if all { &CASES[..] } else { &CASES[..4] };
-        // A cookie's secret is replaced after 120 s, which would cost another try.
+        // The cookie secret is replaced after 120 s, which would cost another attempt.
         for cases in cases.chunks(4) {
             let mut scene = Scene::new(ctx)?;
             for case in cases {
@@ -138,9 +138,9 @@ fn disturbed(
     }
     ensure!(
         took == want,
-        "{took:?} initiations, cookie replies, responses and cookie replies to those, wanted {want:?}"
+        "{took:?} initiations, cookie replies, responses and cookie replies to those, not {want:?}"
     );
-    // No cookie is used but one that came unharmed.
+    // Only a cookie that arrived intact is used.
     let used = mac2_used(
         scene,
         start,
@@ -154,19 +154,19 @@ fn disturbed(
                 .iter()
                 .enumerate()
                 .all(|(n, used)| *used == (n >= without)),
-        "mac2 in the messages of who gets the cookie: {used:?}, wanted from number {without} on"
+        "mac2 in the messages of the cookie's receiver: {used:?}, expected from {without} on"
     );
-    // Messages that got a cookie reply count nowhere, nor do cookie replies.
+    // Neither messages that got a cookie reply nor the cookie replies are counted.
     let mut want = [0; 2];
     want[usize::from(initiator)] = 92;
     want[usize::from(1 - initiator)] = 148 * (took[0] - took[1]) + 64;
     let got = scene.rx()?;
-    ensure!(got == want, "{got:?} bytes received, wanted {want:?}");
+    ensure!(got == want, "{got:?} bytes received, expected {want:?}");
     scene.passes(0)?;
     scene.passes(1)
 }
 
-/// For each message of end `n` of this length since the frame `start`: is there a mac2?
+/// For each message of end `n` of this length since frame `start`: whether it has a mac2.
 fn mac2_used(scene: &Scene, start: usize, n: u8, len: usize) -> Vec<bool> {
     let from = SocketAddr::new(outer(false, n), port(n));
     let frames = scene.capture.frames();
@@ -180,7 +180,7 @@ fn mac2_used(scene: &Scene, start: usize, n: u8, len: usize) -> Vec<bool> {
     messages.map(|m| m[len - 16..] != [0; 16]).collect()
 }
 
-/// One datagram from `initiator`: checks that it arrives after so many retries.
+/// One datagram from `initiator`: checks that it arrives after this many retries.
 fn connect(scene: &Scene, initiator: u8, retries: u64) -> Result<Counts> {
     let count = || -> Result<Counts> {
         Ok([
@@ -198,7 +198,7 @@ fn connect(scene: &Scene, initiator: u8, retries: u64) -> Result<Counts> {
         ensure!(start.elapsed() < SEC * 25, "no session within 25 s");
         let initiations = scene.sent(initiator, Class::Initiation)?;
         if initiations != last {
-            // What it leads to may be under way just now. The next comes 5 s after this one.
+            // The reply may be in flight right now. The next initiation comes 5 s after this one.
             if scene.receive(1 - initiator, SEC / 2)?.is_some() {
                 break;
             }
@@ -210,7 +210,7 @@ fn connect(scene: &Scene, initiator: u8, retries: u64) -> Result<Counts> {
     let (took, retries) = (start.elapsed(), retries as f64);
     within("it takes", took, RETRY.0 * retries, RETRY.1 * retries)?;
     let rest = scene.receive_all(1 - initiator)?.len();
-    ensure!(rest == 0, "the datagram arrives {} times", rest + 1);
+    ensure!(rest == 0, "the datagram arrived {} times", rest + 1);
     let after = count()?;
     Ok(std::array::from_fn(|n| after[n] - before[n]))
 }

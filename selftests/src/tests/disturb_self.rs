@@ -1,15 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The harness's own eyes and hands on the underlay, tried on plain datagrams: what is not seen
-//! here would not be seen in a real test. No WireGuard module is loaded.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Tests of the harness's own underlay programs (watching and disturbing), on plain datagrams:
+//! what they miss here, they would miss in a real test. No WireGuard module is loaded.
 
 use super::Test;
-use crate::harness::bpf::{Action, Class, Direction, Reason, Rule, Underlay};
-use crate::harness::capture::Injector;
-use crate::harness::modules::Modules;
-use crate::harness::runner::{Boot, Ctx, Subject};
-use crate::harness::topo::{inner, mac, outer, port, Link};
-use crate::harness::traffic::{ping, udp};
 use anyhow::{ensure, Context, Result};
+use harness::bpf::{Action, Class, Direction, Reason, Rule, Underlay};
+use harness::capture::Injector;
+use harness::modules::Modules;
+use harness::runner::{Boot, Ctx, Subject};
+use harness::topo::{inner, mac, outer, port, Link};
+use harness::traffic::{ping, udp};
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::unistd::Pid;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -45,7 +45,7 @@ struct Scene {
 
 impl Scene {
     fn new(v6: bool) -> Result<Self> {
-        // On one processor, what is sent first arrives first.
+        // On one CPU, datagrams arrive in the order in which they are sent.
         let mut cpu = CpuSet::new();
         cpu.set(0)?;
         sched_setaffinity(Pid::from_raw(0), &cpu)?;
@@ -65,7 +65,7 @@ impl Scene {
         Ok(())
     }
 
-    /// The payloads that came to end `n`. They are all there: a last one is sent after them.
+    /// All payloads that have arrived at end `n`: a marker is sent after them and waited for.
     fn received(&self, n: u8) -> Result<Vec<Vec<u8>>> {
         let last = message(2, 92, LAST);
         self.send(1 - n, &last)?;
@@ -83,7 +83,7 @@ impl Scene {
     }
 }
 
-/// Tells the last datagram from others of its class.
+/// The tag that distinguishes the last datagram from others of its class.
 const LAST: u8 = 0xee;
 
 /// A message of this type and length whose last byte is `tag`.
@@ -94,8 +94,8 @@ fn message(kind: u8, len: usize, tag: u8) -> Vec<u8> {
     message
 }
 
-/// A TCP connection whose end does not come through, as over a disturbed underlay, keeps its namespace no longer
-/// than the clean-up after the test waits.
+/// A TCP connection whose FIN is lost, as over a disturbed underlay, does not keep its namespace
+/// alive longer than the clean-up after the test waits.
 fn orphan(_: &Ctx) -> Result<()> {
     let mut link = Link::new()?;
     let at = SocketAddr::new(outer(false, 0), 5201);
@@ -108,7 +108,7 @@ fn orphan(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Every class of message is counted, in its direction, and every kind of stranger is seen.
+/// Every class of message is counted, in its direction, and every kind of stranger is reported.
 fn watch(_: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         let scene = Scene::new(v6)?;
@@ -120,8 +120,11 @@ fn watch(_: &Ctx) -> Result<()> {
             let before = underlay.counts(other)?;
             watch_strangers(&scene, &underlay, n, direction)
                 .with_context(|| format!("IPv6 {v6}, {direction:?}"))?;
-            let talk = underlay.counts(other)?.messages() - before.messages();
-            ensure!(talk == 0, "{talk} messages counted in the wrong direction");
+            let stray = underlay.counts(other)?.messages() - before.messages();
+            ensure!(
+                stray == 0,
+                "{stray} messages counted in the wrong direction"
+            );
         }
     }
     Ok(())
@@ -135,7 +138,7 @@ fn watch_messages(scene: &Scene, underlay: &Underlay, n: u8, direction: Directio
         (3, 64, Class::Cookie),
         (4, 32, Class::Keepalive),
         (4, 48, Class::Data),
-        (4, 1452, Class::Data), // as long as the MTU allows, not a multiple of 16
+        (4, 1452, Class::Data), // the longest that the MTU allows, not a multiple of 16
     ];
     for (kind, len, _) in good {
         scene.send(n, &message(kind, len, 1))?;
@@ -144,7 +147,7 @@ fn watch_messages(scene: &Scene, underlay: &Underlay, n: u8, direction: Directio
     underlay.only_wireguard()?;
     let after = underlay.counts(direction)?;
     for class in Class::MESSAGES {
-        // The last datagram is a response, too.
+        // The last datagram counts as a response.
         let extra = if class == Class::Response { 1 } else { 0 };
         let wanted: Vec<u64> = good
             .iter()
@@ -171,7 +174,7 @@ fn watch_strangers(scene: &Scene, underlay: &Underlay, n: u8, direction: Directi
         let reasons: Vec<Reason> = seen.iter().map(|s| s.reason).collect();
         ensure!(
             reasons == [reason],
-            "{what}: {reasons:?} seen, wanted {reason:?}"
+            "{what}: {reasons:?} seen, expected {reason:?}"
         );
         Ok(())
     };
@@ -213,7 +216,7 @@ fn watch_strangers(scene: &Scene, underlay: &Underlay, n: u8, direction: Directi
     let seen = underlay.strangers()?;
     let fragments = seen.iter().filter(|s| s.reason == Reason::Fragment);
     ensure!(fragments.count() >= 2, "fragments are not seen");
-    // What a driver that forgets to encrypt would send.
+    // What a driver that failed to encrypt would send.
     let raw = Injector::open(scene.link.end(n), if n == 0 { "v0" } else { "v1" })?;
     for inside6 in [false, true] {
         let mut frame = [mac(1 - n), mac(n)].concat();
@@ -227,7 +230,7 @@ fn watch_strangers(scene: &Scene, underlay: &Underlay, n: u8, direction: Directi
     sees(Reason::NotIp, "an unknown protocol")
 }
 
-/// 40 bytes that start as an IP header between the tunnel's inside addresses.
+/// 40 bytes that start with an IP header between the tunnel's inner addresses.
 fn header(v6: bool, from: u8) -> [u8; 40] {
     let mut ip = [0; 40];
     match (inner(v6, from), inner(v6, 1 - from)) {
@@ -247,7 +250,7 @@ fn header(v6: bool, from: u8) -> [u8; 40] {
     ip
 }
 
-/// Each action does what it says, to the messages that the rule means and to no others.
+/// Each action does what it says, to the messages that the rule matches and to no others.
 fn disturb(_: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         let scene = Scene::new(v6)?;
@@ -271,8 +274,8 @@ const ACTIONS: [(&str, Check); 4] = [
     ("corrupt", corrupts),
 ];
 
-/// Sends data messages with these tags, each after a handshake message that no rule means, and
-/// gives the tags of the data that arrives.
+/// Sends data messages with these tags, each after a handshake message that no rule matches, and
+/// returns the tags of the data that arrives.
 fn tags(scene: &Scene, n: u8, sent: std::ops::RangeInclusive<u8>) -> Result<Vec<u8>> {
     for tag in sent {
         scene.send(n, &message(1, 148, tag))?;
@@ -288,7 +291,7 @@ fn arrived(scene: &Scene, n: u8) -> Result<Vec<u8>> {
 }
 
 fn wanted<T: PartialEq + std::fmt::Debug>(got: T, want: T) -> Result<()> {
-    ensure!(got == want, "{got:?} arrived, wanted {want:?}");
+    ensure!(got == want, "{got:?} arrived, expected {want:?}");
     Ok(())
 }
 
@@ -333,7 +336,10 @@ fn holds(scene: &Scene, underlay: &mut Underlay, n: u8, direction: Direction) ->
     let [one, two] = held.as_slice() else {
         anyhow::bail!("{} of 2 messages held", held.len())
     };
-    ensure!(one.message().last() == Some(&1), "another message was held");
+    ensure!(
+        one.message().last() == Some(&1),
+        "the wrong message was held"
+    );
     underlay.release_spoiled(two)?;
     wanted(arrived(scene, n)?, vec![])?;
     for held in [two, one] {

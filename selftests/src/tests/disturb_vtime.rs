@@ -1,19 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Messages lost, repeated, out of order or damaged on the way: how a tunnel gets over it, in
+// SPDX-License-Identifier: GPL-2.0-only
+//! Messages dropped, duplicated, reordered or corrupted on the way: how a tunnel recovers, in
 //! virtual time. End 0 is under test, end 1 is the in-tree driver.
 //!
-//! The bounds of real waits are the protocol's 5 s plus a third of a second of jitter, and what
-//! the kernel's timer wheel may add (up to an eighth).
+//! The bounds of a retry are the protocol's 5 s plus a third of a second of jitter, and what the
+//! kernel's timer wheel may add (up to an eighth).
 
 use super::{side_by_side, Check, Test};
-use crate::harness::bpf::{Action, Class, Direction, Rule, Underlay};
-use crate::harness::capture::Capture;
-use crate::harness::pace::is_slow;
-use crate::harness::runner::{within, Boot, Ctx, Subject};
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::udp;
-use crate::harness::wgdev::PeerConf;
 use anyhow::{ensure, Context, Result};
+use harness::bpf::{Action, Class, Direction, Rule, Underlay};
+use harness::capture::Capture;
+use harness::pace::is_slow;
+use harness::runner::{within, Boot, Ctx, Subject};
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::udp;
+use harness::wgdev::PeerConf;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub(super) const SEC: Duration = Duration::from_secs(1);
 /// One retry after a lost handshake message, in seconds.
 pub(super) const RETRY: (f64, f64) = (4.99, 6.1);
-/// What happens at once, in seconds.
+/// Without a retry, in seconds.
 const AT_ONCE: (f64, f64) = (0.0, 0.9);
 
 pub fn register(list: &mut Vec<Test>) {
@@ -39,7 +39,7 @@ pub fn register(list: &mut Vec<Test>) {
     }
 }
 
-/// The direction of what end `n` sends, seen from end 0.
+/// The direction of end `n`'s messages as seen from end 0.
 pub(super) fn from(n: u8) -> Direction {
     [Direction::Out, Direction::In][usize::from(n)]
 }
@@ -48,7 +48,7 @@ pub(super) struct Scene {
     pub(super) tunnel: Tunnel,
     sockets: [UdpSocket; 2],
     pub(super) underlay: Underlay,
-    /// What end 1 sees.
+    /// The capture at end 1.
     pub(super) capture: Capture,
 }
 
@@ -102,7 +102,7 @@ impl Scene {
         }
     }
 
-    /// All datagrams at end `n`, until none comes for a while.
+    /// All datagrams at end `n`, until none arrives for a while.
     pub(super) fn receive_all(&self, n: u8) -> Result<Vec<u32>> {
         let mut tags = Vec::new();
         while let Some(tag) = self.receive(n, SEC / 5)? {
@@ -111,18 +111,18 @@ impl Scene {
         Ok(tags)
     }
 
-    /// One datagram goes through, at once, and only one.
+    /// One datagram gets through, at once, and exactly once.
     pub(super) fn passes(&self, n: u8) -> Result<()> {
         self.send_tag(n, 77)?;
         let got = self.receive_all(1 - n)?;
         ensure!(
             got == [77],
-            "after it: {got:?} arrives from end {n}, wanted one 77"
+            "afterwards: {got:?} arrived from end {n}, expected [77]"
         );
         Ok(())
     }
 
-    /// How many messages of this class end `n` has sent since the attachment.
+    /// How many messages of this class end `n` has sent since the programs were attached.
     pub(super) fn sent(&self, n: u8, class: Class) -> Result<u64> {
         Ok(self.underlay.counts(from(n))?.of(class))
     }
@@ -143,7 +143,7 @@ impl Scene {
     }
 
     /// After a reset, one datagram from end `n`: checks when it arrives and how many initiations
-    /// and responses that took.
+    /// and responses this takes.
     fn connects(&self, n: u8, (low, high): (f64, f64), messages: [u64; 2]) -> Result<()> {
         let count = || {
             Ok::<_, anyhow::Error>([
@@ -155,34 +155,34 @@ impl Scene {
         self.send(n)?;
         let got = self.receive(1 - n, SEC * 20)?;
         ensure!(got.is_some(), "no session within 20 s");
-        within("the datagram arrives after", start.elapsed(), low, high)?;
+        within("the datagram arrived after", start.elapsed(), low, high)?;
         let after = count()?;
         let took = [after[0] - before[0], after[1] - before[1]];
         ensure!(
             took == messages,
-            "it took {took:?} initiations and responses, wanted {messages:?}"
+            "it took {took:?} initiations and responses, expected {messages:?}"
         );
         let rest = self.receive_all(1 - n)?.len();
-        ensure!(rest == 0, "the datagram arrives {} times", rest + 1);
+        ensure!(rest == 0, "the datagram arrived {} times", rest + 1);
         self.passes(1 - n)?;
         self.passes(n)
     }
 
-    /// No errors were counted, and nothing but messages was on the way.
+    /// No errors were counted, and the underlay carried only WireGuard messages.
     pub(super) fn finish(mut self) -> Result<()> {
         self.underlay.only_wireguard()?;
         let errors = self.errors()?;
         let none = [[0; 4]; 2];
         ensure!(
             errors == none,
-            "errors and drops of the devices: {errors:?}"
+            "the devices counted errors and drops: {errors:?}"
         );
         Ok(())
     }
 }
 
-/// The first one or two initiations, or the response, are lost: the session comes with the next
-/// try, 5 s later each, and what waited for it arrives.
+/// The first one or two initiations, or the response, are lost: the session is made by the next
+/// attempt, 5 s later each, and the staged packet arrives.
 fn loss_handshake(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     for n in [0, 1] {
@@ -205,8 +205,8 @@ fn loss_handshake(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// The first data message is lost: the next one confirms the session just as well; without a
-/// next one, the initiator makes a new session after 15 s of silence.
+/// The first data message is lost: the next one confirms the session instead; if there is none,
+/// the initiator makes a new session after 15 s of silence.
 fn loss_first_data(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     for n in [0, 1] {
@@ -229,8 +229,8 @@ fn loss_first_data(ctx: &Ctx) -> Result<()> {
                 sleep(SEC / 10);
             }
             let count = scene.sent(n, Class::Initiation)? - before;
-            // The in-tree driver's worker may be through with the response only after its data was
-            // sent; then it takes the response for a sign of life that came after the data.
+            // The in-tree driver's worker may finish with the response only after the data was
+            // sent; then the response counts as received after the data.
             let intree = n == 1 || ctx.subject == Subject::C;
             let missed = !more && count == 1 && intree && is_slow();
             let want = if more || missed { 1 } else { 2 };
@@ -238,7 +238,7 @@ fn loss_first_data(ctx: &Ctx) -> Result<()> {
             if missed {
                 ctx.note(format!("{}: the silence was not noticed", case()));
             } else if !more {
-                within("new handshake after", start.elapsed(), 14.9, 17.6).with_context(case)?;
+                within("a new handshake after", start.elapsed(), 14.9, 17.6).with_context(case)?;
             }
             scene.passes(n).with_context(case)?;
             scene.passes(1 - n).with_context(case)?;
@@ -248,8 +248,8 @@ fn loss_first_data(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// The keepalive that confirms a session is lost: the responder may not send under it. It asks
-/// for a session of its own, but not within 5 s of its response.
+/// The keepalive that confirms a session is lost: the responder must not send in it. It starts
+/// a handshake of its own, but not within 5 s of its response.
 fn loss_confirmation(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     for n in [0, 1] {
@@ -270,13 +270,17 @@ fn loss_confirmation(ctx: &Ctx) -> Result<()> {
         let sent = scene.underlay.counts(from(1 - n))?.messages() - before.messages();
         ensure!(
             sent == 0,
-            "{}: {sent} messages of a responder whose session is not confirmed, 2 s after its response",
+            "{}: {sent} messages in an unconfirmed session, 2 s after the response",
             case()
         );
         sleep(SEC * 4);
         scene.send_tag(1 - n, 2)?;
         let got = scene.receive_all(n)?;
-        ensure!(got == [1, 2], "{}: {got:?} arrives, wanted 1 and 2", case());
+        ensure!(
+            got == [1, 2],
+            "{}: {got:?} arrived, expected 1 and 2",
+            case()
+        );
         let initiations = scene.sent(1 - n, Class::Initiation)? - before.of(Class::Initiation);
         ensure!(initiations == 1, "{}: {initiations} initiations", case());
         scene.passes(n).with_context(case)?;
@@ -286,8 +290,8 @@ fn loss_confirmation(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// Every message arrives twice: one response, one session, each datagram once, and the counters
-/// tell of one.
+/// Every message arrives twice: one response, one session, each datagram delivered and counted
+/// once.
 fn duplicates(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let mut rules = Vec::new();
@@ -308,7 +312,7 @@ fn duplicates(ctx: &Ctx) -> Result<()> {
         want[usize::from(1 - n)] = 148 + 2 * 64;
         ensure!(
             rx == want,
-            "{}: {rx:?} bytes received, wanted {want:?}",
+            "{}: {rx:?} bytes received, expected {want:?}",
             case()
         );
     }
@@ -318,8 +322,8 @@ fn duplicates(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// Data within the window is taken in any order, once; a wrong UDP checksum is no WireGuard
-/// matter and costs nothing.
+/// Data within the window is accepted in any order, once; a datagram with a wrong UDP checksum
+/// never reaches WireGuard and so does not use up its counter.
 fn reorder(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     for n in [0, 1] {
@@ -331,7 +335,7 @@ fn reorder(ctx: &Ctx) -> Result<()> {
             scene.send_tag(n, tag)?;
         }
         let mut got = scene.receive_all(1 - n)?;
-        ensure!(got.len() == 40, "{}: {} of 40 arrive", case(), got.len());
+        ensure!(got.len() == 40, "{}: {} of 40 arrived", case(), got.len());
         scene.underlay.lift(rule)?;
         let mut held = scene.underlay.held()?;
         ensure!(held.len() == 20, "{}: {} of 20 held", case(), held.len());
@@ -340,7 +344,11 @@ fn reorder(ctx: &Ctx) -> Result<()> {
             scene.underlay.release_spoiled(held)?;
         }
         let early = scene.receive_all(1 - n)?;
-        ensure!(early.is_empty(), "{}: a wrong checksum is taken", case());
+        ensure!(
+            early.is_empty(),
+            "{}: a wrong checksum was accepted",
+            case()
+        );
         for held in &held {
             scene.underlay.release(held)?;
         }
@@ -348,27 +356,31 @@ fn reorder(ctx: &Ctx) -> Result<()> {
         let want: Vec<u32> = (0..60).step_by(3).rev().collect();
         ensure!(
             late == want,
-            "{}: late ones {late:?}, wanted {want:?}",
+            "{}: {late:?} arrived late, expected {want:?}",
             case()
         );
         got.extend(late);
         got.sort_unstable();
         let all: Vec<u32> = (0..60).collect();
-        ensure!(got == all, "{}: {got:?} arrive", case());
+        ensure!(got == all, "{}: {got:?} arrived", case());
         let before = scene.rx()?;
         for held in &held {
             scene.underlay.release(held)?;
         }
         let again = scene.receive_all(1 - n)?;
-        ensure!(again.is_empty(), "{}: {again:?} are taken twice", case());
-        ensure!(scene.rx()? == before, "{}: replays are counted", case());
+        ensure!(
+            again.is_empty(),
+            "{}: {again:?} were accepted twice",
+            case()
+        );
+        ensure!(scene.rx()? == before, "{}: replays were counted", case());
         scene.passes(n).with_context(case)?;
         scene.passes(1 - n).with_context(case)?;
     }
     scene.finish()
 }
 
-/// Fields of the two handshake messages: name and offset; whether the message is still taken.
+/// Fields of the two handshake messages: name, offset, whether the message is still accepted.
 const INITIATION: [(&str, i32, bool); 9] = [
     ("type", 0, false),
     ("reserved", 2, false),
@@ -378,7 +390,7 @@ const INITIATION: [(&str, i32, bool); 9] = [
     ("timestamp", 88, false),
     ("timestamp's tag", 115, false),
     ("mac1", 116, false),
-    ("mac2", 132, true), // looked at under load only
+    ("mac2", 132, true), // checked only under load
 ];
 const RESPONSE: [(&str, i32, bool); 8] = [
     ("type", 0, false),
@@ -391,8 +403,8 @@ const RESPONSE: [(&str, i32, bool); 8] = [
     ("mac2", 91, true),
 ];
 
-/// A bit is flipped in each field of a handshake message to end 0: it is refused in silence and
-/// counts nowhere, and the next try succeeds.
+/// A bit is flipped in each field of a handshake message to end 0: it is dropped silently, it is
+/// not counted, and the next attempt succeeds.
 fn corrupt_handshake(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let initiation = INITIATION.map(|field| (Class::Initiation, 1, field));
@@ -418,13 +430,17 @@ fn corrupt_handshake(ctx: &Ctx) -> Result<()> {
             _ => 92 + 64,
         };
         let rx = scene.rx()?[0] - before;
-        ensure!(rx == want, "{}: {rx} bytes received, wanted {want}", case());
+        ensure!(
+            rx == want,
+            "{}: {rx} bytes received, expected {want}",
+            case()
+        );
     }
     scene.finish()
 }
 
-/// A bit is flipped in each field of a data message or keepalive to end 0: it is refused in
-/// silence and counts nowhere, the session goes on.
+/// A bit is flipped in each field of a data message or keepalive to end 0: it is dropped
+/// silently, it is not counted, and the session stays usable.
 fn corrupt_data(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     scene.passes(0)?;
@@ -447,9 +463,9 @@ fn corrupt_data(ctx: &Ctx) -> Result<()> {
         let before = scene.rx()?[0];
         scene.send(1)?;
         let got = scene.receive_all(0)?;
-        ensure!(got.is_empty(), "{}: it is taken", case());
+        ensure!(got.is_empty(), "{}: it was accepted", case());
         ensure!(scene.underlay.hits(rule)? == 1, "{}: no hit", case());
-        ensure!(scene.rx()?[0] == before, "{}: it is counted", case());
+        ensure!(scene.rx()?[0] == before, "{}: it was counted", case());
         scene.underlay.lift(rule)?;
         scene.passes(1).with_context(case)?;
     }
@@ -462,7 +478,7 @@ fn corrupt_data(ctx: &Ctx) -> Result<()> {
         let before = scene.rx()?[0];
         sleep(SEC * 12); // the other end's passive keepalive
         ensure!(scene.underlay.hits(rule)? == 1, "{}: no hit", case());
-        ensure!(scene.rx()?[0] == before, "{}: it is counted", case());
+        ensure!(scene.rx()?[0] == before, "{}: it was counted", case());
         scene.underlay.lift(rule)?;
         scene.passes(1).with_context(case)?;
     }

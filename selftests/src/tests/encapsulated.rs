@@ -1,16 +1,16 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Offloads for packets of another tunnel that goes through ours (`hw_enc_features`).
+// SPDX-License-Identifier: GPL-2.0-only
+//! Offloads for packets of another tunnel inside ours (`hw_enc_features`).
 //!
-//! No file, netlink attribute or ethtool command shows these features. What shows is whether the
-//! stack still computes an encapsulated checksum before the device gets the packet.
+//! No file, netlink attribute or ethtool command shows these features. What can be observed is
+//! whether the stack still computes an inner checksum before it hands the packet to the device.
 
 use super::{drop_in, Test};
-use crate::harness::capture::{Capture, Captured};
-use crate::harness::packet::{checksum, Datagram, Sum};
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::{ping_all, tcp, udp};
 use anyhow::{ensure, Context, Result};
+use harness::capture::{Capture, Captured};
+use harness::packet::{checksum, Datagram, Sum};
+use harness::runner::Ctx;
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::{ping_all, tcp, udp};
 use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,10 +21,10 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "link-encapsulated-checksum", 60, checksums);
 }
 
-/// What a packet's UDP checksum field holds when the device gets it.
+/// The content of the UDP checksum field when the device gets the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
-    /// The right checksum.
+    /// The correct checksum.
     Complete,
     /// The pseudo header's sum: the rest is left to the device.
     Partial,
@@ -45,10 +45,10 @@ fn field(frame: &Captured) -> Option<Field> {
     })
 }
 
-/// The checksum inside an IP-in-IP tunnel is left to the device, as one that is not encapsulated
-/// is; the device completes it. If its offload is switched off, it gets the packet complete.
+/// The checksum inside an IP-in-IP tunnel is left to the device, like one that is not
+/// encapsulated; the device completes it. With the offload disabled, the stack computes it.
 fn checksums(ctx: &Ctx) -> Result<()> {
-    // The kernel's IP-in-IP module would leave a device in every namespace.
+    // Keep the IP-in-IP module from creating its fallback device in every namespace.
     fs::write("/proc/sys/net/core/fb_tunnels_only_for_init_net", "2")?;
     let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let to: SocketAddr = "10.77.0.2:9".parse()?;
@@ -71,7 +71,7 @@ fn checksums(ctx: &Ctx) -> Result<()> {
         for len in [1, 100, 1000] {
             from.send_to(&vec![7; len], to)?;
             let got = sink.recv(&mut [0; 2000]).context("a datagram")?;
-            ensure!(got == len, "{got} bytes of {len} arrive");
+            ensure!(got == len, "{got} of {len} bytes arrived");
         }
         let frames = wire.stop()?;
         let sent = frames.iter().filter(|f| f.outgoing);

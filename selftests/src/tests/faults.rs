@@ -1,21 +1,22 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Memory that is not there: each allocation of an operation fails in turn, or a share of all of
-//! them under traffic. Nothing may break, leak, or stay half-done; afterwards all works.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Allocation failures: each allocation of an operation fails in turn, or a share of all of them
+//! under traffic. Nothing may break, leak, or stay half-done; afterwards everything works.
 //!
-//! Not tried: moving a device to another namespace (the stack itself warns when an allocation
-//! fails in there, whatever the driver).
+//! Not covered: moving a device to another namespace (the stack itself warns when an allocation
+//! fails there, whatever the driver).
 
 use super::Test;
-use crate::harness::fault::Faults;
-use crate::harness::modules::{unload_all, Modules, INTREE, OURS};
-use crate::harness::netns::Netns;
-use crate::harness::pace::{amount, next_allocation};
-use crate::harness::rtnl::Rtnl;
-use crate::harness::runner::{Boot, Ctx, Subject};
-use crate::harness::topo::{inner, names, outer, port, Opts, Tunnel, PLAIN};
-use crate::harness::traffic::{ping, ping_all, udp};
-use crate::harness::wgdev::{random_key, uapi, DeviceConf, Key, PeerConf, Wg};
 use anyhow::{bail, ensure, Context, Result};
+use harness::driver::PLAIN;
+use harness::fault::Faults;
+use harness::modules::{unload_all, Modules, INTREE, OURS};
+use harness::netns::Netns;
+use harness::pace::{amount, next_allocation};
+use harness::rtnl::Rtnl;
+use harness::runner::{Boot, Ctx, Subject};
+use harness::topo::{inner, names, outer, port, Opts, Tunnel};
+use harness::traffic::{ping, ping_all, udp};
+use harness::wgdev::{random_key, uapi, DeviceConf, Key, PeerConf, Wg};
 use nix::errno::Errno;
 use nix::sys::mman::{mlockall, MlockAllFlags};
 use std::collections::BTreeMap;
@@ -77,17 +78,17 @@ pub fn register(list: &mut Vec<Test>) {
     }
 }
 
-/// Nothing fails any more: a tunnel carries packets.
+/// With failures off again, a tunnel carries packets.
 fn works(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(&Opts::new(ctx.plain())).context("afterwards")?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     ping_all(tunnel.ns(1), inner(true, 0), 1)
 }
 
-/// No operation here has more allocations than this.
+/// Upper bound of the number of allocations in one operation.
 const MOST: u32 = 3000;
 
-/// Readies the process: its own memory is there, and stays, whatever fails.
+/// Prepares the process: its own memory is allocated and locked, so that it cannot fail.
 fn ready() -> Result<Faults> {
     // SAFETY: plain values; no other thread allocates now.
     unsafe {
@@ -99,9 +100,9 @@ fn ready() -> Result<Faults> {
     Faults::new()
 }
 
-/// Runs `act` again and again, its first, second, third, … allocation failing, until it has none
-/// that is left. `undo` is called after each, with its result, to check what came of it and to
-/// make everything as it was before.
+/// Runs `act` repeatedly, with its first, second, third, … allocation failing, until there is no
+/// allocation left to fail. `undo` is called after each run with its result, to check the outcome
+/// and to restore the state.
 fn each_failure(
     ctx: &Ctx,
     faults: &Faults,
@@ -109,7 +110,7 @@ fn each_failure(
     mut act: impl FnMut() -> Result<(), Errno>,
     mut undo: impl FnMut(Result<(), Errno>) -> Result<()>,
 ) -> Result<()> {
-    // Once as usual: to see that it works, and to have the memory of this process in place.
+    // First without a failure: to see that it works, and to fault in this process's memory.
     let first = act();
     ensure!(first.is_ok(), "{what}: {first:?} without any failure");
     undo(first)?;
@@ -124,18 +125,18 @@ fn each_failure(
         if !injected {
             ensure!(
                 result.is_ok(),
-                "{what}: {outcome} although nothing failed any more"
+                "{what}: {outcome} although no allocation failed"
             );
             ctx.note(format!(
-                "{what}: {n} allocations, what came when one failed: {seen:?}"
+                "{what}: {n} allocations, results when one failed: {seen:?}"
             ));
             let errors = seen.keys().any(|outcome| outcome != "success");
-            ensure!(errors, "{what}: no failure was ever noticed");
+            ensure!(errors, "{what}: no failure was ever reported");
             return Ok(());
         }
         *seen.entry(outcome).or_default() += 1;
     }
-    bail!("{what}: no end after {MOST} allocations")
+    bail!("{what}: not done after {MOST} allocations")
 }
 
 /// A namespace with the device `wg0`.
@@ -156,7 +157,7 @@ fn link_add(ctx: &Ctx) -> Result<()> {
         &faults,
         "link add",
         || rt.link_add("wg0", PLAIN.kind),
-        // An error may also mean that only the answer did not come.
+        // An error may also mean that only the reply was lost.
         |result| match (result, other.link_del("wg0")) {
             (Ok(()), gone) => gone.context("success, but no device"),
             (Err(_), Ok(()) | Err(Errno::ENODEV)) => Ok(()),
@@ -173,7 +174,7 @@ fn device_set(ctx: &Ctx) -> Result<()> {
     let key = random_key();
     let own = check_public(&mut check, &key)?;
     let before = |check: &mut Wg| -> Result<()> {
-        // A peer that has our own public key goes when the key is set.
+        // A peer with our own public key is removed when the key is set.
         let conf = DeviceConf {
             private_key: Some([0; 32]),
             listen_port: Some(1111),
@@ -205,7 +206,7 @@ fn device_set(ctx: &Ctx) -> Result<()> {
                 ensure!(all == (Some(key), 2222, 7), "success, but {device:?}");
             }
             let port = device.listen_port;
-            ensure!(port == 1111 || port == 2222, "the port is {port} now");
+            ensure!(port == 1111 || port == 2222, "the port is now {port}");
             before(&mut check)
         },
     )
@@ -224,7 +225,7 @@ fn check_public(wg: &mut Wg, private: &Key) -> Result<Key> {
     Ok(key)
 }
 
-/// A few prefixes of both families that do not contain one another only.
+/// A few prefixes of both families, some of which contain others.
 fn prefixes() -> Vec<(IpAddr, u8)> {
     let v4 = |a, b, len| (IpAddr::from(Ipv4Addr::new(10, a, b, 0)), len);
     let v6 = |a, len| {
@@ -247,7 +248,7 @@ fn prefixes() -> Vec<(IpAddr, u8)> {
 
 fn remove_all(wg: &mut Wg) -> Result<()> {
     let conf = DeviceConf {
-        flags: uapi::DEVICE_REPLACE_PEERS,
+        flags: uapi::device::F_REPLACE_PEERS,
         ..DeviceConf::default()
     };
     wg.set("wg0", &conf)?;
@@ -297,7 +298,7 @@ fn peer_add(ctx: &Ctx) -> Result<()> {
     )
 }
 
-/// Allowed IPs that go to a peer that has some, replace them, and move from peer to peer.
+/// Allowed IPs are added to a peer that has some, replace them, and move between peers.
 fn allowed_ips(ctx: &Ctx) -> Result<()> {
     let faults = ready()?;
     let (ns, _rt, mut wg) = scene()?;
@@ -315,12 +316,12 @@ fn allowed_ips(ctx: &Ctx) -> Result<()> {
     };
     let own = (IpAddr::from(Ipv4Addr::new(10, 0, 0, 0)), 9);
     let begin = set(vec![
-        peer(0, uapi::PEER_REPLACE_ALLOWEDIPS, prefixes()),
-        peer(1, uapi::PEER_REPLACE_ALLOWEDIPS, vec![own]),
+        peer(0, uapi::peer::F_REPLACE_ALLOWEDIPS, prefixes()),
+        peer(1, uapi::peer::F_REPLACE_ALLOWEDIPS, vec![own]),
     ]);
     check.set("wg0", &begin)?;
     let change = set(vec![
-        peer(0, uapi::PEER_REPLACE_ALLOWEDIPS, vec![own]),
+        peer(0, uapi::peer::F_REPLACE_ALLOWEDIPS, vec![own]),
         peer(1, 0, prefixes()),
     ]);
     each_failure(
@@ -373,7 +374,7 @@ fn link_up(ctx: &Ctx) -> Result<()> {
             other.set_up("wg0", false)?;
             ensure!(
                 udp(&ns, any).is_ok(),
-                "the socket stays when the link is down"
+                "the socket stays open when the link is down"
             );
             Ok(())
         },
@@ -396,7 +397,7 @@ fn dump(ctx: &Ctx) -> Result<()> {
         ..DeviceConf::default()
     };
     wg.set("wg0", &conf)?;
-    // A dump that broke off stays with its socket: a new one for each.
+    // An aborted dump stays attached to its socket: use a new socket for each.
     let fresh = std::cell::RefCell::new(Wg::open(&ns, PLAIN.kind)?);
     let got = std::cell::Cell::new(0);
     each_failure(
@@ -431,7 +432,7 @@ fn transmit(ctx: &Ctx) -> Result<()> {
         let to = SocketAddr::new(inner(v6, 1), 9);
         let send = |size: usize| {
             let sent = socket.send_to(&[0; 1400][..size], to);
-            // A datagram before may have had an answer: nobody listens there.
+            // An earlier datagram may have been answered with an error: nobody listens there.
             match sent.map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)) {
                 Ok(_) | Err(Errno::ECONNREFUSED) => Ok(()),
                 Err(e) => Err(e),
@@ -449,7 +450,7 @@ fn transmit(ctx: &Ctx) -> Result<()> {
             || send(100),
             |_| {
                 let gone = PeerConf {
-                    flags: uapi::PEER_REMOVE_ME,
+                    flags: uapi::peer::F_REMOVE_ME,
                     ..PeerConf::default()
                 };
                 tunnel.set_peer(0, gone)?;
@@ -469,7 +470,7 @@ fn transmit(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(1), inner(false, 0), 1)
 }
 
-/// Traffic both ways with a new session every few packets; gives how many pings were answered.
+/// Traffic both ways with a new session every few packets; returns the number of answered pings.
 fn traffic(tunnel: &mut Tunnel) -> Result<u32> {
     let limit = Duration::from_millis(300);
     let mut answered = 0;
@@ -477,7 +478,7 @@ fn traffic(tunnel: &mut Tunnel) -> Result<u32> {
         let (n, v6) = ((round % 2) as u8, round / 2 % 2 == 1);
         let size = if round / 4 % 2 == 1 { 1300 } else { 20 };
         answered += u32::from(ping(tunnel.ns(n), inner(v6, 1 - n), 4, size, limit)?);
-        // Either may fail for want of memory.
+        // May fail for lack of memory.
         let _ = restart(tunnel, n);
     }
     Ok(answered)
@@ -488,7 +489,7 @@ fn restart(tunnel: &mut Tunnel, n: u8) -> Result<()> {
     let (name, _) = names(n);
     tunnel.rt(n).set_up(name, false)?;
     tunnel.rt(n).set_up(name, true)?;
-    // IPv6 addresses went with the link.
+    // Taking the link down removed the IPv6 addresses.
     Ok(tunnel.rt(n).addr_add(name, inner(true, n), 64)?)
 }
 
@@ -507,17 +508,17 @@ fn recovers(ctx: &Ctx, tunnel: &mut Tunnel, answered: u32, failed: u32) -> Resul
     Ok(())
 }
 
-/// Readies the process as [`ready`] does: failures come in code of the module alone.
-fn ready_within(ctx: &Ctx) -> Result<Faults> {
+/// As [`ready`]; only allocations made by the module's code fail.
+fn ready_for_module(ctx: &Ctx) -> Result<Faults> {
     let faults = ready()?;
     let ours = ctx.subject == Subject::Rs && !ctx.env.stand_in;
     faults.within(if ours { OURS } else { INTREE })?;
     Ok(faults)
 }
 
-/// One in ten allocations of softirqs and under locks fails.
+/// One in ten allocations in softirqs and under locks fails.
 fn atomic(ctx: &Ctx) -> Result<()> {
-    let faults = ready_within(ctx)?;
+    let faults = ready_for_module(ctx)?;
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     faults.atomic(10)?;
@@ -526,9 +527,9 @@ fn atomic(ctx: &Ctx) -> Result<()> {
     recovers(ctx, &mut tunnel, answered?, failed)
 }
 
-/// One in five allocations of the worker threads fails: handshakes, encryption, decryption.
+/// One in five allocations in worker threads fails: handshakes, encryption, decryption.
 fn workers(ctx: &Ctx) -> Result<()> {
-    let faults = ready_within(ctx)?;
+    let faults = ready_for_module(ctx)?;
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     faults.workers(20)?;
     let answered = traffic(&mut tunnel);
@@ -536,7 +537,7 @@ fn workers(ctx: &Ctx) -> Result<()> {
     recovers(ctx, &mut tunnel, answered?, failed)
 }
 
-/// Loading the module: each registration of its init can fail. It stays loaded at the end.
+/// Each allocation during module init can fail. The module stays loaded at the end.
 fn module_load(ctx: &Ctx) -> Result<()> {
     let faults = ready()?;
     let ours = ctx.subject == Subject::Rs && !ctx.env.stand_in;
@@ -544,8 +545,8 @@ fn module_load(ctx: &Ctx) -> Result<()> {
         ctx.env.load_dependencies()?;
         ctx.env.ko()?.to_owned()
     } else {
-        let found = crate::harness::cmd::run(&["modinfo", "-n", "wireguard"])?;
-        crate::harness::cmd::run(&["modprobe", "wireguard"])?;
+        let found = harness::cmd::run(&["modinfo", "-n", "wireguard"])?;
+        harness::cmd::run(&["modprobe", "wireguard"])?;
         unload_all()?;
         found.trim().into()
     };

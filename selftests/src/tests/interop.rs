@@ -1,28 +1,27 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Tunnels between this module and other implementations: every role and option combined.
 //!
-//! End 0 is under test, end 1 is the other implementation. Each row tells how far it came in a
-//! note that starts with `matrix`; scripts/matrix makes one table of them. A few rows run on the
-//! in-tree module, too, so that a difference is not blamed on the wrong side.
+//! End 0 is under test, end 1 is the other implementation. Each row reports how far it got in a
+//! note that starts with `matrix`; scripts/matrix makes a table of them. A few rows also run with
+//! the in-tree module under test, so that a difference is not blamed on the wrong side.
 
 use super::Test;
-use crate::harness::capture::{Capture, Seen};
-use crate::harness::modules::Modules;
-use crate::harness::pace::slow;
-use crate::harness::runner::{until, within, Boot, Ctx, Subject};
-use crate::harness::topo::{
-    inner, mac, names, outer, port, userspace, Driver, Opts, Tunnel, PLAIN,
-};
-use crate::harness::traffic::{ping, ping_all, tcp};
-use crate::harness::userspace::{log_tail, Program};
-use crate::harness::wgdev::{DeviceConf, Key};
-use crate::harness::wire::Message;
 use anyhow::{bail, ensure, Context, Result};
+use harness::capture::{Capture, Seen};
+use harness::driver::{userspace, Driver, PLAIN};
+use harness::modules::Modules;
+use harness::pace::slow;
+use harness::runner::{until, within, Boot, Ctx, Subject};
+use harness::topo::{inner, mac, names, outer, port, Opts, Tunnel};
+use harness::traffic::{ping, ping_all, tcp};
+use harness::userspace::{log_tail, Program};
+use harness::wgdev::{DeviceConf, Key};
+use harness::wire::Message;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 const SEC: Duration = Duration::from_secs(1);
-/// Bytes of one TCP stream.
+/// Size of one TCP stream, in bytes.
 const BULK: u64 = 256 << 10;
 
 /// The other implementations.
@@ -54,7 +53,7 @@ pub fn register(list: &mut Vec<Test>) {
                 psk,
                 v6,
             };
-            // The control has both roles and both values of either option.
+            // The control covers both roles and both values of each option.
             if (psk, v6) == (initiator == 0, initiator == 1) {
                 list.push(test(row, Subject::C, Boot::Smp));
             }
@@ -87,7 +86,7 @@ fn test(row: Row, subject: Subject, boot: Boot) -> Test {
         },
         subject,
         bound: Duration::from_secs(if boot == Boot::Smp { 120 } else { 400 }),
-        body: Box::new(move |ctx| told(ctx, row, suffix, boot)),
+        body: Box::new(move |ctx| run_row(ctx, row, suffix, boot)),
     }
 }
 
@@ -124,10 +123,10 @@ impl Row {
     }
 }
 
-/// Runs a row and tells how far it came, whether it fails or not.
-fn told(ctx: &Ctx, row: Row, subject: &str, boot: Boot) -> Result<()> {
+/// Runs a row and reports how far it got, whether it fails or not.
+fn run_row(ctx: &Ctx, row: Row, subject: &str, boot: Boot) -> Result<()> {
     let version = match row.program {
-        // Once is enough.
+        // Reported once per program.
         Some(_) if row.psk || row.v6 => "-".to_owned(),
         Some(program) => program.version()?,
         None => nix::sys::utsname::uname()?
@@ -167,7 +166,7 @@ fn told(ctx: &Ctx, row: Row, subject: &str, boot: Boot) -> Result<()> {
     outcome
 }
 
-/// What is tried, in this order; what comes after a failure is not reached.
+/// The steps, in order; those after a failure are not reached.
 type Step = (&'static str, fn(&mut Scene) -> Result<()>);
 const SMP: [Step; 7] = [
     ("handshake", handshake),
@@ -185,7 +184,7 @@ struct Scene {
     psk: Option<Key>,
     tunnel: Tunnel,
     underlay: Capture,
-    /// Where each end is now.
+    /// The current outer address of each end.
     at: [SocketAddr; 2],
 }
 
@@ -195,7 +194,7 @@ impl Scene {
         let opts = Opts {
             v6: row.v6,
             psk: [psk; 2],
-            mtu: Some(1420), // some give their TUN device 1500
+            mtu: Some(1420), // some programs give their TUN device 1500
             ..Opts::new(row.drivers(ctx))
         };
         let tunnel = Tunnel::new(&opts)?;
@@ -210,8 +209,8 @@ impl Scene {
         })
     }
 
-    /// The initiations so far. wireguard-go arms the timer of its retry after it has sent the
-    /// initiation; when the response comes in between, the retry goes out after 5 s all the same.
+    /// The initiations so far. wireguard-go arms its retry timer after it has sent the initiation;
+    /// if the response arrives in between, the retry is still sent after 5 s.
     fn initiations(&self) -> Vec<Seen> {
         let mut seen = self.underlay.seen();
         seen.retain(Seen::is_initiation);
@@ -223,11 +222,11 @@ impl Scene {
         seen
     }
 
-    /// End `n`, which has just moved, reaches the other and is reached, without a new session; the
-    /// other then knows where it is.
+    /// End `n`, which has just moved, and the other end reach each other without a new session, and
+    /// the other end knows the new endpoint.
     fn reached(&mut self, n: u8) -> Result<()> {
         let before = self.initiations().len();
-        // The end under test gets through at once, the other may take its time.
+        // The end under test must get through at once, the other may take longer.
         let (tries, limit) = if n == 0 {
             (1, slow(10 * SEC))
         } else {
@@ -238,14 +237,14 @@ impl Scene {
             lost += 1;
             ensure!(
                 lost < tries,
-                "end {n} is at {} now and gets no answer to {lost} pings",
+                "end {n} is now at {} and gets no answer to {lost} pings",
                 self.at[usize::from(n)]
             );
         }
         let known = self.tunnel.peer(1 - n)?.endpoint;
         ensure!(
             known == Some(self.at[usize::from(n)]),
-            "end {} believes the peer to be at {known:?}, {} is right",
+            "end {} has endpoint {known:?} for its peer, which is at {}",
             1 - n,
             self.at[usize::from(n)]
         );
@@ -253,14 +252,14 @@ impl Scene {
         let more = self.initiations().split_off(before);
         ensure!(
             more.is_empty(),
-            "after a move of end {n} {} sent an initiation",
+            "after end {n} moved, {} sent an initiation",
             more[0].src
         );
         Ok(())
     }
 }
 
-/// The first packet makes a session, and the right end begins.
+/// The first packet makes a session, and the right end initiates it.
 fn handshake(scene: &mut Scene) -> Result<()> {
     let (from, to) = (scene.row.initiator, 1 - scene.row.initiator);
     ping_all(scene.tunnel.ns(from), inner(false, to), 2)?;
@@ -291,21 +290,21 @@ fn handshake(scene: &mut Scene) -> Result<()> {
     );
     for n in 0..2 {
         let peer = scene.tunnel.peer(n)?;
-        // boringtun tells the time since then, which is 0 now.
+        // boringtun reports the time since the handshake, which is 0 here.
         let silent = n == 1 && scene.row.program == Some(Program::BoringTun);
         ensure!(
             silent || !peer.last_handshake.is_zero(),
-            "end {n} tells no handshake"
+            "end {n} reports no handshake"
         );
         ensure!(
             peer.preshared_key == scene.psk.unwrap_or([0; 32]),
-            "end {n} tells another preshared key"
+            "end {n} reports a different preshared key"
         );
     }
     Ok(())
 }
 
-/// Both ways, both address families inside.
+/// In both directions, with both inner address families.
 fn pings(scene: &mut Scene) -> Result<()> {
     for (from, to) in [(0, 1), (1, 0)] {
         for v6_inside in [false, true] {
@@ -315,7 +314,7 @@ fn pings(scene: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// A short TCP stream either way.
+/// A short TCP stream in each direction.
 fn streams(scene: &mut Scene) -> Result<()> {
     for (from, to) in [(0, 1), (1, 0)] {
         let at = SocketAddr::new(inner(from == 0, to), 5000);
@@ -335,12 +334,12 @@ fn streams(scene: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-/// End `n` goes on from another port; the session goes on.
+/// End `n` moves to another port; the session stays.
 fn new_port(scene: &mut Scene, n: u8) -> Result<()> {
     let new = 7000 + u16::from(n);
     if n == 1 && scene.row.program == Some(Program::GotaTun) {
-        // gotatun 0.10.2 ends itself now and then when its port changes: its old tasks, being
-        // stopped, may take each other's end for the TUN device's. So it gets a NAT instead.
+        // gotatun 0.10.2 sometimes exits when its port changes: its old tasks, while being
+        // stopped, may take each other's end for that of the TUN device. So use a NAT instead.
         let rules = format!(
             "table inet nat {{
                 chain leave {{
@@ -366,7 +365,7 @@ fn new_port(scene: &mut Scene, n: u8) -> Result<()> {
     scene.reached(n)
 }
 
-/// End `n` goes on from another address; the session goes on.
+/// End `n` moves to another address; the session stays.
 fn new_address(scene: &mut Scene, n: u8) -> Result<()> {
     let ((_, veth), (_, other_veth)) = (names(n), names(1 - n));
     let (new, cidr): (IpAddr, u8) = if scene.row.v6 {
@@ -383,8 +382,8 @@ fn new_address(scene: &mut Scene, n: u8) -> Result<()> {
     scene.reached(n)
 }
 
-/// With a ping every three seconds the session is renewed 120 s after it was made, by the end
-/// that began it, and not one ping is lost.
+/// With a ping every three seconds the session is renewed 120 s after it was made, by its
+/// initiator, and no ping is lost.
 fn rekey(scene: &mut Scene) -> Result<()> {
     let from = scene.row.initiator;
     let start = Instant::now();
@@ -407,7 +406,7 @@ fn rekey(scene: &mut Scene) -> Result<()> {
     };
     ensure!(
         second.src == scene.at[usize::from(from)],
-        "the new session was begun by {}",
+        "the new session was initiated by {}",
         second.src
     );
     within(
@@ -416,7 +415,7 @@ fn rekey(scene: &mut Scene) -> Result<()> {
         119.9,
         126.0,
     )?;
-    // What goes either way goes under the new session now.
+    // Data in both directions now uses the new session.
     let seen = scene.underlay.seen();
     let response = seen.iter().rev().find_map(|s| match s.message {
         Message::Response { sender, receiver } if s.at > second.at => Some((sender, receiver)),
@@ -435,7 +434,7 @@ fn rekey(scene: &mut Scene) -> Result<()> {
         };
         ensure!(
             receiver == index,
-            "end {src} still sends under the old session"
+            "end {src} still sends in the old session"
         );
     }
     Ok(())

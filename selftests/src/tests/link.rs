@@ -1,20 +1,20 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What a link is: the properties that tools and the stack see, before any peer is there.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Properties of a link that tools and the stack see, before it has any peers.
 
 use super::{drop_in, side_by_side, Test};
-use crate::harness::cmd;
-use crate::harness::modules::{modinfo, INTREE, OURS};
-use crate::harness::netlink::{attrs, Attrs};
-use crate::harness::netns::Netns;
-use crate::harness::rtnl::{LinkInfo, Rtnl};
-use crate::harness::runner::{Boot, Ctx, Subject};
 use anyhow::{ensure, Context, Result};
+use harness::cmd;
+use harness::modules::{modinfo, INTREE, OURS};
+use harness::netlink::{attrs, Attrs};
+use harness::netns::Netns;
+use harness::rtnl::{LinkInfo, Rtnl};
+use harness::runner::{Boot, Ctx, Subject};
 use nix::errno::Errno;
 use nix::mount::{mount, umount2, MntFlags, MsFlags};
 use std::collections::BTreeMap;
 use std::fs;
 
-/// `if_link.h`, where libc lags behind.
+/// Constants of `if_link.h` that libc lacks.
 mod ifla {
     pub const CARRIER: u16 = 33;
     pub const GSO_MAX_SEGS: u16 = 40;
@@ -56,7 +56,7 @@ fn addr_gen_mode(info: &LinkInfo) -> Option<u8> {
     mode.first().copied()
 }
 
-/// Type, flags, sizes, queues, room; what sysfs and the module's files say.
+/// Type, flags, sizes, queues, headroom; sysfs and the module's files.
 fn properties(ctx: &Ctx) -> Result<()> {
     let ns = Netns::new("a")?;
     let mut rt = ns.rtnl()?;
@@ -87,7 +87,7 @@ fn properties(ctx: &Ctx) -> Result<()> {
             "{when}: qdisc {:?}, not {qdisc}",
             String::from_utf8_lossy(has)
         );
-        // Before the first "up" it is the stack's default.
+        // Before the first "up" it has the stack's default.
         ensure!(
             addr_gen_mode(info) == Some(mode),
             "{when}: addr_gen_mode {:?}, not {mode}",
@@ -95,7 +95,7 @@ fn properties(ctx: &Ctx) -> Result<()> {
         );
         ensure!(
             info.attr(libc::IFLA_ADDRESS).is_none(),
-            "{when}: a hardware address"
+            "{when}: has a hardware address"
         );
         for (what, kind, wanted) in [
             ("mtu", libc::IFLA_MTU, 1420),
@@ -115,7 +115,7 @@ fn properties(ctx: &Ctx) -> Result<()> {
             ("gro_max_size", ifla::GRO_MAX_SIZE, 65536),
             ("tso_max_size", ifla::TSO_MAX_SIZE, 8 * 65535),
             ("tso_max_segs", ifla::TSO_MAX_SEGS, 65535),
-            // 16 of the data header, 40 of IPv6, 8 of UDP, NET_SKB_PAD.
+            // 16 for the data header, 40 for IPv6, 8 for UDP, NET_SKB_PAD.
             ("headroom", ifla::HEADROOM, 128),
             ("tailroom", ifla::TAILROOM, 32),
         ] {
@@ -141,7 +141,7 @@ fn no_link_local(ns: &Netns) -> Result<()> {
         let addrs = ns.run(|| Ok(fs::read_to_string("/proc/thread-self/net/if_inet6")?))?;
         ensure!(
             !addrs.contains("wg0"),
-            "round {round}: an address nobody asked for: {addrs}"
+            "round {round}: an unrequested address: {addrs}"
         );
         rt.set_up("wg0", false)?;
         rt.set_up("wg0", true)?;
@@ -149,7 +149,7 @@ fn no_link_local(ns: &Netns) -> Result<()> {
     Ok(())
 }
 
-/// Going up turns ICMP redirects off, for the device and for all of the namespace.
+/// Going up disables ICMP redirects for the device and for the whole namespace.
 fn redirects(ns: &Netns, rt: &mut Rtnl) -> Result<()> {
     let conf = "/proc/sys/net/ipv4/conf";
     let read = |of: &str| {
@@ -203,8 +203,8 @@ fn sysfs(ctx: &Ctx, ns: &Netns) -> Result<()> {
         umount2("/mnt", MntFlags::MNT_DETACH)?;
         files
     })?;
-    // On purpose: in-tree each peer has a kernel thread, for which the device counts as
-    // "threaded"; ours has none (RELIABILITY: one thread per peer is a mistake to avoid).
+    // On purpose: the in-tree driver has a NAPI thread per peer, so its device counts as
+    // "threaded"; ours has none, since threads do not scale with the number of peers.
     let threaded = if ctx.subject == Subject::C || ctx.env.stand_in {
         "1"
     } else {
@@ -236,7 +236,7 @@ fn sysfs(ctx: &Ctx, ns: &Netns) -> Result<()> {
     Ok(())
 }
 
-/// Both drivers answer to the same two aliases, and a device does not hold its module.
+/// Both drivers have the same two aliases, and a device holds no reference to its module.
 fn module_files(ctx: &Ctx) -> Result<()> {
     let ours = ctx.subject == Subject::Rs && !ctx.env.stand_in;
     let aliases = if ours {
@@ -257,7 +257,7 @@ fn module_files(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The offloads, each: on, off, and whether it can be changed.
+/// For each offload: on, off, and whether it can be changed.
 fn features(_: &Ctx) -> Result<()> {
     let ns = Netns::new("a")?;
     ns.rtnl()?.link_add("wg0", "wireguard")?;
@@ -301,19 +301,19 @@ fn features(_: &Ctx) -> Result<()> {
     }
     ensure!(
         seen == ON.len() + OFF.len(),
-        "ethtool shows {seen} of the wanted features: {text}"
+        "ethtool shows {seen} of the expected features: {text}"
     );
     let driver = ns.sh("ethtool -i wg0")?;
     ensure!(
         driver.starts_with("driver: wireguard\n"),
         "ethtool -i: {driver}"
     );
-    // They can really be changed, and changed back.
+    // They can be changed, and changed back.
     for name in ["tso", "gso", "tx", "sg", "tx-udp-segmentation", "rx", "gro"] {
         ns.sh(&format!("ethtool -K wg0 {name} off"))?;
         ns.sh(&format!("ethtool -K wg0 {name} on"))?;
     }
-    // Some come back only when asked for, as they hang on others.
+    // Some must be re-enabled explicitly, as they depend on others.
     for name in [
         "tx",
         "sg",
@@ -329,7 +329,7 @@ fn features(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// What may be said when a link is made, and what comes of it.
+/// Attributes given at link creation, and their effect.
 fn creation(_: &Ctx) -> Result<()> {
     let ns = Netns::new("a")?;
     let mut rt = ns.rtnl()?;
@@ -348,7 +348,7 @@ fn creation(_: &Ctx) -> Result<()> {
             },
         )
         .with_context(|| format!("IFLA_INFO_DATA of {} bytes", data.len()))?;
-        // But there is nothing to change later.
+        // But nothing can be changed later.
         let mut body = Attrs::after(&[0; 16]);
         body.str(libc::IFLA_IFNAME, &name)
             .nest(libc::IFLA_LINKINFO, |info| {
@@ -358,7 +358,7 @@ fn creation(_: &Ctx) -> Result<()> {
         let changed = rt.raw(libc::RTM_NEWLINK, 0, body.bytes());
         ensure!(
             changed == Err(Errno::EOPNOTSUPP),
-            "changing the link gives {changed:?}"
+            "changing the link returns {changed:?}"
         );
         rt.link_del(&name)?;
     }
@@ -378,10 +378,10 @@ fn creation(_: &Ctx) -> Result<()> {
             },
             |_| {},
         );
-        ensure!(made == wanted, "made with MTU {mtu}: {made:?}");
+        ensure!(made == wanted, "created with MTU {mtu}: {made:?}");
         if made.is_ok() {
             let has = word(&rt.link("wg0")?, libc::IFLA_MTU);
-            ensure!(has == Some(mtu), "made with MTU {mtu} it has {has:?}");
+            ensure!(has == Some(mtu), "created with MTU {mtu} it has {has:?}");
             rt.link_del("wg0")?;
         }
     }
@@ -396,8 +396,11 @@ fn creation(_: &Ctx) -> Result<()> {
         ensure!(set == wanted, "set to MTU {mtu}: {set:?}");
     }
     let again = rt.link_add("wg0", "wireguard");
-    ensure!(again == Err(Errno::EEXIST), "the name twice: {again:?}");
-    // Four transmit queues, because somebody asks for them.
+    ensure!(
+        again == Err(Errno::EEXIST),
+        "creating the name twice: {again:?}"
+    );
+    // More queues on request.
     rt.link_add_with(
         "wg1",
         "wireguard",
@@ -414,10 +417,10 @@ fn creation(_: &Ctx) -> Result<()> {
     );
     ensure!(queues == (Some(4), Some(2)), "4 and 2 queues: {queues:?}");
     rt.set_up("wg1", true)?;
-    // A name of the kernel's choice.
+    // A name chosen by the kernel.
     ns.sh("ip link add type wireguard")?;
     rt.link("wireguard0").context("the device without a name")?;
-    // Down, up, twice the same: all one.
+    // Repeated and redundant up and down.
     for up in [true, true, false, false, true] {
         rt.set_up("wg0", up)?;
     }
@@ -427,7 +430,7 @@ fn creation(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Beside each other in one kernel, both kinds have the same attributes, all of them.
+/// Side by side in one kernel, both kinds have exactly the same attributes.
 fn same(ctx: &Ctx) -> Result<()> {
     let kinds = ctx.against_intree().map(|driver| driver.kind);
     let spaces = [Netns::new("a")?, Netns::new("b")?];
@@ -461,7 +464,7 @@ fn same(ctx: &Ctx) -> Result<()> {
             other.len()
         );
         for (a, b) in one.iter().zip(other) {
-            // Times and counts of namespaces' own making (IFLA_INET6_CACHEINFO in AF_SPEC).
+            // Has per-namespace times and counts (IFLA_INET6_CACHEINFO in AF_SPEC).
             if a.0 == libc::IFLA_AF_SPEC {
                 continue;
             }

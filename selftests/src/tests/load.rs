@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Loading and unloading the module.
 
 use super::{needs_ours, Check, Test};
-use crate::harness::checkers::kmemleak_watches;
-use crate::harness::cmd;
-use crate::harness::kmsg::Kmsg;
-use crate::harness::modules::{loaded, modinfo, unload, Modules, INTREE, OURS};
-use crate::harness::netns::Netns;
-use crate::harness::runner::{Boot, Ctx, Subject};
 use anyhow::{bail, ensure, Result};
+use harness::checkers::kmemleak_watches;
+use harness::cmd;
+use harness::kmsg::Kmsg;
+use harness::modules::{loaded, modinfo, unload, Modules, INTREE, OURS};
+use harness::netns::Netns;
+use harness::runner::{Boot, Ctx, Subject};
 use nix::errno::Errno;
 use std::fs;
 use std::time::Duration;
@@ -31,34 +31,39 @@ pub fn register(list: &mut Vec<Test>) {
     }
 }
 
-/// The module has one parameter; the sanitizer kernel's copy has two for tests besides.
+/// The module has two parameters; the build for the sanitizer kernel has two more, for tests.
 fn parameters(ctx: &Ctx) -> Result<()> {
     needs_ours(ctx)?;
     let image = fs::read(ctx.env.ko()?)?;
     let types = modinfo(&image, "parmtype");
     let wanted: &[&str] = if kmemleak_watches() {
-        &["coexist:bool", "first_nonce:u64", "peers_before:u64"]
+        &[
+            "udp_gso:bool",
+            "coexist:bool",
+            "first_nonce:u64",
+            "peers_before:u64",
+        ]
     } else {
-        &["coexist:bool"]
+        &["udp_gso:bool", "coexist:bool"]
     };
     ensure!(types == wanted, "its parameters: {types:?}");
     Ok(())
 }
 
 /// Beside the in-tree module: EEXIST, one line that says what to do, nothing left behind. The
-/// other way round too.
+/// same with the modules swapped.
 fn refused(ctx: &Ctx) -> Result<()> {
     needs_ours(ctx)?;
     let ns = Netns::new("a")?;
     cmd::run(&["modprobe", INTREE])?;
     for _ in 0..3 {
         let mut log = Kmsg::at_end()?;
-        // Our EEXIST reaches the loader's caller as EBUSY: since 7.0 the kernel keeps EEXIST for
-        // "this very module is loaded already".
+        // Our EEXIST reaches the caller as EBUSY: since 7.0 the module loader reserves EEXIST for
+        // "this very module is already loaded".
         let got = ctx.env.load_ours("");
         let refused = matches!(got, Err(Errno::EBUSY | Errno::EEXIST));
-        ensure!(refused, "loading the second driver gives {got:?}");
-        ensure!(!loaded(OURS), "the refused module stayed");
+        ensure!(refused, "loading the second driver returns {got:?}");
+        ensure!(!loaded(OURS), "the refused module stayed loaded");
         let lines = log.drain()?;
         let said: Vec<&String> = lines
             .iter()
@@ -66,9 +71,9 @@ fn refused(ctx: &Ctx) -> Result<()> {
             .filter(|l| !l.contains("taints kernel") && !l.contains("verification failed"))
             .collect();
         let [line] = said.as_slice() else {
-            bail!("wanted one line in the log, got {said:?}")
+            bail!("expected one line in the log, got {said:?}")
         };
-        // Who says it: not the in-tree module, whose prefix the devices' messages have.
+        // With our own prefix, not the in-tree module's that device messages have.
         let wanted = "wireguard_rs: another module provides wireguard already: \
                       rmmod wireguard, or load this one with coexist=1";
         ensure!(*line == wanted, "the line says: {line}");
@@ -98,7 +103,7 @@ fn refused(ctx: &Ctx) -> Result<()> {
     cmd::run(&["modprobe", INTREE]).map(drop)
 }
 
-/// With coexist=1 both load, in either order, and go in either order.
+/// With coexist=1 both load in either order and unload in either order.
 fn coexist(ctx: &Ctx) -> Result<()> {
     needs_ours(ctx)?;
     let ns = Netns::new("a")?;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The tests, one file per area.
 
 mod attack;
@@ -10,8 +10,10 @@ mod disturb_cookies;
 mod disturb_self;
 mod disturb_vtime;
 mod encapsulated;
+mod fairness;
 mod faults;
-pub mod harness;
+mod gso;
+pub mod harness_self;
 mod interop;
 mod link;
 mod load;
@@ -28,17 +30,23 @@ mod scale;
 mod scenario;
 mod scrub;
 mod session;
+pub mod soak;
 mod source;
 mod tool;
 mod transmit;
+mod underway;
 mod unload;
 mod updown;
 mod vtime;
 mod wgtool;
 
-use crate::harness::modules::Modules;
-use crate::harness::runner::{Boot, Ctx, Skip, Subject, Test};
+/// What `scripts/new-test` copies; built with the host tests only, to keep it right.
+#[cfg(test)]
+mod template;
+
 use anyhow::{bail, Result};
+use harness::modules::Modules;
+use harness::runner::{Boot, Ctx, Skip, Subject, Test};
 use std::time::Duration;
 
 /// The plain form of a test's body.
@@ -47,7 +55,7 @@ type Check = fn(&Ctx) -> Result<()>;
 /// Every test, in the order in which they run.
 pub fn all() -> Vec<Test> {
     let mut list = config();
-    harness::register(&mut list);
+    harness_self::register(&mut list);
     disturb_self::register(&mut list);
     basic::register(&mut list);
     updown::register(&mut list);
@@ -57,6 +65,8 @@ pub fn all() -> Vec<Test> {
     outer::register(&mut list);
     source::register(&mut list);
     receive::register(&mut list);
+    gso::register(&mut list);
+    underway::register(&mut list);
     scrub::register(&mut list);
     roaming::register(&mut list);
     netns::register(&mut list);
@@ -67,17 +77,19 @@ pub fn all() -> Vec<Test> {
     scale::register(&mut list);
     unload::register(&mut list);
     attack::register(&mut list);
+    fairness::register(&mut list);
     disturb::register(&mut list);
     disturb_vtime::register(&mut list);
     disturb_cookies::register(&mut list);
     vtime::register(&mut list);
+    soak::register(&mut list);
     faults::register(&mut list);
-    // The last: it judges what the others left.
+    // Last: it checks what the others left behind.
     checkers::register(&mut list);
     list
 }
 
-/// What is about configuration, and what people do with it: no outcome depends on how fast things go.
+/// Tests of configuration and of the tools: no outcome depends on timing.
 fn config() -> Vec<Test> {
     let mut list = Vec::new();
     load::register(&mut list);
@@ -96,7 +108,8 @@ fn config() -> Vec<Test> {
     list
 }
 
-/// Readies a test that loads our module by itself, with what it depends on; nothing stands in for it.
+/// Prepares a test that loads our module itself: loads the dependencies, and skips the test if
+/// another module stands in for ours.
 fn needs_ours(ctx: &Ctx) -> Result<()> {
     if ctx.env.stand_in {
         bail!(Skip("about our module only".to_owned()));
@@ -104,8 +117,7 @@ fn needs_ours(ctx: &Ctx) -> Result<()> {
     ctx.env.load_dependencies()
 }
 
-/// A test of each implementation, as `NAME@c` with the in-tree module loaded and as `NAME@rs` with
-/// `ours`.
+/// A test of each implementation: as `NAME@c` with the in-tree module, as `NAME@rs` with `ours`.
 fn of_each(
     list: &mut Vec<Test>,
     (name, boot, secs): (&str, Boot, u64),
@@ -137,7 +149,7 @@ fn drop_in(
     of_each(list, (name, Boot::Smp, secs), Modules::Ours, body);
 }
 
-/// As [`drop_in`], in virtual time; the bound is one of the guest's clock.
+/// As [`drop_in`], in virtual time; the bound is in guest time.
 fn drop_in_vtime(
     list: &mut Vec<Test>,
     name: &str,
@@ -147,7 +159,7 @@ fn drop_in_vtime(
     of_each(list, (name, Boot::Vtime, secs), Modules::Ours, body);
 }
 
-/// A test of the module beside the in-tree one, which may be its peer; as `NAME@c` and `NAME@rs`.
+/// A test of the module beside the in-tree one, which may be its peer: `NAME@c` and `NAME@rs`.
 fn side_by_side(
     list: &mut Vec<Test>,
     name: &str,
@@ -173,4 +185,14 @@ fn both(
         bound: Duration::from_secs(secs),
         body: Box::new(body),
     });
+}
+
+#[test]
+fn every_test_has_a_name_of_its_own() {
+    let mut list = all();
+    template::register(&mut list);
+    let mut names = std::collections::BTreeSet::new();
+    for test in &list {
+        assert!(names.insert(&test.name), "two tests called {}", test.name);
+    }
 }

@@ -1,22 +1,22 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Packet sizes: padding, the MTU, fragments inside and outside, segmentation offload.
 
 use super::{drop_in, Test};
-use crate::harness::capture::Capture;
-use crate::harness::packet::{Datagram, PacketSocket, IPV4};
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::{ping, ping_all, tcp, udp};
-use crate::harness::wgdev::PeerConf;
-use crate::harness::wire::{frame, Frame};
 use anyhow::{ensure, Result};
+use harness::capture::Capture;
+use harness::packet::{Datagram, PacketSocket, IPV4};
+use harness::runner::Ctx;
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::{ping, ping_all, tcp, udp};
+use harness::wgdev::PeerConf;
+use harness::wire::{frame, Frame};
 use nix::errno::Errno;
 use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(5);
-/// Long enough for an answer that must not come.
+/// Long enough to notice an answer that must not come.
 const A_WHILE: Duration = Duration::from_millis(100);
 
 pub fn register(list: &mut Vec<Test>) {
@@ -27,8 +27,8 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "mtu-small-and-zero", 90, small_and_zero);
 }
 
-/// Data messages have 32 bytes more than the inner packet padded to 16, but never more than the
-/// MTU and 32.
+/// A data message is 32 bytes longer than the inner packet padded to a multiple of 16, but at most
+/// 32 bytes longer than the MTU.
 fn padding(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
@@ -99,7 +99,7 @@ fn outer_fragments(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// TCP hands packets above the MTU to the device, and all arrives.
+/// TCP hands packets above the MTU to the device, and all data arrives.
 fn tcp_gso(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     for v6 in [false, true] {
@@ -120,15 +120,13 @@ fn tcp_gso(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Small MTUs work; the least and the greatest do no harm.
+/// Small MTUs work; the minimum and the maximum do no harm.
 fn small_and_zero(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     for mtu in [1280, 600, 81, 80, 68] {
         for n in 0..2 {
-            tunnel
-                .rt(n)
-                .set_mtu(crate::harness::topo::names(n).0, mtu)?;
+            tunnel.rt(n).set_mtu(harness::topo::names(n).0, mtu)?;
         }
         let got = ping(tunnel.ns(0), inner(false, 1), 2, 500, LIMIT)?;
         ensure!(got == 2, "{got} of 2 answers with MTU {mtu}");
@@ -144,15 +142,16 @@ fn small_and_zero(ctx: &Ctx) -> Result<()> {
     );
     tunnel.rt(0).set_mtu("wg0", 1420)?;
     tunnel.rt(1).set_mtu("wg1", 1420)?;
-    // The stack has taken it off.
+    // The stack has removed it.
     tunnel.rt(0).addr_add("wg0", inner(false, 0), 24)?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)
 }
 
-/// Below 68 the stack takes IPv4 off end 0's device, and hands it no packet that is longer. But the
-/// tunnel stays: what comes is taken in, and keepalives leave. With the greatest MTU packets do, too.
+/// With an MTU below 68 the stack removes IPv4 from end 0's device and hands it no longer packet.
+/// But the tunnel stays usable: packets are received and keepalives are sent; with the maximum MTU
+/// packets are sent, too.
 fn extremes(ctx: &Ctx, tunnel: &mut Tunnel) -> Result<()> {
-    // IPv6 has nothing to say when it comes back.
+    // Keep IPv6 from sending anything when it comes back.
     tunnel.ns(0).run(|| {
         for of in ["all", "default"] {
             let file = format!("/proc/sys/net/ipv6/conf/{of}/disable_ipv6");

@@ -1,14 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Devices and the namespaces they were made in.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Devices and the namespaces in which they were created.
 
 use super::{drop_in, Test};
-use crate::harness::netns::Netns;
-use crate::harness::pace::slow;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{inner, names, outer, port, End, Link, Opts, Tunnel, PLAIN};
-use crate::harness::traffic::{ping_all, tcp, udp};
-use crate::harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
 use anyhow::{ensure, Context, Result};
+use harness::driver::PLAIN;
+use harness::netns::Netns;
+use harness::pace::slow;
+use harness::runner::Ctx;
+use harness::topo::{inner, names, outer, port, End, Link, Opts, Tunnel};
+use harness::traffic::{ping_all, tcp, udp};
+use harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
 use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,7 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "netns-both-moved", 90, both_moved);
 }
 
-/// Moves end 0's device into a namespace of its own, without any other link, and readies it there.
+/// Moves end 0's device into a namespace that has no other link, and brings it up there.
 fn move_away(link: &mut Link, away: &Netns) -> Result<()> {
     let fd = away.fd();
     link.rt(0).set_netns("wg0", fd)?;
@@ -34,7 +35,7 @@ fn move_away(link: &mut Link, away: &Netns) -> Result<()> {
     Ok(rt.set_up("wg0", true)?)
 }
 
-/// A moved device's sockets stay where it was made: it works in a namespace without any way out.
+/// A moved device's sockets stay in the creating namespace: it works where there is no other link.
 fn moved(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let away = Netns::new("away")?;
@@ -49,7 +50,7 @@ fn moved(ctx: &Ctx) -> Result<()> {
         "the socket is not in the creating namespace"
     );
     ensure!(udp(&away, any).is_ok(), "the socket moved along");
-    // Configured where it is; looked for where it was: no such device.
+    // Configurable in the new namespace; ENODEV in the old one.
     let mut there = Wg::open(&away, PLAIN.kind)?;
     ensure!(
         there.get("wg0")?.peers.len() == 1,
@@ -58,12 +59,12 @@ fn moved(ctx: &Ctx) -> Result<()> {
     let mut here = Wg::open(tunnel.ns(0), PLAIN.kind)?;
     ensure!(
         here.get("wg0").err() == Some(Errno::ENODEV),
-        "still seen in its old namespace"
+        "still visible in its old namespace"
     );
     Ok(())
 }
 
-/// When the creating namespace goes, the device loses its carrier and cannot be opened again.
+/// When the creating namespace is deleted, the device loses its carrier and cannot be opened again.
 fn creator_dies(_: &Ctx) -> Result<()> {
     const IFLA_CARRIER: u16 = 33;
     let mut link = Link::new()?;
@@ -85,7 +86,7 @@ fn creator_dies(_: &Ctx) -> Result<()> {
     while rt.link_attr("wg0", IFLA_CARRIER)?.as_deref() != Some(&[0]) {
         ensure!(
             start.elapsed() < slow(Duration::from_secs(30)),
-            "the carrier stays on"
+            "the carrier stays up"
         );
         sleep(Duration::from_millis(20));
     }
@@ -97,7 +98,7 @@ fn creator_dies(_: &Ctx) -> Result<()> {
     let refused = wg.set("wg0", &port_conf);
     ensure!(
         refused == Err(Errno::EPERM),
-        "setting the port gives {refused:?}"
+        "setting the port returns {refused:?}"
     );
     let mark_conf = DeviceConf {
         fwmark: Some(1),
@@ -106,36 +107,35 @@ fn creator_dies(_: &Ctx) -> Result<()> {
     let refused = wg.set("wg0", &mark_conf);
     ensure!(
         refused == Err(Errno::EPERM),
-        "setting the fwmark gives {refused:?}"
+        "setting the fwmark returns {refused:?}"
     );
     rt.set_up("wg0", false)?;
     let refused = rt.set_up("wg0", true);
     ensure!(
         refused == Err(Errno::ENONET),
-        "bringing it up gives {refused:?}"
+        "bringing it up returns {refused:?}"
     );
-    wg.get("wg0")
-        .context("the device is not readable any more")?;
+    wg.get("wg0").context("the device is no longer readable")?;
     Ok(rt.link_del("wg0")?)
 }
 
-/// A namespace that goes with a working device in it takes the device along, and with it the
-/// underlay's link; the other end's device stays as it is.
+/// A namespace that is deleted with a working device in it takes the device and the underlay link
+/// with it; the other end's device is unaffected.
 fn dies_with_device(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     let Tunnel { link, ends } = tunnel;
-    drop(ends); // their sockets would keep both namespaces
+    drop(ends); // their sockets would keep both namespaces alive
     let [dying, staying] = link.into_namespaces();
     let mut rt = staying.rtnl()?;
     rt.index("v1").context("before the namespace's death")?;
     drop(dying);
-    // The kernel takes all links of a namespace down together, and the pair's other half with them.
+    // The kernel deletes all links of a namespace together, and with them the veth's other half.
     let start = Instant::now();
     while rt.index("v1") != Err(Errno::ENODEV) {
         ensure!(
             start.elapsed() < slow(Duration::from_secs(30)),
-            "the namespace does not go"
+            "the namespace is not deleted"
         );
         sleep(Duration::from_millis(20));
     }
@@ -144,13 +144,13 @@ fn dies_with_device(ctx: &Ctx) -> Result<()> {
     let device = Wg::open(&staying, PLAIN.kind)?.get("wg1")?;
     ensure!(
         device.listen_port == port(1) && device.peers.len() == 1,
-        "the other end has become {device:?}"
+        "the other end has changed: {device:?}"
     );
-    // A link that hung in unregistration or held a namespace is found by the harness, too.
+    // The harness also detects a link that hangs in unregistration or holds a namespace.
     Ok(rt.link_del("wg1")?)
 }
 
-/// Datagrams from `ns` to inside address `to` until told to stop; errors are part of it.
+/// Sends datagrams from `ns` to inner address `to` until told to stop; errors are expected.
 fn flood(ns: &Netns, to: IpAddr, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>> {
     let stop = stop.clone();
     ns.spawn(move || {
@@ -163,7 +163,7 @@ fn flood(ns: &Netns, to: IpAddr, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Re
     })
 }
 
-/// Moved to and fro while both ends send: afterwards it works, with sockets where it was made.
+/// Moved back and forth while both ends send: then it works, its sockets where it was created.
 fn move_under_traffic(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
@@ -198,9 +198,9 @@ fn move_under_traffic(ctx: &Ctx) -> Result<()> {
     ping_all(&away, inner(false, 1), 2)
 }
 
-/// Both devices live away from where they were made, and talk. Then the one's creating namespace
-/// goes, amid traffic: it is cut off, but stays, configurable in part, and can be deleted. Then
-/// the other's, whose namespace goes with the device in it.
+/// Both devices are moved away from where they were created, and exchange traffic. Then the
+/// creating namespaces are deleted under that traffic: the devices are cut off, but stay, are
+/// partly configurable, and can be deleted, directly or with the namespace they are in.
 fn both_moved(ctx: &Ctx) -> Result<()> {
     const IFLA_CARRIER: u16 = 33;
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
@@ -245,7 +245,7 @@ fn both_moved(ctx: &Ctx) -> Result<()> {
         thread.join().expect("traffic thread panicked")?;
     }
     went?;
-    // Without carrier the stack itself drops what is sent; nobody is told.
+    // Without carrier the stack itself drops packets, without an error.
     let start = Instant::now();
     while rt[0].link_attr("wg0", libc::IFLA_OPERSTATE)?.as_deref() != Some(&[2]) {
         ensure!(start.elapsed() < Duration::from_secs(10), "it is not down");
@@ -267,7 +267,7 @@ fn both_moved(ctx: &Ctx) -> Result<()> {
         after.peers[0].tx_bytes == device.peers[0].tx_bytes,
         "the peer counts bytes sent"
     );
-    // What has nothing to do with sockets can be set, what has cannot.
+    // Attributes that do not involve sockets can be set, others cannot.
     let peer = PeerConf {
         public_key: device.peers[0].public_key,
         endpoint: Some("192.0.2.99:9".parse()?),
@@ -312,14 +312,14 @@ fn both_moved(ctx: &Ctx) -> Result<()> {
     rt0.set_up("wg0", false)?;
     let up = rt0.set_up("wg0", true);
     ensure!(up == Err(Errno::ENONET), "up: {up:?}");
-    // Moved on all the same, and deleted there.
+    // It can still be moved, and deleted there.
     let last = Netns::new("z")?;
     rt0.set_netns("wg0", last.fd())?;
     let mut there = last.rtnl()?;
     let up = there.set_up("wg0", true);
     ensure!(up == Err(Errno::ENONET), "up after another move: {up:?}");
     there.link_del("wg0")?;
-    // The other one goes with its namespace, up and with a peer.
+    // The other one is deleted with its namespace, up and with a peer.
     let flags = rt1.link("wg1")?.flags;
     ensure!(flags & libc::IFF_UP as u32 != 0, "wg1 went down by itself");
     Ok(())

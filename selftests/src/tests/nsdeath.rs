@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Namespaces that go while packets fly, many times.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Namespaces that are deleted under traffic, many times.
 
 use super::{drop_in, Test};
-use crate::harness::netns::{leaked, Netns};
-use crate::harness::pace::{rounds, slow};
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::{ping_all, udp};
-use crate::harness::wgdev::PeerConf;
 use anyhow::{ensure, Context, Result};
+use harness::netns::{leaked, Netns};
+use harness::pace::{rounds, slow};
+use harness::runner::Ctx;
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::{ping_all, udp};
+use harness::wgdev::PeerConf;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,21 +16,21 @@ use std::sync::Arc;
 use std::thread::{self, sleep, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Where the flood comes from: an address of the tunnel's own network, behind its first end.
+/// The source of the flood: an address in the tunnel's own network, behind its first end.
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 9));
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "netns-death-under-traffic", 300, under_traffic);
 }
 
-/// Which namespace goes first.
+/// Which namespace is deleted first.
 #[derive(Clone, Copy, Debug)]
 enum Victim {
-    /// The one the sender was made in; the sender itself has moved away. Its sockets go.
+    /// The one in which the sender was created: it has its sockets. The sender has moved away.
     Creator,
-    /// The one with the receiver in it, answering.
+    /// The one with the receiver, which answers.
     Receiver,
-    /// The one with the sender in it.
+    /// The one with the sender.
     Sender,
 }
 
@@ -38,7 +38,7 @@ fn under_traffic(ctx: &Ctx) -> Result<()> {
     let rounds = rounds(12);
     let start = Instant::now();
     for n in 0..rounds {
-        // On a slow kernel each takes seconds.
+        // On a slow kernel each round takes seconds.
         if n % 25 == 0 {
             ctx.note(format!("{n} of {rounds} rounds"));
         }
@@ -52,14 +52,14 @@ fn under_traffic(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Makes a tunnel whose first end lives in a third namespace, floods it from there, and lets one
-/// namespace go in the midst of it, then the others.
+/// Makes a tunnel whose first end is moved to a third namespace, floods it from there, and deletes
+/// one namespace under that traffic, then the others.
 fn round(ctx: &Ctx, victim: Victim, v6: bool) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts {
         v6,
         ..Opts::new(ctx.plain())
     })?;
-    // The receiver answers: nobody listens there.
+    // The receiver answers with errors: nobody listens there.
     let from = PeerConf {
         allowed_ips: vec![(SOURCE, 32)],
         ..PeerConf::default()
@@ -71,7 +71,7 @@ fn round(ctx: &Ctx, victim: Victim, v6: bool) -> Result<()> {
     rt.addr_add("wg0", inner(false, 0), 24)?;
     rt.addr_add("wg0", inner(true, 0), 64)?;
     rt.set_up("wg0", true)?;
-    // What is flooded comes by this way into `away`: a socket there would keep it alive.
+    // The flood is routed into `away` from here: a socket in `away` would keep it alive.
     let outside = Netns::new("outside")?;
     let source = feed(&outside, &away)?;
     ping_all(&away, inner(false, 1), 1)?;
@@ -79,7 +79,7 @@ fn round(ctx: &Ctx, victim: Victim, v6: bool) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let sent = Arc::new(AtomicU64::new(0));
     let flood = flood(source, &stop, &sent)?;
-    // It must come through before anything goes.
+    // It must get through before anything is deleted.
     let begin = Instant::now();
     let before = tunnel.peer(1)?;
     loop {
@@ -89,7 +89,7 @@ fn round(ctx: &Ctx, victim: Victim, v6: bool) -> Result<()> {
         }
         ensure!(
             begin.elapsed() < slow(Duration::from_secs(10)),
-            "{} datagrams sent, {} bytes came through, {} went back",
+            "{} datagrams sent, {} bytes received, {} sent back",
             sent.load(Ordering::Relaxed),
             now.rx_bytes - before.rx_bytes,
             now.tx_bytes - before.tx_bytes
@@ -102,7 +102,7 @@ fn round(ctx: &Ctx, victim: Victim, v6: bool) -> Result<()> {
     let [creator, receiver] = link.into_namespaces();
     let mut all = [Some(creator), Some(receiver), Some(away)];
     all[victim as usize] = None;
-    // A worker of the kernel takes it down: let it meet the traffic.
+    // A kernel worker tears the namespace down: keep the traffic going meanwhile.
     sleep(slow(Duration::from_millis(30)));
     drop(all);
     sleep(slow(Duration::from_millis(10)));
@@ -113,7 +113,7 @@ fn round(ctx: &Ctx, victim: Victim, v6: bool) -> Result<()> {
     while leaked()? > 0 {
         ensure!(
             begin.elapsed() < slow(Duration::from_secs(30)),
-            "{} of the namespaces do not go",
+            "{} of the namespaces are not freed",
             leaked()?
         );
         sleep(Duration::from_millis(10));
@@ -121,7 +121,7 @@ fn round(ctx: &Ctx, victim: Victim, v6: bool) -> Result<()> {
     Ok(())
 }
 
-/// Joins `outside` to `away`, which forwards what comes for the tunnel's far end; gives a socket
+/// Connects `outside` to `away`, which forwards packets for the tunnel's far end; returns a socket
 /// in `outside` whose datagrams go there.
 fn feed(outside: &Netns, away: &Netns) -> Result<UdpSocket> {
     let mut rt = outside.rtnl()?;
@@ -129,7 +129,7 @@ fn feed(outside: &Netns, away: &Netns) -> Result<UdpSocket> {
     rt.veth_add(("o0", here), ("o1", there), away.fd())?;
     rt.addr_add("o0", SOURCE, 24)?;
     rt.set_up("o0", true)?;
-    // To be routed, not to be asked for.
+    // Routed, without ARP.
     rt.neigh_set("o0", inner(false, 1), there)?;
     away.rtnl()?.set_up("o1", true)?;
     away.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("ip_forward"))?;
@@ -149,7 +149,7 @@ fn flood(
         let mut size = 0;
         while !stop.load(Ordering::Relaxed) {
             size = (size + 211) % data.len();
-            // Unreachable, now and then: that is what it is about.
+            // Now and then the destination is unreachable, as intended.
             let _ = socket.send_to(&data[..size], to);
             sent.fetch_add(1, Ordering::Relaxed);
             if size % 4 == 0 {

@@ -1,20 +1,20 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The messages that leave for the underlay: their lengths, their IP headers, what the kernel
-//! keeps beside them, and how they are counted.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The messages sent on the underlay: their lengths, their IP headers, their packet metadata, and
+//! how they are counted.
 
 use super::scrub;
 use super::{drop_in, Test};
-use crate::harness::capture::{Capture, Captured, Seen};
-use crate::harness::netns::Netns;
-use crate::harness::packet::{ip, Datagram, PacketSocket, Sum, IPV4, IPV6};
-use crate::harness::probe::{Field, Probe};
-use crate::harness::rtnl::Counters;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{inner, outer, port, Opts, Tunnel};
-use crate::harness::traffic::{ping, ping_all, set_option, tcp, udp};
-use crate::harness::wgdev::{DeviceConf, PeerConf};
-use crate::harness::wire::Message;
 use anyhow::{ensure, Context, Result};
+use harness::capture::{Capture, Captured, Seen};
+use harness::netns::Netns;
+use harness::packet::{ip, Datagram, PacketSocket, Sum, IPV4, IPV6};
+use harness::probe::{Field, Probe};
+use harness::rtnl::Counters;
+use harness::runner::Ctx;
+use harness::topo::{inner, outer, port, Opts, Tunnel};
+use harness::traffic::{ping, ping_all, set_option, tcp, udp};
+use harness::wgdev::{DeviceConf, PeerConf};
+use harness::wire::Message;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::sleep;
@@ -27,17 +27,17 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "outer-padding-all-sizes", 90, all_sizes);
     drop_in(list, "outer-padding-route-mtu", 60, route_mtu);
     drop_in(list, "outer-headers", 60, headers);
-    drop_in(list, "outer-mark-hash-priority", 60, beside);
+    drop_in(list, "outer-mark-hash-priority", 60, metadata);
     drop_in(list, "outer-counters", 60, counters);
     drop_in(list, "outer-send-errors", 60, send_errors);
 }
 
-/// A socket bound to end 0's inside address.
+/// A socket bound to end 0's inner address.
 fn socket(tunnel: &Tunnel, v6: bool) -> Result<UdpSocket> {
     udp(tunnel.ns(0), SocketAddr::new(inner(v6, 0), 0))
 }
 
-/// Counter and length of the data messages that end 0 sent, keepalives left out.
+/// Counter and length of the data messages that end 0 sent, except for keepalives.
 fn data(seen: &[Seen]) -> Vec<(u64, usize)> {
     let ours = seen.iter().filter(|s| s.outgoing);
     ours.filter_map(|s| match s.message {
@@ -52,7 +52,7 @@ fn data(seen: &[Seen]) -> Vec<(u64, usize)> {
 fn all_sizes(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
-    // To addresses behind end 1, which it drops without a word.
+    // To addresses behind end 1, which it drops silently.
     let far: [IpAddr; 2] = ["10.8.0.1".parse()?, "fd08::1".parse()?];
     let behind = PeerConf {
         allowed_ips: vec![(far[0], 32), (far[1], 128)],
@@ -64,12 +64,12 @@ fn all_sizes(ctx: &Ctx) -> Result<()> {
         let wire = tunnel.watch(ctx, 0)?;
         let inside = Capture::start(tunnel.ns(1), "wg1")?;
         let mut count = 0;
-        // The second time about the multiples of 16 only.
+        // For IPv6, only around the multiples of 16.
         let sizes = || (header..=1420usize).filter(move |n| header == 20 || (n + 1) % 16 < 3);
         for size in sizes() {
             let src = inner(dst.is_ipv6(), 0);
             let payload: Vec<u8> = (header..size).map(|n| (n * 7 + size) as u8).collect();
-            // 253: for experiments.
+            // Protocol 253: for experiments.
             device.send(protocol, &ip(src, dst, 0, 253, &payload))?;
             count += 1;
             if count % 100 == 0 {
@@ -84,12 +84,12 @@ fn all_sizes(ctx: &Ctx) -> Result<()> {
             let wanted = size.next_multiple_of(16).min(1420) + 32;
             ensure!(
                 *len == wanted,
-                "packet of {size} bytes to {dst}: message of {len}, not {wanted} (counter {counter})"
+                "packet of {size} bytes to {dst}: message {counter} of {len}, not {wanted}"
             );
         }
         let start = std::time::Instant::now();
         loop {
-            // Besides: what end 1 has to say of it.
+            // Outgoing frames are end 1's replies.
             let came = {
                 let frames = inside.frames();
                 let frames = frames.lock().expect("poisoned");
@@ -98,7 +98,7 @@ fn all_sizes(ctx: &Ctx) -> Result<()> {
             if came == count {
                 break;
             }
-            ensure!(start.elapsed() < LIMIT, "{came} of {count} packets arrive");
+            ensure!(start.elapsed() < LIMIT, "{came} of {count} packets arrived");
             sleep(Duration::from_millis(10));
         }
         let incoming = inside.stop()?.into_iter().filter(|f| !f.outgoing);
@@ -107,7 +107,7 @@ fn all_sizes(ctx: &Ctx) -> Result<()> {
             let payload: Vec<u8> = (header..size).map(|n| (n * 7 + size) as u8).collect();
             ensure!(
                 *bytes == ip(src, dst, 0, 253, &payload),
-                "packet of {size} bytes to {dst}: {} bytes arrive, {bytes:02x?}",
+                "packet of {size} bytes to {dst}: {} bytes arrived, {bytes:02x?}",
                 bytes.len()
             );
         }
@@ -115,7 +115,7 @@ fn all_sizes(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(0), inner(false, 1), 1)
 }
 
-/// A route's MTU counts, not the device's; also for packets above it.
+/// Padding uses the route's MTU, not the device's; also for packets above it.
 fn route_mtu(ctx: &Ctx) -> Result<()> {
     const IP_MTU_DISCOVER: i32 = 10;
     const IPV6_MTU_DISCOVER: i32 = 23;
@@ -171,15 +171,15 @@ fn route_mtu(ctx: &Ctx) -> Result<()> {
                 .with_context(|| format!("{size} bytes"))?;
             ensure!(
                 got == size - header,
-                "{got} bytes of {} arrive",
+                "{got} bytes of {} arrived",
                 size - header
             );
-            // What the last "MTU" of it is padded by.
+            // The padding of the last MTU-sized part.
             let rest = if size > mtu { size % mtu } else { size };
             wanted.push(size + rest.next_multiple_of(16).min(mtu) - rest + 32);
         }
         sleep(A_WHILE);
-        // The long ones leave in fragments, which carry the length in their first.
+        // Long messages are sent in fragments, the first of which has the length.
         let sent = message_lengths(&wire.stop()?);
         ensure!(
             sent == wanted,
@@ -200,9 +200,9 @@ fn message_lengths(frames: &[Captured]) -> Vec<usize> {
     .collect()
 }
 
-/// The outer headers: for each of the 256 inner traffic classes the outer one; never "don't
-/// fragment"; the hop limit of the host; a right UDP checksum, for IPv6 and IPv4. Handshakes have
-/// those, and the device's mark, too.
+/// The outer headers: the traffic class for each of the 256 inner ones; never "don't fragment";
+/// the host's hop limit; a correct UDP checksum, for IPv6 and IPv4. Handshake messages have the
+/// same, and the device's mark.
 fn headers(ctx: &Ctx) -> Result<()> {
     for v6_outside in [false, true] {
         let opts = Opts {
@@ -211,10 +211,10 @@ fn headers(ctx: &Ctx) -> Result<()> {
         };
         let mut tunnel = Tunnel::new(&opts)?;
         tunnel.ends[0].set(&tunnel.link, &marked())?;
-        look_closely(tunnel.ns(0))?;
+        prepare_header_checks(tunnel.ns(0))?;
         let wire = tunnel.watch(ctx, 0)?;
         ping_all(tunnel.ns(0), inner(false, 1), 1)?;
-        // End 1 begins anew: a response.
+        // End 1 initiates: a response is sent.
         tunnel.rt(1).set_up("wg1", false)?;
         tunnel.rt(1).set_up("wg1", true)?;
         ping_all(tunnel.ns(1), inner(false, 0), 1)?;
@@ -246,7 +246,7 @@ fn headers(ctx: &Ctx) -> Result<()> {
         let response = |s: &&Seen| matches!(s.message, Message::Response { .. });
         ensure!(
             ours.iter().any(|s| s.is_initiation()) && ours.iter().any(response),
-            "not both of a handshake's messages: {ours:?}"
+            "initiation or response is missing: {ours:?}"
         );
         check_marks(tunnel.ns(0), ours.len() as u64)?;
         for v6 in [false, true] {
@@ -260,7 +260,7 @@ fn headers(ctx: &Ctx) -> Result<()> {
                     set_option(&socket, libc::SOL_IP, libc::IP_TOS, class.into())?;
                     set_option(&socket, libc::SOL_IP, 10, 2)?; // "don't fragment" inside
                 }
-                // The length tells the order.
+                // The length identifies the packet.
                 let len = 300 + usize::from(class);
                 socket
                     .send_to(&vec![1; len], to)
@@ -277,7 +277,7 @@ fn headers(ctx: &Ctx) -> Result<()> {
                 .collect();
             ensure!(frames.len() == 256, "{} of 256 seen", frames.len());
             check_headers(&frames, v6_outside, |n, _| match n & 3 {
-                3 => 2, // congestion is not told outside, but that it can be
+                3 => 2, // not CE, but ECT(0) (RFC 3168, section 9.1)
                 ecn => ecn as u8,
             })?;
         }
@@ -296,9 +296,9 @@ pub(super) fn marked() -> DeviceConf {
     }
 }
 
-/// Readies end 0's namespace for [`check_headers`] and [`check_marks`].
-pub(super) fn look_closely(ns: &Netns) -> Result<()> {
-    // Checksums must be there when the frames are seen, not be left to the veth.
+/// Prepares end 0's namespace for [`check_headers`] and [`check_marks`].
+pub(super) fn prepare_header_checks(ns: &Netns) -> Result<()> {
+    // Checksums must be complete when the frames are captured, not left to the veth.
     ns.sh("ethtool -K v0 tx off")?;
     let message = format!("oifname v0 udp sport {}", port(0));
     let rules = format!(
@@ -315,17 +315,17 @@ pub(super) fn look_closely(ns: &Netns) -> Result<()> {
     ns.sh_in("nft -f -", &rules).map(drop)
 }
 
-/// All of end 0's messages had the mark, `least` or more.
+/// Checks that all of end 0's messages had the mark, and that there were at least `least`.
 pub(super) fn check_marks(ns: &Netns, least: u64) -> Result<()> {
     let (marked, others) = (scrub::counted(ns, "marked")?, scrub::counted(ns, "others")?);
     ensure!(
         marked >= least && others == 0,
-        "of {least} messages {marked} have the mark, {others} have not"
+        "of {least} messages {marked} have the mark, {others} do not"
     );
     Ok(())
 }
 
-/// Checks the outer headers of end 0's messages; `tos` gives the wanted one of the n-th.
+/// Checks the outer headers of end 0's messages; `tos` returns the expected TOS of the n-th.
 pub(super) fn check_headers(
     frames: &[Captured],
     v6: bool,
@@ -364,9 +364,9 @@ pub(super) fn check_headers(
     Ok(())
 }
 
-/// The outer packets' mark is the device's fwmark and the route theirs by it; their flow hash is
-/// the inner packet's; mark and priority of the inner packet stay inside.
-fn beside(ctx: &Ctx) -> Result<()> {
+/// The outer packets have the device's fwmark and are routed by it; their flow hash is the inner
+/// packet's; the inner packet's mark and priority do not leave the tunnel.
+fn metadata(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         let opts = Opts {
             v6,
@@ -382,7 +382,7 @@ fn beside(ctx: &Ctx) -> Result<()> {
         let hash = Probe::start(tunnel.ns(0), "v0", Field::Hash)?;
         let inner_mark = Probe::start(tunnel.ns(0), "wg0", Field::Mark)?;
         let inner_hash = Probe::start(tunnel.ns(0), "wg0", Field::Hash)?;
-        // Three flows, of which a connected socket's have their hash already.
+        // Three flows, of which those of connected sockets already have a hash.
         let flows = [
             socket(&tunnel, v6)?,
             socket(&tunnel, v6)?,
@@ -417,20 +417,20 @@ fn beside(ctx: &Ctx) -> Result<()> {
             )?;
             exchange(4)?;
             let (outside, inside) = (mark.values()?, inner_mark.values()?);
-            ensure!(inside == [0x77; 12], "marks inside: {inside:x?}");
+            ensure!(inside == [0x77; 12], "inner marks: {inside:x?}");
             ensure!(
                 outside == [fwmark; 12],
-                "fwmark {fwmark:#x}, marks outside: {outside:x?}"
+                "fwmark {fwmark:#x}, outer marks: {outside:x?}"
             );
             let (outside, inside) = (hash.values()?, inner_hash.values()?);
             for (n, (of_flow, was)) in outside.chunks(4).zip(inside.chunks(4)).enumerate() {
                 ensure!(
                     of_flow.iter().all(|h| *h == of_flow[0] && *h != 0),
-                    "flow {n}: hashes outside {of_flow:x?}"
+                    "flow {n}: outer hashes {of_flow:x?}"
                 );
                 ensure!(
                     n == 2 || of_flow == was,
-                    "flow {n}: hashes inside {was:x?}, outside {of_flow:x?}"
+                    "flow {n}: inner hashes {was:x?}, outer {of_flow:x?}"
                 );
             }
             ensure!(
@@ -438,7 +438,7 @@ fn beside(ctx: &Ctx) -> Result<()> {
                 "three flows, one hash: {outside:x?}"
             );
         }
-        // Priority 6 would be band 1 (where a multicast report or two may be), priority 0 is 2.
+        // Priority 6 is band 1 (where a few multicast reports may be), priority 0 is band 2.
         let stats = tunnel.ns(0).sh("tc -s class show dev v0")?;
         let packets = |class: &str| -> Option<u64> {
             let (_, rest) = stats.split_once(&format!("class prio {class} "))?;
@@ -450,13 +450,13 @@ fn beside(ctx: &Ctx) -> Result<()> {
             bands[0].is_some_and(|n| n < 10) && bands[1] >= Some(48) && bands[2] == Some(0),
             "packets per band: {bands:?}; {stats}"
         );
-        by_mark(ctx, &mut tunnel, v6)?;
+        routed_by_mark(ctx, &mut tunnel, v6)?;
     }
     Ok(())
 }
 
-/// Routing sees the mark, and a new mark is seen at once.
-fn by_mark(ctx: &Ctx, tunnel: &mut Tunnel, v6: bool) -> Result<()> {
+/// Routing uses the mark, and a new mark takes effect at once.
+fn routed_by_mark(ctx: &Ctx, tunnel: &mut Tunnel, v6: bool) -> Result<()> {
     let family = if v6 { "-6" } else { "-4" };
     tunnel
         .ns(0)
@@ -477,12 +477,12 @@ fn by_mark(ctx: &Ctx, tunnel: &mut Tunnel, v6: bool) -> Result<()> {
         got == 0 && sent == 0,
         "a prohibited mark: {got} answers, {sent} messages"
     );
-    tunnel.expect_moved(0, &before, &[], "prohibited by mark")?;
+    tunnel.expect_moved(0, &before, &[], "prohibited mark")?;
     set(tunnel, 0x56)?;
     ping_all(tunnel.ns(0), inner(false, 1), 2).context("with another mark")
 }
 
-/// Packets and bytes of the device, and bytes of the peer, are those of all messages on the
+/// The device's packet and byte counters and the peer's byte counters cover all messages on the
 /// underlay: handshakes, data with padding and tag, keepalives.
 fn counters(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
@@ -502,7 +502,7 @@ fn counters(ctx: &Ctx) -> Result<()> {
         ping_all(tunnel.ns(0), inner(false, 1), 3)?;
         let at = SocketAddr::new(inner(true, 1), 5000);
         tcp(tunnel.ns(0), tunnel.ns(1), at, 1 << 18, LIMIT)?;
-        // An answer to nothing: a keepalive, 10 s later. Not waited for; one is asked for.
+        // Trigger a keepalive now instead of waiting 10 s for the passive one.
         tunnel.set_peer(
             1,
             PeerConf {
@@ -516,7 +516,7 @@ fn counters(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Compares both ends' counters with the messages seen; what is still on its way may arrive.
+/// Compares both ends' counters with the messages seen; retries while messages are in flight.
 fn counted(tunnel: &mut Tunnel, wire: &Capture, fresh: &[Counters; 2]) -> Result<()> {
     let mut tries = 0;
     loop {
@@ -557,8 +557,9 @@ fn counted(tunnel: &mut Tunnel, wire: &Capture, fresh: &[Counters; 2]) -> Result
     }
 }
 
-/// What the underlay refuses: without a route there was no message at all, after a firewall it
-/// counts as sent for the peer, and as dropped or an error for the device. The sender is told of neither.
+/// Messages that the underlay refuses: without a route nothing is counted; behind a firewall they
+/// count as sent for the peer, and as dropped or an error for the device. The sender gets no error
+/// in either case.
 fn send_errors(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         let opts = Opts {
@@ -598,7 +599,7 @@ fn send_errors(ctx: &Ctx) -> Result<()> {
                 let sent = socket.send_to(&[7; 100], to);
                 sent.with_context(|| format!("{what}: packet {n}"))?;
             }
-            // The two families' ways through the kernel count a refusal differently.
+            // The kernel's IPv4 and IPv6 paths count a refusal differently.
             let wanted: &[_] = match (counted, v6) {
                 (false, _) => &[],
                 (true, false) => &[("tx_dropped", 5)],
@@ -610,7 +611,7 @@ fn send_errors(ctx: &Ctx) -> Result<()> {
             let wanted = if counted { 5 * (128 + 32) } else { 0 };
             ensure!(
                 bytes == wanted,
-                "{what}: {bytes} bytes of the peer sent, not {wanted}"
+                "{what}: the peer counts {bytes} bytes sent, not {wanted}"
             );
             tunnel.ns(0).sh(&off)?;
             ping_all(tunnel.ns(0), inner(false, 1), 2).context(what)?;

@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The tutorial of the README: its commands run exactly as they stand there, on two "machines", and what they print must
-//! be what the README shows, but for keys, ports, times and amounts that differ each time.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The README's tutorial: its commands are run exactly as printed, on two "machines", and their
+//! output must be what the README shows, except for keys, ports, times and amounts.
 
 use super::{drop_in, Test};
-use crate::harness::netns::Netns;
-use crate::harness::pace::slow;
-use crate::harness::runner::Ctx;
 use anyhow::{bail, ensure, Context, Result};
+use harness::netns::Netns;
+use harness::pace::slow;
+use harness::runner::Ctx;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -17,17 +17,17 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const README: &str = include_str!("../../../README.md");
-/// The tutorial's machines, and their outside addresses. Prompts are `NAME# `.
+/// The tutorial's machines, and their outer addresses. Prompts are `NAME# `.
 const MACHINES: [(&str, &str); 2] = [("server", "192.0.2.1/24"), ("client", "192.0.2.2/24")];
 const BIN: &str = "/run/wireguard/bin";
-/// What the shell prints after a command's output.
+/// Marks the end of a command's output.
 const END: &str = "--end-of-output--";
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-readme", 300, tutorial);
 }
 
-/// A command of the tutorial, and what it prints.
+/// A command of the tutorial, and its output.
 #[derive(Debug, PartialEq)]
 struct Step {
     machine: usize,
@@ -57,7 +57,7 @@ fn steps(text: &str) -> Result<Vec<Step>> {
                 command: line[line.find("# ").context("prompt")? + 2..].to_owned(),
                 output: Vec::new(),
             }),
-            // The shell's second prompt.
+            // The shell's continuation prompt.
             (None, Some(step)) if line == ">" || line.starts_with("> ") => {
                 ensure!(step.output.is_empty(), "a command inside output: {line}");
                 step.command.push('\n');
@@ -70,7 +70,7 @@ fn steps(text: &str) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// What stands in the README for something that is different each time.
+/// Maps the README's words to those of this run where they differ each time.
 #[derive(Default)]
 struct Translation(HashMap<String, String>);
 
@@ -83,15 +83,16 @@ impl Translation {
             .collect()
     }
 
-    /// An error unless `actual` says what the README's `line` says. Learns keys and ports seen for the first time.
+    /// An error unless `actual` matches the README's `line`. Records keys and ports seen for the
+    /// first time.
     fn compare(&mut self, line: &str, actual: &str) -> Result<()> {
-        // ping tells of a second request that left before the first answer came.
+        // ping adds this when a second request was sent before the first answer arrived.
         let actual = match actual.split_once(", pipe ") {
             Some((times, _)) if times.starts_with("rtt ") => times,
             _ => actual,
         };
         let (expected, got) = (split(line), split(actual));
-        // Of these lines only the form can be compared: words, not numbers.
+        // Compare only the words of these lines, not the numbers.
         let vague = [
             "latest handshake:",
             "transfer:",
@@ -113,17 +114,18 @@ impl Translation {
             if (is_key(word) && is_key(found)) || (is_port(word) && is_port(found)) {
                 let known = self.0.entry((*word).to_owned());
                 let known = known.or_insert_with(|| (*found).to_owned());
-                ensure!(known == found, "{found} in the place of {known}");
+                ensure!(known == found, "{found} instead of {known}");
                 continue;
             }
-            ensure!(word == found, "{found:?} in the place of {word:?}");
+            ensure!(word == found, "{found:?} instead of {word:?}");
         }
         ensure!(position == got.len(), "more than the README shows");
         Ok(())
     }
 }
 
-/// Words, and what is between them. A key, a number or an address is one word; `:` parts an endpoint from its port.
+/// Splits into words and separators. A key, a number or an address is one word; `:` separates an
+/// endpoint from its port.
 fn split(text: &str) -> Vec<&str> {
     let in_word = |c: char| c.is_ascii_alphanumeric() || "+/=.-".contains(c);
     let mut words = Vec::new();
@@ -144,12 +146,12 @@ fn is_key(word: &str) -> bool {
     word.len() == 44 && word.ends_with('=')
 }
 
-/// A port that the kernel chose, not one that the tutorial chooses.
+/// A port chosen by the kernel, not by the tutorial.
 fn is_port(word: &str) -> bool {
     word != "51820" && word.parse::<u16>().is_ok_and(|port| port >= 32768)
 }
 
-/// A number, several with strokes between them, or what ping calls `time=`.
+/// A number, several separated by slashes, or ping's `time=`.
 fn is_figure(word: &str) -> bool {
     let word = word.strip_prefix("time=").unwrap_or(word);
     word.split('/').all(|number| number.parse::<f64>().is_ok())
@@ -162,7 +164,7 @@ fn is_unit(word: &str) -> bool {
             .is_some_and(|n| n.is_empty() || n.parse::<f64>().is_ok())
 }
 
-/// A root shell on a machine, as the reader of the README has it.
+/// A root shell on a machine, as a reader of the README has it.
 struct Shell {
     child: Child,
     stdin: ChildStdin,
@@ -190,7 +192,7 @@ impl Shell {
         })
     }
 
-    /// What `command` prints, line by line; an error if it fails.
+    /// The output of `command` in lines; an error if it fails.
     fn run(&mut self, command: &str) -> Result<Vec<String>> {
         writeln!(self.stdin, "{command}\necho {END} $?")?;
         let mut output = Vec::new();
@@ -218,14 +220,14 @@ impl Drop for Shell {
     }
 }
 
-/// Two machines on one cable, each with an empty /etc/wireguard, wg-rs, and a wget.
+/// Two connected machines, each with an empty /etc/wireguard, wg-rs, and a wget.
 fn machines() -> Result<[Netns; 2]> {
     let ns = [Netns::new("server")?, Netns::new("client")?];
     ns[0].sh("ip link add eth0 type veth peer name eth0 netns client")?;
     for (ns, (name, address)) in ns.iter().zip(MACHINES) {
         ns.sh(&format!("ip addr add {address} dev eth0"))?;
         ns.sh("ip link set eth0 up")?;
-        // ip netns exec puts these in the place of those in /etc.
+        // ip netns exec mounts these over those in /etc.
         let etc = Path::new("/etc/netns").join(name).join("wireguard");
         let _ = fs::remove_dir_all(&etc);
         fs::create_dir_all(&etc)?;
@@ -271,7 +273,7 @@ fn tutorial(_: &Ctx) -> Result<()> {
             }
         }
         if command.ends_with('&') {
-            // Before the reader is back at the other machine, the server listens.
+            // The server must listen before the next command on the other machine.
             let begin = Instant::now();
             while ns[step.machine].sh("ss -Hltn")?.is_empty() {
                 ensure!(
@@ -284,10 +286,10 @@ fn tutorial(_: &Ctx) -> Result<()> {
     }
     ensure!(
         wrong.is_empty(),
-        "{}\n\nall of it:\n{transcript}",
+        "{}\n\ntranscript:\n{transcript}",
         wrong.join("\n")
     );
-    // The tutorial ends where it began.
+    // The tutorial cleans up after itself.
     for ns in &ns {
         let links = ns.sh("ip -o link")?;
         ensure!(!links.contains("wg0"), "left on {}: {links}", ns.name());
@@ -301,7 +303,8 @@ mod tests {
 
     #[test]
     fn prompts_part_steps() {
-        let text = "x\n```console\nserver# cat <<E\n> a\n>\n> b\nout 1\nout 2\nclient# true\n```\nserver# no\n```\nclient# no\n```\n";
+        let text = "x\n```console\nserver# cat <<E\n> a\n>\n> b\nout 1\nout 2\nclient# true\n```\n\
+                    server# no\n```\nclient# no\n```\n";
         let step = |machine, command: &str, output: &[&str]| Step {
             machine,
             command: command.into(),

@@ -1,17 +1,18 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Messages that arrive, from a client of the tests' own: what is delivered, what is refused, and
-//! what is counted.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Receiving messages from the tests' own client: what is delivered, what is refused, and what is
+//! counted.
 
 use super::{drop_in, Test};
-use crate::harness::capture::{Capture, Injector};
-use crate::harness::noise::{Client, Keys, Session, Tweak};
-use crate::harness::packet::{ip, Datagram, Sum};
-use crate::harness::rtnl::Counters;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{inner, names, outer, port, End, Link, Opts, Tunnel, PLAIN};
-use crate::harness::traffic::{ping_all, set_option, tcp, udp};
-use crate::harness::wgdev::{Peer, PeerConf};
 use anyhow::{ensure, Context, Result};
+use harness::capture::{Capture, Injector};
+use harness::driver::PLAIN;
+use harness::noise::{Client, Keys, Session, Tweak};
+use harness::packet::{ip, Datagram, Sum};
+use harness::rtnl::Counters;
+use harness::runner::Ctx;
+use harness::topo::{inner, names, outer, port, End, Link, Opts, Tunnel};
+use harness::traffic::{ping_all, set_option, tcp, udp};
+use harness::wgdev::{Peer, PeerConf};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -75,16 +76,19 @@ impl Scene {
         let mut session = self.client.handshake()?;
         self.client
             .ping(&mut session, inner(false, 1), inner(false, 0))?;
-        // Until the last of it, a keepalive, is counted.
+        // Wait until its last message, a keepalive, is counted.
         let start = std::time::Instant::now();
         while self.counters()?.value("rx_packets") < before + 3 {
-            ensure!(start.elapsed() < LIMIT, "the session's first messages");
+            ensure!(
+                start.elapsed() < LIMIT,
+                "the session's first messages are not counted"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(session)
     }
 
-    /// Sends `message`, then a keepalive behind it; these counters, and the keepalive's, move.
+    /// Sends `message` and then a keepalive; these counters and the keepalive's must increase.
     pub(super) fn passes(
         &mut self,
         session: &mut Session,
@@ -110,27 +114,27 @@ impl Scene {
     }
 }
 
-/// Counters and by how much they move.
+/// Counters and their increments.
 pub(super) type Moved = &'static [(&'static str, u64)];
 
 pub(super) const FRAME: Moved = &[("rx_errors", 1), ("rx_frame_errors", 1)];
 const LENGTH: Moved = &[("rx_errors", 1), ("rx_length_errors", 1)];
 
-/// A datagram from the client's inside address to the device's.
+/// A datagram from the client's inner address to the device's.
 pub(super) fn datagram(v6: bool, tos: u8, len: usize) -> Datagram {
     let src = SocketAddr::new(inner(v6, 1), 9);
     let dst = SocketAddr::new(inner(v6, 0), 9);
     Datagram::new(src, dst, tos, &vec![6; len])
 }
 
-/// What is no message, or one of a wrong length, or of no known session, moves no counter and
-/// gets no answer.
+/// A datagram that is no message, or has a wrong length or an unknown session, changes no counter
+/// and gets no answer.
 fn malformed(_: &Ctx) -> Result<()> {
     let mut scene = Scene::new(false)?;
     let mut session = scene.session()?;
     let (before, peer) = (scene.counters()?, scene.peer()?);
     scene.client.flush()?;
-    // Each type with the lengths about its own, and others.
+    // Each type with lengths around its own, and others.
     for kind in 0..6u8 {
         for len in [0, 1, 3, 4, 15, 16, 31, 63, 65, 91, 93, 147, 149, 1500] {
             let mut message = vec![0; len];
@@ -165,7 +169,7 @@ fn malformed(_: &Ctx) -> Result<()> {
     for message in &wrong {
         scene.client.send(message)?;
     }
-    // Handshake messages longer or shorter than they must be.
+    // Handshake messages that are too long.
     for trailing in [vec![0], vec![0; 16]] {
         scene.client.initiate(&Tweak {
             trailing,
@@ -177,9 +181,9 @@ fn malformed(_: &Ctx) -> Result<()> {
     let now = scene.peer()?;
     ensure!(
         now.rx_bytes == peer.rx_bytes && now.tx_bytes == peer.tx_bytes,
-        "malformed messages count: {now:?}, before {peer:?}"
+        "malformed messages were counted: {now:?}, before {peer:?}"
     );
-    // The good one passes, once.
+    // The good one is accepted, once.
     let counted = [("rx_packets", 1), ("rx_bytes", good.len() as u64)];
     scene.passes(&mut session, &good, &counted, "the good one")?;
     scene.passes(&mut session, &good, &[], "the good one, replayed")?;
@@ -188,8 +192,8 @@ fn malformed(_: &Ctx) -> Result<()> {
         .ping(&mut session, inner(true, 1), inner(true, 0))
 }
 
-/// Data that authenticates, but carries what it must not: each with its error counters, none
-/// counted as received.
+/// Data that authenticates, but has an invalid inner packet: counted as the right error and not
+/// as received.
 fn bad_inner(_: &Ctx) -> Result<()> {
     let mut scene = Scene::new(false)?;
     let other = PeerConf {
@@ -237,7 +241,7 @@ fn bad_inner(_: &Ctx) -> Result<()> {
         ("an IPv4 length of 65535", with(&v4, 2, 65535), LENGTH),
         ("an IPv6 length 1 too great", with(&v6, 4, 25), LENGTH),
         ("an IPv6 length of 65535", with(&v6, 4, 65535), LENGTH),
-        // The length is looked at before the source.
+        // The length is checked before the source.
         (
             "a wrong length and a wrong source",
             with(&from("192.0.2.2")?, 2, 9000),
@@ -255,13 +259,13 @@ fn bad_inner(_: &Ctx) -> Result<()> {
     let now = scene.peer()?;
     ensure!(
         now.rx_bytes - peer.rx_bytes == count * 32,
-        "besides the {count} keepalives the peer counts bytes: {} and {}",
+        "the peer counts more bytes than those of {count} keepalives: {} and {}",
         peer.rx_bytes,
         now.rx_bytes
     );
     let came = inside.stop()?;
-    ensure!(came.is_empty(), "delivered all the same: {came:?}");
-    // Lengths that are right, padded or not, and more padding than needed: cut to the length.
+    ensure!(came.is_empty(), "delivered: {came:?}");
+    // Valid lengths, with and without padding, and with too much: trimmed to the length.
     let inside = Capture::start(scene.link.end(0), "wg0")?;
     let sink = udp(scene.link.end(0), SocketAddr::new(inner(false, 0), 9))?;
     let sink6 = udp(scene.link.end(0), SocketAddr::new(inner(true, 0), 9))?;
@@ -287,7 +291,7 @@ fn bad_inner(_: &Ctx) -> Result<()> {
         let sink = if v6 { &sink6 } else { &sink };
         sink.set_read_timeout(Some(LIMIT))?;
         let got = sink.recv(&mut [0; 99]).context(what)?;
-        ensure!(got == len, "{got} bytes of {len} delivered");
+        ensure!(got == len, "{got} of {len} bytes delivered");
         wanted.push(packet);
     }
     let came: Vec<Vec<u8>> = inside.stop()?.into_iter().map(|f| f.bytes).collect();
@@ -297,8 +301,8 @@ fn bad_inner(_: &Ctx) -> Result<()> {
         .ping(&mut session, inner(false, 1), inner(false, 0))
 }
 
-/// Congestion marked outside is told inside, if the inner packet says that it is understood;
-/// nothing else of the outer traffic class gets in, nothing is dropped for it.
+/// Congestion marked outside is propagated to the inner packet if that is ECN-capable (RFC 6040);
+/// nothing else of the outer traffic class is, and nothing is dropped for it.
 fn ecn(_: &Ctx) -> Result<()> {
     for v6_outside in [false, true] {
         let mut scene = Scene::new(v6_outside)?;
@@ -313,7 +317,7 @@ fn ecn(_: &Ctx) -> Result<()> {
             for dscp in [0u8, 0xb8] {
                 for outside in 0..4u8 {
                     for within in 0..4u8 {
-                        // Another DSCP outside than within.
+                        // Different DSCPs outside and inside.
                         let class = i32::from(outside | (0x28 ^ dscp));
                         let (level, option) = if v6_outside {
                             (libc::SOL_IPV6, libc::IPV6_TCLASS)
@@ -344,7 +348,7 @@ fn ecn(_: &Ctx) -> Result<()> {
             if count >= wanted.len() {
                 break;
             }
-            ensure!(start.elapsed() < LIMIT, "{count} of 64 arrive");
+            ensure!(start.elapsed() < LIMIT, "{count} of 64 arrived");
             std::thread::sleep(Duration::from_millis(10));
         }
         let incoming = inside.stop()?.into_iter().filter(|f| !f.outgoing);
@@ -352,7 +356,7 @@ fn ecn(_: &Ctx) -> Result<()> {
             .filter_map(|f| Datagram::parse(&f.bytes))
             .filter(|d| d.dst.port() == 9)
             .collect();
-        ensure!(came.len() == wanted.len(), "{} of 64 arrive", came.len());
+        ensure!(came.len() == wanted.len(), "{} of 64 arrived", came.len());
         for (got, (v6, dscp, outside, within, tos)) in came.iter().zip(wanted) {
             ensure!(
                 got.tos == tos && got.src.is_ipv6() == v6,
@@ -368,8 +372,8 @@ fn ecn(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The outer checksum counts; zero is none for IPv4, wrong for IPv6. The inner one counts as
-/// verified: the tag covers it.
+/// The outer checksum is checked; zero means none for IPv4 and is wrong for IPv6. The inner one
+/// counts as verified, since the tag covers it.
 fn udp_checksum(_: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         let mut scene = Scene::new(v6)?;
@@ -411,7 +415,7 @@ fn udp_checksum(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Segments of one stream are put together before the stack gets them; unless switched off.
+/// Segments of one stream are merged before they reach the stack, unless GRO is off.
 fn gro(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
@@ -427,7 +431,7 @@ fn gro(ctx: &Ctx) -> Result<()> {
             let longest = incoming.map(|f| f.bytes.len()).max().unwrap_or(0);
             ensure!(
                 if on { longest > 1420 } else { longest <= 1420 },
-                "GRO {state}, IPv6 {v6}: the longest packet that wg1 gives has {longest} bytes"
+                "GRO {state}, IPv6 {v6}: the longest packet from wg1 has {longest} bytes"
             );
         }
     }

@@ -1,19 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Where a peer is taken to be, and what counts as heard from it; cookie replies under load.
+// SPDX-License-Identifier: GPL-2.0-only
+//! What updates a peer's endpoint and what counts as received from it; cookie replies under load.
 
 use super::receive::{datagram, Scene, FRAME};
 use super::{drop_in, outer as headers, Test};
-use crate::harness::capture::{Capture, Seen};
-use crate::harness::cmd::run;
-use crate::harness::noise::{cookie, handshake, Tweak};
-use crate::harness::pace::slow;
-use crate::harness::packet::ip;
-use crate::harness::runner::{Ctx, Subject};
-use crate::harness::topo::{inner, mac, names, outer, port, Opts, Tunnel};
-use crate::harness::traffic::{ping_all, udp};
-use crate::harness::wgdev::PeerConf;
-use crate::harness::wire::Message;
 use anyhow::{anyhow, bail, ensure, Context, Result};
+use harness::capture::{Capture, Seen};
+use harness::cmd::run;
+use harness::noise::{cookie, handshake, Tweak};
+use harness::pace::slow;
+use harness::packet::ip;
+use harness::runner::{Ctx, Subject};
+use harness::topo::{inner, mac, names, outer, port, Opts, Tunnel};
+use harness::traffic::{ping_all, udp};
+use harness::wgdev::PeerConf;
+use harness::wire::Message;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "receive-roaming-link-local", 60, link_local);
 }
 
-/// Every authenticated message moves the endpoint to where it came from and counts with its whole
+/// Every authenticated message updates the endpoint to its source and is counted with its full
 /// length; cookie replies, replays and forgeries do neither.
 fn roaming(_: &Ctx) -> Result<()> {
     let mut scene = Scene::new(false)?;
@@ -53,7 +53,7 @@ fn roaming(_: &Ctx) -> Result<()> {
     };
     check(&mut scene, home, "at first")?;
 
-    // Data and keepalives, from each place.
+    // Data and keepalives, from each source.
     let _sink = udp(scene.link.end(0), SocketAddr::new(inner(false, 0), 9))?;
     let data = datagram(false, 0, 20).packet();
     for n in [0, 1, 2, 0] {
@@ -68,7 +68,7 @@ fn roaming(_: &Ctx) -> Result<()> {
             check(&mut scene, places[n], what)?;
             let counted = scene.peer()?.rx_bytes - before.1;
             ensure!(counted == 32 + len, "{what}: the peer counts {counted}");
-            // The same again from elsewhere, or forged: nothing.
+            // Replayed from elsewhere, or forged: no effect.
             let elsewhere = (n + 1) % 3;
             let before = scene.counters()?;
             send(elsewhere, &message)?;
@@ -80,14 +80,14 @@ fn roaming(_: &Ctx) -> Result<()> {
             check(&mut scene, places[n], "replayed and forged")?;
         }
     }
-    // What is refused for its contents has authenticated: it moves the endpoint too.
+    // A message refused for its content has authenticated: it updates the endpoint, too.
     let before = scene.counters()?;
     let foreign = ip("192.0.2.2".parse()?, inner(false, 0), 0, 253, &[1; 8]);
     send(2, &session.data(&foreign))?;
     scene.expect(&before, FRAME, "a wrong inner source")?;
     check(&mut scene, places[2], "a wrong inner source")?;
 
-    // An initiation; the response goes to where it came from. One with a wrong MAC does nothing.
+    // An initiation; the response goes to its source. One with a wrong MAC has no effect.
     std::thread::sleep(Duration::from_millis(30));
     let before = scene.counters()?;
     let tweak = Tweak {
@@ -105,7 +105,7 @@ fn roaming(_: &Ctx) -> Result<()> {
     let response = receive(&sockets[1]).context("the response")?;
     ensure!(
         response.len() == 92,
-        "{} bytes for a response",
+        "a response of {} bytes",
         response.len()
     );
     let wanted = [
@@ -126,7 +126,7 @@ fn roaming(_: &Ctx) -> Result<()> {
     response_roams(scene, &places, &sockets)
 }
 
-/// The device initiates: the response moves the endpoint and counts, a cookie reply does not.
+/// The device initiates: the response updates the endpoint and is counted, a cookie reply not.
 fn response_roams(mut scene: Scene, places: &[SocketAddr; 3], sockets: &[UdpSocket]) -> Result<()> {
     scene.link.rt(0).set_up("wg0", false)?;
     scene.link.rt(0).set_up("wg0", true)?;
@@ -146,7 +146,7 @@ fn response_roams(mut scene: Scene, places: &[SocketAddr; 3], sockets: &[UdpSock
     let received = handshake::receive(&scene.client.keys, &initiation)?;
     let (mut session, response) = received.respond(&[0; 32], &Tweak::default());
     sockets[2].send_to(&response, to)?;
-    let data = receive(&sockets[2]).context("the packet that waited")?;
+    let data = receive(&sockets[2]).context("the staged packet")?;
     ensure!(data.len() == 48 + 32, "{} bytes", data.len());
     let wanted = [
         ("tx_packets", 2),
@@ -170,8 +170,8 @@ fn receive(socket: &UdpSocket) -> Result<Vec<u8>> {
     Ok(buf)
 }
 
-/// Link-local addresses as endpoints: the same on two links, told apart by their scope. It says by
-/// which link messages go, and is learnt from those that come.
+/// Link-local addresses as endpoints: the same on two links, distinguished by their scope. The
+/// scope selects the link that messages are sent on, and is learnt from received messages.
 fn link_local(ctx: &Ctx) -> Result<()> {
     const LINKS: [[&str; 2]; 2] = [["v0", "v1"], ["w0", "w1"]];
     let local = |n: u8| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa, u16::from(n) + 1);
@@ -215,7 +215,7 @@ fn link_local(ctx: &Ctx) -> Result<()> {
         let seen = wires[way].wait(12, LIMIT, |_| true)?;
         let others = wires[1 - way].seen();
         ensure!(others.is_empty(), "{what}: by the other link {others:?}");
-        // Which of its addresses on that link it chose is its own business.
+        // It may choose any of its addresses on that link.
         let IpAddr::V6(source) = seen[0].src.ip() else {
             bail!("{what}: {seen:?}");
         };
@@ -226,18 +226,18 @@ fn link_local(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Under a flood of initiations cookie replies come, with traffic class 0 and else the headers and
-/// the mark of any message, counted as sent.
+/// Under a flood of initiations the device sends cookie replies, with traffic class 0 and
+/// otherwise the headers and the mark of any message, and counts them as sent.
 fn cookie_load(ctx: &Ctx) -> Result<()> {
-    // Ahead of the device's workers, which would keep up with a sender on a slow kernel.
+    // Outrank the device's workers, which could keep up with a sender on a slow kernel.
     run(&["renice", "-n", "-20", "-p", &std::process::id().to_string()])?;
     for v6 in [false, true] {
         let mut scene = Scene::new(v6)?;
         scene.device.set(&scene.link, &headers::marked())?;
-        headers::look_closely(scene.link.end(0))?;
+        headers::prepare_header_checks(scene.link.end(0))?;
         let wire = Capture::start(scene.link.end(0), names(0).1)?;
         let before = scene.counters()?;
-        // The same one again and again: each costs the device its computations.
+        // The same one repeatedly: each costs the device its computations.
         let pending = scene.client.initiate(&Tweak::default())?;
         let mut sent = 0;
         let is_cookie = |s: &Seen| s.outgoing && matches!(s.message, Message::Cookie { .. });
@@ -253,7 +253,7 @@ fn cookie_load(ctx: &Ctx) -> Result<()> {
             sent += 1200;
             ensure!(sent < 60_000, "no cookie reply to {sent} initiations");
         }
-        // Until the queue is worked off.
+        // Until the queue is empty.
         let mut count = 0;
         loop {
             std::thread::sleep(A_WHILE);
@@ -284,8 +284,8 @@ fn cookie_load(ctx: &Ctx) -> Result<()> {
             (moved.value("tx_packets"), moved.value("tx_bytes")) == (packets, bytes),
             "IPv6 {v6}: {packets} messages of {bytes} bytes were sent: {moved:?}"
         );
-        // Accepted is the initiation once at most. The in-tree driver checks a timestamp and keeps it
-        // in two steps, so each processor can accept the same one once.
+        // The initiation is accepted at most once. The in-tree driver checks and stores a timestamp
+        // in two steps, so each CPU can accept the same one once.
         let accepted = moved.value("rx_packets");
         let most = match ctx.subject {
             Subject::C => 2,

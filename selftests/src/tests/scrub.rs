@@ -1,22 +1,22 @@
-// SPDX-License-Identifier: GPL-2.0
-//! A packet in the tunnel and the message that carries it are two: neither the marks nor the
-//! priority, traffic control index, queue or connection of the one are the other's. Only the flow
-//! hash goes outwards, for fair queueing.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The metadata of an inner packet and of the message that carries it are separate: marks,
+//! priority, traffic control index, queue and connection are not inherited in either direction.
+//! Only the flow hash is passed to the outer packet, for fair queueing.
 
 use super::{drop_in, Test};
-use crate::harness::bpf::{Direction, Stain};
-use crate::harness::cmd;
-use crate::harness::netns::Netns;
-use crate::harness::runner::{Ctx, Skip};
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::{ping, ping_all, tcp, udp};
-use crate::harness::wgdev::DeviceConf;
 use anyhow::{bail, ensure, Context, Result};
+use harness::bpf::{Direction, Stain};
+use harness::cmd;
+use harness::netns::Netns;
+use harness::runner::{Ctx, Skip};
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::{ping, ping_all, tcp, udp};
+use harness::wgdev::DeviceConf;
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// The mark for end 0's messages.
+/// The fwmark of end 0's device.
 const FWMARK: u32 = 0x99;
 const STALL: Duration = Duration::from_secs(15);
 
@@ -27,7 +27,7 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "scrub-flows-in-cake", 60, flows_in_cake);
 }
 
-/// A tunnel with end 0's mark for messages set.
+/// A tunnel with a fwmark set at end 0.
 fn scene(ctx: &Ctx, v6: bool) -> Result<Tunnel> {
     let opts = Opts {
         v6,
@@ -43,19 +43,19 @@ fn scene(ctx: &Ctx, v6: bool) -> Result<Tunnel> {
     Ok(tunnel)
 }
 
-/// Long pings one by one, and a stream, which goes through in runs; data from end `n` on.
+/// Long pings one by one, and a stream, which is handled in runs; data flows from end `n`.
 fn traffic(tunnel: &Tunnel, n: u8) -> Result<()> {
     for v6 in [false, true] {
         let (from, to) = (tunnel.ns(n), tunnel.ns(1 - n));
         let got = ping(from, inner(v6, 1 - n), 5, 400, STALL)?;
-        ensure!(got == 5, "{got} of 5 pings are answered");
+        ensure!(got == 5, "{got} of 5 pings were answered");
         let at = SocketAddr::new(inner(v6, 1 - n), 5201);
         tcp(from, to, at, 2 << 20, STALL)?;
     }
     Ok(())
 }
 
-/// What was put on the outer packet is not found on the inner one.
+/// Metadata set on the outer packet is not found on the inner one.
 fn receive(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         let tunnel = scene(ctx, v6)?;
@@ -69,13 +69,13 @@ fn receive(ctx: &Ctx) -> Result<()> {
         );
         ensure!(
             seen.with == [0; 4] && seen.with_hash == 0 && seen.other_mark == 0,
-            "IPv6 {v6}: the inner packets carry of the outer ones: {seen:?}"
+            "IPv6 {v6}: the inner packets inherit from the outer ones: {seen:?}"
         );
     }
     Ok(())
 }
 
-/// What was put on the inner packet is not found on the outer one, but for the flow hash; the
+/// Metadata set on the inner packet is not found on the outer one, except for the flow hash; the
 /// mark is the device's.
 fn transmit(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
@@ -90,7 +90,7 @@ fn transmit(ctx: &Ctx) -> Result<()> {
         );
         ensure!(
             seen.with == [0; 4],
-            "IPv6 {v6}: the outer packets carry of the inner ones: {seen:?}"
+            "IPv6 {v6}: the outer packets inherit from the inner ones: {seen:?}"
         );
         ensure!(
             seen.with_hash == seen.packets,
@@ -104,9 +104,9 @@ fn transmit(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The underlay's fair queueing tells the flows in the tunnel apart: that they are hashes of
-/// connections (`l4_hash`) is kept with them. sch_cake looks at headers otherwise, and those of all
-/// messages are alike.
+/// The underlay's fair queueing distinguishes the flows in the tunnel: the hash is passed on
+/// together with the bit that makes it a connection hash (`l4_hash`). Otherwise sch_cake looks at
+/// the headers, which are the same for all messages.
 fn flows_in_cake(ctx: &Ctx) -> Result<()> {
     const FLOWS: u64 = 6;
     if !cmd::try_run(&["modprobe", "sch_cake"], "")?.ok {
@@ -114,7 +114,7 @@ fn flows_in_cake(ctx: &Ctx) -> Result<()> {
     }
     for v6 in [false, true] {
         let tunnel = scene(ctx, v6)?;
-        // So slow that what is sent waits for seconds.
+        // So slow that packets stay queued for seconds.
         let slow = "tc qdisc add dev v0 root cake bandwidth 16kbit besteffort flows";
         tunnel.ns(0).sh(slow)?;
         let to = SocketAddr::new(inner(v6, 1), 9);
@@ -126,7 +126,7 @@ fn flows_in_cake(ctx: &Ctx) -> Result<()> {
                 socket.send(&[4; 1000])?;
             }
         }
-        // Those whose packets wait are sparse or bulk ones. Another may be of the link's own packets.
+        // Flows with queued packets are sparse or bulk. The link's own packets may add another.
         let start = Instant::now();
         loop {
             let shown = tunnel.ns(0).sh("tc -s qdisc show dev v0")?;
@@ -149,8 +149,8 @@ fn flows_in_cake(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Counters for what must not be: found on a packet before connection tracking sees it (its
-/// state), and after (its mark, its connection's mark, whether it was left out).
+/// Counters for what must not be found on a packet: before connection tracking sees it (its
+/// state), and after (its mark, its connection's mark, whether it was not tracked).
 const COUNTERS: [&str; 5] = [
     "ct_state",
     "packet_mark",
@@ -159,8 +159,8 @@ const COUNTERS: [&str; 5] = [
     "ct_none",
 ];
 
-/// Netfilter's rules for one namespace. `from` selects packets on their first way, on which they
-/// are marked, or kept from connection tracking if `notrack`; `to` selects them on their second.
+/// Netfilter rules for one namespace. `from` selects packets on their first pass, in which they
+/// are marked, or excluded from connection tracking if `notrack`; `to` selects the second pass.
 fn rules(hook: &str, from: &str, to: &str, mark: u32, notrack: bool) -> String {
     let counters = COUNTERS
         .map(|name| format!("counter {name} {{}}\n"))
@@ -199,8 +199,8 @@ pub(super) fn counted(ns: &Netns, name: &str) -> Result<u64> {
     packets.context("no count")?.parse().context(shown)
 }
 
-/// Netfilter takes inner and outer packets for different ones: each is tracked, whether or not the
-/// other is, as a connection of its own, and has a mark and priority of its own.
+/// Netfilter treats inner and outer packets as separate: each is tracked as its own connection,
+/// whether or not the other is tracked, and has its own mark and priority.
 fn connections(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         for notrack in [false, true] {

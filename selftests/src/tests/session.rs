@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What keeps, moves or ends a session. The peer is the in-tree driver.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Roaming, preshared keys, removal, keepalives and link state. The peer is the in-tree driver.
 
 use super::{side_by_side, Test};
-use crate::harness::pace::slow;
-use crate::harness::runner::{Boot, Ctx};
-use crate::harness::topo::{inner, mac, outer, port, Opts, Tunnel};
-use crate::harness::traffic::{ping, ping_all, udp};
-use crate::harness::wgdev::{uapi, DeviceConf, PeerConf};
-use crate::harness::wire::Message;
 use anyhow::{ensure, Result};
+use harness::pace::slow;
+use harness::runner::{Boot, Ctx};
+use harness::topo::{inner, mac, outer, port, Opts, Tunnel};
+use harness::traffic::{ping, ping_all, udp};
+use harness::wgdev::{uapi, DeviceConf, PeerConf};
+use harness::wire::Message;
 use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -27,8 +27,8 @@ pub fn register(list: &mut Vec<Test>) {
     side_by_side(list, "session-down-up", Boot::Smp, 90, down_up);
 }
 
-/// The peer's port and then its address change mid-session; the endpoint follows authenticated
-/// packets, and nothing else.
+/// The peer's port and then its address change mid-session; the endpoint follows only
+/// authenticated packets.
 fn roaming(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;
@@ -62,25 +62,25 @@ fn roaming(ctx: &Ctx) -> Result<()> {
         let endpoint = known(&mut tunnel, 1 - n)?;
         ensure!(
             endpoint == Some(SocketAddr::new(outer(false, n), new_port)),
-            "end {} believes the peer to be at {endpoint:?}, port {new_port} is right",
+            "end {} has endpoint {endpoint:?} for its peer, expected port {new_port}",
             1 - n
         );
         ping_all(tunnel.ns(1 - n), inner(true, n), 1)?;
     }
     for (n, last) in [(1u8, 12u8), (0, 11)] {
-        let (_, veth) = crate::harness::topo::names(n);
-        let (_, other_veth) = crate::harness::topo::names(1 - n);
+        let (_, veth) = harness::topo::names(n);
+        let (_, other_veth) = harness::topo::names(1 - n);
         let new = IpAddr::from([192, 0, 2, last]);
         tunnel.rt(n).addr_add(veth, new, 24)?;
         tunnel.rt(n).addr_del(veth, outer(false, n), 24)?;
         tunnel.rt(1 - n).neigh_set(other_veth, new, mac(n))?;
-        // Removing the first address of a subnet may take the others along.
+        // Removing the first address of a subnet may remove the others, too.
         let _ = tunnel.rt(n).addr_add(veth, new, 24);
         ping_all(tunnel.ns(n), inner(false, 1 - n), 1)?;
         let endpoint = known(&mut tunnel, 1 - n)?;
         ensure!(
             endpoint.map(|e| e.ip()) == Some(new),
-            "end {} believes the peer to be at {endpoint:?}, {new} is right",
+            "end {} has endpoint {endpoint:?} for its peer, expected {new}",
             1 - n
         );
         ping_all(tunnel.ns(1 - n), inner(true, n), 1)?;
@@ -111,10 +111,10 @@ fn psk_mismatch(ctx: &Ctx) -> Result<()> {
         )?;
         ensure!(
             got == 0,
-            "a ping went through in spite of different preshared keys"
+            "a ping went through despite different preshared keys"
         );
     }
-    // Either end's next try is 5 to 5.6 s after the last handshake message it sent.
+    // Each end retries 5 to 5.6 s after the last handshake message that it sent.
     let seen = underlay.wait(2, Duration::from_secs(10), |s| s.is_initiation())?;
     ensure!(
         seen.iter()
@@ -125,14 +125,14 @@ fn psk_mismatch(ctx: &Ctx) -> Result<()> {
         seen.iter().all(|s| s.data_len().is_none()),
         "data was sent without a session"
     );
-    // The responder makes its keypair before it can know; the initiator must not.
+    // The responder makes its keypair before it can know of the mismatch; the initiator must not.
     ensure!(
         tunnel.peer(0)?.last_handshake.is_zero(),
-        "a handshake is told"
+        "a handshake is reported"
     );
     ensure!(
         tunnel.peer(1)?.last_handshake.is_zero(),
-        "a handshake is told"
+        "a handshake is reported"
     );
 
     tunnel.set_peer(
@@ -151,7 +151,7 @@ fn psk_mismatch(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// A removed peer is neither sent to nor listened to.
+/// Nothing is sent to a removed peer or accepted from it.
 fn removed_peer(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;
@@ -159,7 +159,7 @@ fn removed_peer(ctx: &Ctx) -> Result<()> {
     tunnel.set_peer(
         0,
         PeerConf {
-            flags: uapi::PEER_REMOVE_ME,
+            flags: uapi::peer::F_REMOVE_ME,
             ..PeerConf::default()
         },
     )?;
@@ -185,13 +185,10 @@ fn removed_peer(ctx: &Ctx) -> Result<()> {
     )?;
     ensure!(got == 0, "a ping to the removed peer was answered");
     let seen = underlay.stop()?;
-    let seen: Vec<_> = seen
-        .iter()
-        .filter_map(crate::harness::capture::seen)
-        .collect();
+    let seen: Vec<_> = seen.iter().filter_map(harness::capture::seen).collect();
     ensure!(
         seen.iter().filter(|s| !s.outgoing).count() >= 3,
-        "the peer's messages are not seen"
+        "the peer's messages were not seen"
     );
     ensure!(
         seen.iter().all(|s| !s.outgoing),
@@ -200,7 +197,7 @@ fn removed_peer(ctx: &Ctx) -> Result<()> {
     let after = tunnel.rt(0).stats("wg0")?;
     ensure!(
         after.rx_packets == before.rx_packets,
-        "a packet of the removed peer was taken"
+        "a packet of the removed peer was accepted"
     );
 
     let conf = PeerConf {
@@ -209,7 +206,7 @@ fn removed_peer(ctx: &Ctx) -> Result<()> {
         ..PeerConf::default()
     };
     tunnel.set_peer(0, conf)?;
-    // A whole-second clock would make the new initiation look replayed; 5 s is the retry.
+    // With a clock of whole seconds the new initiation would look replayed; 5 s is the retry.
     let got = ping(tunnel.ns(0), inner(false, 1), 2, 56, Duration::from_secs(8))?;
     ensure!(
         got == 2,
@@ -218,8 +215,8 @@ fn removed_peer(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// A persistent keepalive makes the handshake by itself, then one keepalive per interval, seen in
-/// the counters of both ends; turned off, it stops.
+/// A persistent keepalive starts the handshake by itself, then sends one keepalive per interval,
+/// as counted by both ends; when disabled, it stops.
 fn keepalive_idle(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
     tunnel.set_peer(
@@ -229,7 +226,8 @@ fn keepalive_idle(ctx: &Ctx) -> Result<()> {
             ..PeerConf::default()
         },
     )?;
-    // Beyond a retry: the in-tree driver arms it after the initiation, so that a quick response may come before.
+    // Longer than a retry: the in-tree driver arms the retry after the initiation, so that a quick
+    // response may come first.
     sleep(Duration::from_millis(7000));
     let (a0, b0) = (tunnel.peer(0)?, tunnel.peer(1)?);
     ensure!(
@@ -238,10 +236,10 @@ fn keepalive_idle(ctx: &Ctx) -> Result<()> {
     );
     ensure!(
         a0.keepalive == 1,
-        "the interval is told as {}",
+        "the reported interval is {}",
         a0.keepalive
     );
-    // Four more of them take at least the three intervals between them.
+    // Four more take at least three intervals.
     let start = Instant::now();
     while tunnel.peer(0)?.tx_bytes < a0.tx_bytes + 4 * 32 {
         ensure!(
@@ -278,13 +276,13 @@ fn keepalive_idle(ctx: &Ctx) -> Result<()> {
     sleep(Duration::from_millis(2500));
     ensure!(
         tunnel.peer(0)?.tx_bytes == a2.tx_bytes,
-        "keepalives go on after being turned off"
+        "keepalives continue after being disabled"
     );
     Ok(())
 }
 
-/// A device taken down loses its session and its socket; brought up, it makes a new one on the
-/// same port.
+/// A device that goes down loses its session and its socket; when it comes up, it makes a new
+/// session on the same port.
 fn down_up(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.against_intree()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;
@@ -298,7 +296,7 @@ fn down_up(ctx: &Ctx) -> Result<()> {
         Duration::from_millis(300),
     )?;
     ensure!(got == 0, "a device that is down answers");
-    // Its port is free now.
+    // Its port is now free.
     drop(udp(
         tunnel.ns(0),
         SocketAddr::new(outer(false, 0), port(0)),
@@ -318,7 +316,7 @@ fn down_up(ctx: &Ctx) -> Result<()> {
     );
     ensure!(
         tunnel.peer(0)?.last_handshake > handshake,
-        "no new handshake is told"
+        "no new handshake is reported"
     );
     ensure!(
         tunnel.ends[0].get(&tunnel.link)?.listen_port == port(0),

@@ -1,16 +1,16 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The sticky source: a peer is answered from the address that it sends to, and what ends that.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The sticky source address: a peer is answered from the address that it sent to, until reset.
 
 use super::{drop_in, side_by_side, Test};
-use crate::harness::bpf::Calls;
-use crate::harness::capture::Capture;
-use crate::harness::noise::{Client, Keys};
-use crate::harness::pace::slow;
-use crate::harness::runner::{Boot, Ctx};
-use crate::harness::topo::{inner, mac, outer, port, Opts, Tunnel};
-use crate::harness::traffic::udp;
-use crate::harness::wgdev::{DeviceConf, PeerConf};
 use anyhow::{ensure, Context, Result};
+use harness::bpf::Calls;
+use harness::capture::Capture;
+use harness::noise::{Client, Keys};
+use harness::pace::slow;
+use harness::runner::{Boot, Ctx};
+use harness::topo::{inner, mac, outer, port, Opts, Tunnel};
+use harness::traffic::udp;
+use harness::wgdev::{DeviceConf, PeerConf};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub fn register(list: &mut Vec<Test>) {
     side_by_side(list, "vtime-source-forgotten", Boot::Vtime, 900, forgotten);
 }
 
-/// End 0 with a second address and a second way to end 1, and a datagram socket at each end.
+/// End 0 with a second address and a second link to end 1, and a datagram socket at each end.
 struct Scene {
     tunnel: Tunnel,
     v6: bool,
@@ -35,7 +35,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(drivers: [crate::harness::topo::Driver; 2], v6: bool) -> Result<Self> {
+    fn new(drivers: [harness::driver::Driver; 2], v6: bool) -> Result<Self> {
         let opts = Opts {
             v6,
             ..Opts::new(drivers)
@@ -56,7 +56,7 @@ impl Scene {
             tunnel.rt(n).neigh_set(link, far, other)?;
             tunnel.rt(n).neigh_set(link, other_way(v6, 1 - n), other)?;
         }
-        // End 1 knows where the second address is without asking.
+        // End 1 has a neighbour entry for the second address.
         tunnel.rt(1).neigh_set("v1", second(v6), mac(0))?;
         if v6 {
             tunnel.rt(1).route(true, (second(v6), 128), "v1")?;
@@ -88,7 +88,7 @@ impl Scene {
         Ok(self.tunnel.rt(0).addr_add("v0", addr, len)?)
     }
 
-    /// What end 1 sends, to whatever address of end 0's, gets lost (`on`), or no longer.
+    /// Makes everything that end 1 sends, to any address of end 0, get lost (`on`) or arrive again.
     fn mute(&mut self, on: bool) -> Result<()> {
         self.tunnel.mute(1, on)?;
         let to = if on { [2, 0, 0, 0, 0, 0xee] } else { mac(0) };
@@ -96,7 +96,7 @@ impl Scene {
         Ok(self.tunnel.rt(1).neigh_set("v1", second, to)?)
     }
 
-    /// Sends from end `n`, and waits until it arrives.
+    /// Sends a datagram from end `n` and waits until it arrives.
     fn pass(&self, n: u8) -> Result<()> {
         let to = SocketAddr::new(inner(false, 1 - n), 9000);
         self.sockets[usize::from(n)].send_to(b"tick", to)?;
@@ -109,7 +109,7 @@ impl Scene {
         Ok(())
     }
 
-    /// End 1 sends to end 0's second address, which so becomes the source.
+    /// End 1 sends to end 0's second address, which thereby becomes the source.
     fn stick(&mut self) -> Result<()> {
         let second = SocketAddr::new(self.second(), port(0));
         let conf = PeerConf {
@@ -118,10 +118,10 @@ impl Scene {
         };
         self.tunnel.set_peer(1, conf)?;
         self.pass(1)?;
-        self.expect(self.second(), 0, "sent to there")
+        self.expect(self.second(), 0, "after a message to the second address")
     }
 
-    /// End 0 sends; its message must go from `from` by the `way`-th link.
+    /// End 0 sends; its message must have source `from` and use the `way`-th link.
     fn expect(&mut self, from: IpAddr, way: usize, when: &str) -> Result<()> {
         sleep(Duration::from_millis(50));
         self.take();
@@ -136,7 +136,7 @@ impl Scene {
         sent.extend(self.take());
         ensure!(
             sent == [(from, way)],
-            "{when}: sent from and by {sent:?}, not {:?}",
+            "{when}: sent from and over {sent:?}, not {:?}",
             (from, way)
         );
         Ok(())
@@ -157,7 +157,7 @@ impl Scene {
         sent
     }
 
-    /// End 0's route to end 1 over the second link, or no longer.
+    /// Adds (`on`) or removes end 0's route to end 1 over the second link.
     fn detour(&mut self, on: bool) -> Result<()> {
         let to = (outer(self.v6, 1), if self.v6 { 128 } else { 32 });
         Ok(self.tunnel.rt(0).route(on, to, "w0")?)
@@ -166,7 +166,7 @@ impl Scene {
 
 fn second(v6: bool) -> IpAddr {
     if v6 {
-        // In a network of its own, as otherwise it would be preferred.
+        // In its own network, or it would be preferred.
         [0x2001, 0xdb8, 9, 0, 0, 0, 0, 0x101].into()
     } else {
         [192, 0, 2, 101].into()
@@ -190,8 +190,8 @@ fn length(v6: bool) -> u8 {
     }
 }
 
-/// Kept while nothing speaks against it; dropped when the address goes, when an IPv4 route leaves
-/// by another interface, when port or fwmark are set.
+/// Kept as long as it is valid; cleared when the address is removed, when an IPv4 route uses
+/// another interface, and when port, fwmark or endpoint are set.
 fn sticky(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         let mut scene = Scene::new(ctx.plain(), v6)?;
@@ -202,7 +202,7 @@ fn sticky(ctx: &Ctx) -> Result<()> {
         for _ in 0..3 {
             scene.stick()?;
         }
-        // Setting what is set already changes nothing; another mark does.
+        // Setting the same value changes nothing; another mark does.
         let set = |scene: &mut Scene, conf: &DeviceConf| {
             let Tunnel { ends, link } = &mut scene.tunnel;
             ends[0].set(link, conf)
@@ -240,7 +240,7 @@ fn sticky(ctx: &Ctx) -> Result<()> {
         scene.tunnel.set_peer(0, conf)?;
         scene.expect(first, 0, "the endpoint set")?;
         scene.stick()?;
-        // The route leaves by another interface: for IPv4 the source goes, for IPv6 it may stay.
+        // The route uses another interface: for IPv4 the source is cleared, for IPv6 it may stay.
         scene.detour(true)?;
         if v6 {
             scene.expect(second(v6), 1, "another route")?;
@@ -249,28 +249,28 @@ fn sticky(ctx: &Ctx) -> Result<()> {
         } else {
             scene.expect(other_way(v6, 0), 1, "another route")?;
             scene.detour(false)?;
-            // Not chosen again, though it would do.
+            // Not chosen again, though it would be valid.
             scene.expect(first, 0, "the old route")?;
             scene.stick()?;
         }
-        // The address goes.
+        // The address is removed.
         let addr = second(v6);
         scene.tunnel.rt(0).addr_del("v0", addr, length(v6))?;
         scene.expect(first, 0, "the address is gone")?;
         scene.add_second()?;
-        scene.expect(first, 0, "the address is there again")?;
+        scene.expect(first, 0, "the address is back")?;
     }
     Ok(())
 }
 
-/// A new mark and a new port clear the sources of all peers, not of one alone.
+/// A new mark and a new port clear the sources of all peers, not just of one.
 fn cleared_for_all(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         let mut scene = Scene::new(ctx.plain(), v6)?;
         let first = outer(v6, 0);
         scene.pass(0)?;
         scene.add_second()?;
-        // The second peer has its own place at end 1.
+        // The second peer has its own socket at end 1.
         let (keys, inside) = (Keys::random(), IpAddr::from([10, 9, 0, 50]));
         let conf = PeerConf {
             public_key: keys.public,
@@ -286,7 +286,7 @@ fn cleared_for_all(ctx: &Ctx) -> Result<()> {
         let source = |scene: &Scene| -> Result<IpAddr> {
             client.flush()?;
             scene.sockets[0].send_to(&[1; 100], (inside, 9))?;
-            let (_, from) = client.receive(LIMIT)?.context("nothing comes")?;
+            let (_, from) = client.receive(LIMIT)?.context("no message received")?;
             Ok(from.ip())
         };
         for (what, conf) in [
@@ -306,7 +306,7 @@ fn cleared_for_all(ctx: &Ctx) -> Result<()> {
             ),
         ] {
             scene.stick()?;
-            // A keepalive, and no more: whatever comes after the change would be taken as a source.
+            // Just a keepalive: anything received after the change would set the source again.
             let counted = |scene: &mut Scene| -> Result<u64> {
                 let Tunnel { ends, link } = &mut scene.tunnel;
                 let second = ends[0].get(link)?.peers.pop();
@@ -318,7 +318,7 @@ fn cleared_for_all(ctx: &Ctx) -> Result<()> {
             while counted(&mut scene)? != before + 32 {
                 ensure!(
                     start.elapsed() < slow(LIMIT),
-                    "before {what}: no keepalive comes"
+                    "before {what}: no keepalive received"
                 );
                 sleep(Duration::from_millis(5));
             }
@@ -334,7 +334,7 @@ fn cleared_for_all(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The route to a peer is looked up for its first message on each processor, not for every one.
+/// The route to a peer is looked up once on each CPU, not for every message.
 fn route_cache(ctx: &Ctx) -> Result<()> {
     let processors = thread::available_parallelism()?.get() as u64;
     for (v6, lookup) in [
@@ -346,7 +346,7 @@ fn route_cache(ctx: &Ctx) -> Result<()> {
             ..Opts::new(ctx.plain())
         };
         let mut tunnel = Tunnel::new(&opts)?;
-        // Of the other family inside: so all lookups are for messages.
+        // The inner family differs from the outer one: all lookups counted are for messages.
         let at = SocketAddr::new(inner(!v6, 1), 9);
         let sink = udp(tunnel.ns(1), at)?;
         sink.set_read_timeout(Some(LIMIT))?;
@@ -368,7 +368,7 @@ fn route_cache(ctx: &Ctx) -> Result<()> {
             count <= processors,
             "{lookup}: {count} times for 20 messages"
         );
-        // By another mark there may be another route.
+        // With another mark there may be another route.
         let conf = DeviceConf {
             fwmark: Some(7),
             ..DeviceConf::default()
@@ -381,8 +381,8 @@ fn route_cache(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// When the peer has not been heard for 15 s, and when a handshake is repeated, the source is
-/// forgotten.
+/// When nothing was received from the peer for 15 s, and when a handshake is retried, the source
+/// is cleared.
 fn forgotten(ctx: &Ctx) -> Result<()> {
     for v6 in [false, true] {
         let mut scene = Scene::new(ctx.against_intree(), v6)?;
@@ -410,18 +410,17 @@ fn forgotten(ctx: &Ctx) -> Result<()> {
             .collect();
         ensure!(
             data == [second(v6)],
-            "IPv6 {v6}: the unanswered data comes from {data:?}"
+            "IPv6 {v6}: the unanswered data was sent from {data:?}"
         );
         ensure!(
             initiations.len() >= 2 && initiations.iter().all(|ip| *ip == first),
-            "IPv6 {v6}: initiations after 15 s of silence come from {initiations:?}"
+            "IPv6 {v6}: initiations after 15 s of silence were sent from {initiations:?}"
         );
         scene.mute(false)?;
         sleep(Duration::from_secs(6));
         scene.expect(first, 0, "when it answers again")?;
 
-        // The session is too old: an initiation is sent to where end 1 was, from where that sent
-        // to; when it is repeated, no more from there.
+        // The session is too old: the initiation is sent from the sticky source, a retry is not.
         scene.stick()?;
         sleep(Duration::from_secs(200));
         scene.mute(true)?;
@@ -438,7 +437,7 @@ fn forgotten(ctx: &Ctx) -> Result<()> {
             initiations.len() >= 2
                 && initiations[0] == second(v6)
                 && initiations[1..].iter().all(|ip| *ip == first),
-            "IPv6 {v6}: the initiations after the session's end come from {initiations:?}"
+            "IPv6 {v6}: initiations after the session's end were sent from {initiations:?}"
         );
         scene.mute(false)?;
         sleep(Duration::from_secs(6));

@@ -1,18 +1,18 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Packets on their way into a tunnel: refused with an error, segmented, staged, dropped.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Packets sent into a tunnel: refused with an error, segmented, staged, dropped.
 
 use super::{drop_in, Test};
-use crate::harness::bpf::Spoil;
-use crate::harness::capture::{Capture, Seen};
-use crate::harness::netns::Netns;
-use crate::harness::packet::{address, Datagram, PacketSocket, IPV4, IPV6};
-use crate::harness::rtnl::Rtnl;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{inner, mac, Opts, Tunnel};
-use crate::harness::traffic::{ping_all, set_option, udp};
-use crate::harness::wgdev::{random_key, PeerConf};
-use crate::harness::wire::Message;
 use anyhow::{ensure, Context, Result};
+use harness::bpf::Spoil;
+use harness::capture::{Capture, Seen};
+use harness::netns::Netns;
+use harness::packet::{address, Datagram, PacketSocket, IPV4, IPV6};
+use harness::rtnl::Rtnl;
+use harness::runner::Ctx;
+use harness::topo::{inner, mac, Opts, Tunnel};
+use harness::traffic::{ping_all, set_option, udp};
+use harness::wgdev::{random_key, PeerConf};
+use harness::wire::Message;
 use nix::errno::Errno;
 use nix::sys::socket::{
     setsockopt, socket, sockopt, AddressFamily, SockFlag, SockProtocol, SockType,
@@ -36,7 +36,7 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "transmit-staged", 60, staged);
 }
 
-/// What sending gave the sender.
+/// Sends, and returns the sender's errno.
 fn send(socket: &UdpSocket, data: &[u8], to: SocketAddr) -> Result<(), Errno> {
     match socket.send_to(data, to) {
         Ok(_) => Ok(()),
@@ -50,7 +50,7 @@ fn socket_for(ns: &Netns, to: IpAddr) -> Result<UdpSocket> {
     udp(ns, any.parse()?)
 }
 
-/// Hears the ICMP errors that a namespace receives.
+/// Receives the ICMP errors in a namespace.
 struct Icmp(UdpSocket, bool);
 
 impl Icmp {
@@ -66,7 +66,7 @@ impl Icmp {
         })
     }
 
-    /// The next error within `limit`: its type and code, and where the packet it is about went.
+    /// The next error within `limit`: its type and code, and the quoted packet's destination.
     fn next(&self, limit: Duration) -> Result<Option<(u8, u8, SocketAddr)>> {
         self.0.set_read_timeout(Some(limit))?;
         let mut buf = [0u8; 2048];
@@ -81,22 +81,22 @@ impl Icmp {
             if !error {
                 continue;
             }
-            // The packet it is about may be cut, but its headers are there.
+            // The quoted packet may be truncated, but has its headers.
             let (at, len, udp) = if self.1 { (24, 16, 40) } else { (16, 4, 20) };
             let about = message.get(8..).unwrap_or(&[]);
             let dst = about.get(at..at + len).and_then(address);
             let port = about
                 .get(udp + 2..udp + 4)
-                .context("ICMP about no datagram")?;
+                .context("ICMP without a quoted datagram")?;
             let port = u16::from_be_bytes([port[0], port[1]]);
-            let dst = SocketAddr::new(dst.context("ICMP about no datagram")?, port);
+            let dst = SocketAddr::new(dst.context("ICMP without a quoted datagram")?, port);
             return Ok(Some((kind, code, dst)));
         }
     }
 }
 
-/// A peer without endpoint.
-fn homeless() -> Result<PeerConf> {
+/// A peer without an endpoint.
+fn no_endpoint() -> Result<PeerConf> {
     Ok(PeerConf {
         public_key: random_key(),
         allowed_ips: vec![("10.9.0.60".parse()?, 32), ("fd09::60".parse()?, 128)],
@@ -104,12 +104,12 @@ fn homeless() -> Result<PeerConf> {
     })
 }
 
-/// No peer for the destination, or a peer without endpoint: the errno at the sender, an ICMP
-/// "host unreachable" or "address unreachable" beside it, one transmit error.
+/// No peer for the destination, or a peer without an endpoint: the sender gets the errno and an
+/// ICMP "host unreachable" or "address unreachable", and one transmit error is counted.
 fn refused(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
-    tunnel.ends[0].set_peer(&tunnel.link, homeless()?)?;
+    tunnel.ends[0].set_peer(&tunnel.link, no_endpoint()?)?;
     for (to, wanted) in [
         ("10.9.0.77:7", Errno::ENOKEY),
         ("[fd09::77]:7", Errno::ENOKEY),
@@ -134,7 +134,7 @@ fn refused(ctx: &Ctx) -> Result<()> {
         }
         let more = icmp.next(A_WHILE)?;
         ensure!(more.is_none(), "{to}: one more ICMP, {more:?}");
-        // A connected socket is told of the ICMP too.
+        // A connected socket gets the ICMP error, too.
         let (level, option) = if to.is_ipv4() {
             (libc::SOL_IP, libc::IP_RECVERR)
         } else {
@@ -148,19 +148,19 @@ fn refused(ctx: &Ctx) -> Result<()> {
         let got = socket.recv(&mut [0; 9]).map_err(|e| e.raw_os_error());
         ensure!(
             got == Err(Some(libc::EHOSTUNREACH)),
-            "{to}: the connected socket then tells {got:?}"
+            "{to}: the connected socket then returns {got:?}"
         );
     }
     let peers = tunnel.ends[0].get(&tunnel.link)?.peers;
     ensure!(
         peers[1].tx_bytes == 0 && peers[1].endpoint.is_none(),
-        "the peer without endpoint: {:?}",
+        "the peer without an endpoint: {:?}",
         peers[1]
     );
     ping_all(tunnel.ns(0), inner(true, 1), 2)
 }
 
-/// A forwarded packet that is refused: the ICMP reaches who sent it, also behind a source NAT.
+/// A forwarded packet that is refused: the ICMP error reaches its sender, also through source NAT.
 fn forwarded(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let client = Netns::new("c")?;
@@ -191,7 +191,7 @@ fn forwarded(ctx: &Ctx) -> Result<()> {
         fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
         Ok(fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?)
     })?;
-    tunnel.ends[0].set_peer(&tunnel.link, homeless()?)?;
+    tunnel.ends[0].set_peer(&tunnel.link, no_endpoint()?)?;
     for nat in [false, true] {
         if nat {
             for iptables in ["iptables", "ip6tables"] {
@@ -199,7 +199,7 @@ fn forwarded(ctx: &Ctx) -> Result<()> {
                 tunnel.ns(0).sh(&rule)?;
             }
         }
-        // Nobody's addresses, and the peer's without endpoint.
+        // Addresses of no peer, and of the peer without an endpoint.
         for to in ["10.9.0.77:7", "[fd09::77]:7", "10.9.0.60:7", "[fd09::60]:7"] {
             let to: SocketAddr = to.parse()?;
             let icmp = Icmp::open(&client, to.is_ipv6())?;
@@ -219,7 +219,7 @@ fn forwarded(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(0), inner(false, 1), 1)
 }
 
-/// The protocol that a packet is sent as must be what the packet is; left open, it is found out.
+/// A packet's protocol must match its content; if it is not given, it is detected.
 fn wrong_protocol(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
@@ -261,10 +261,10 @@ fn wrong_protocol(ctx: &Ctx) -> Result<()> {
         ("19 bytes of IPv4", &cooked, IPV4, &v4[..19], refused),
         ("one byte of IPv4", &cooked, IPV4, &v4[..1], refused),
         ("39 bytes of IPv6", &cooked, IPV6, &v6[..39], refused),
-        ("IPv4, protocol found out", &raw, 0, &v4[..], Ok(())),
-        ("IPv6, protocol found out", &raw, 0, &v6[..], Ok(())),
-        ("IPv4 for all, found out", &raw, ALL, &v4[..], Ok(())),
-        ("version 5, to be found out", &raw, 0, &v5[..], refused),
+        ("IPv4, protocol detected", &raw, 0, &v4[..], Ok(())),
+        ("IPv6, protocol detected", &raw, 0, &v6[..], Ok(())),
+        ("IPv4 as ETH_P_ALL, detected", &raw, ALL, &v4[..], Ok(())),
+        ("version 5, not detected", &raw, 0, &v5[..], refused),
         ("raw IPv6 as IPv4", &raw, IPV4, &v6[..], refused),
     ] {
         let before = tunnel.counters(0)?;
@@ -274,7 +274,7 @@ fn wrong_protocol(ctx: &Ctx) -> Result<()> {
             let sink = &sinks[usize::from(packet[0] >> 4 == 6)];
             sink.set_read_timeout(Some(LIMIT))?;
             let got = sink.recv(&mut [0; 99]).with_context(|| what.to_owned())?;
-            ensure!(got == 60, "{what}: {got} bytes arrive");
+            ensure!(got == 60, "{what}: {got} bytes arrived");
             let len = packet.len().next_multiple_of(16) as u64 + 32;
             let moved = [("tx_packets", 1), ("tx_bytes", len)];
             tunnel.expect_moved(0, &before, &moved, what)?;
@@ -287,14 +287,14 @@ fn wrong_protocol(ctx: &Ctx) -> Result<()> {
         let more = icmp.next(A_WHILE)?;
         ensure!(
             more.is_none(),
-            "ICMP about a packet of no known kind: {more:?}"
+            "ICMP for a packet of an unknown protocol: {more:?}"
         );
     }
     ping_all(tunnel.ns(0), inner(true, 1), 2)
 }
 
-/// A packet of segments that cannot be taken apart: the errno at the sender, the ICMP beside it, one
-/// transmit error; nothing of it is sent.
+/// A GSO packet that cannot be segmented: the sender gets the errno and the ICMP error, one
+/// transmit error is counted, and nothing is sent.
 fn unsegmentable(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
@@ -323,7 +323,7 @@ fn unsegmentable(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(0), inner(true, 1), 1)
 }
 
-/// To groups and to all: a peer's if it is allowed them, else refused, without ICMP.
+/// Multicast and broadcast: sent to the peer with matching allowed IPs, or refused without ICMP.
 fn multicast(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
@@ -345,13 +345,13 @@ fn multicast(ctx: &Ctx) -> Result<()> {
     for to in group {
         let before = tunnel.counters(0)?;
         let sent = send(&bound(&tunnel, to)?, b"x", to);
-        ensure!(sent == Err(Errno::ENOKEY), "{to} of no peer: {sent:?}");
+        ensure!(sent == Err(Errno::ENOKEY), "{to}, no peer: {sent:?}");
         let moved = [("tx_errors", 1)];
-        tunnel.expect_moved(0, &before, &moved, format!("{to} of no peer"))?;
+        tunnel.expect_moved(0, &before, &moved, format!("{to}, no peer"))?;
     }
     for icmp in heard {
         let more = icmp.next(A_WHILE)?;
-        ensure!(more.is_none(), "ICMP about a group: {more:?}");
+        ensure!(more.is_none(), "ICMP for a group: {more:?}");
     }
     let groups = vec![
         ("224.0.0.0".parse()?, 4),
@@ -383,7 +383,7 @@ fn multicast(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(0), inner(true, 1), 1)
 }
 
-/// A datagram with a segment size passes the device as one, and the underlay as many.
+/// A datagram with a segment size is one packet on the device and many on the underlay.
 fn udp_segments(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
@@ -439,8 +439,9 @@ fn udp_segments(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// While there is no session, 128 packets wait besides the newest; the oldest are dropped, the
-/// segments of the newest never; waiting fills nobody's send buffer; then all go, in order.
+/// Without a session, 128 packets are staged in addition to the newest; the oldest are dropped,
+/// the newest's segments never. Staged packets do not fill their socket's send buffer. Then all
+/// are sent, in order.
 fn staged(ctx: &Ctx) -> Result<()> {
     const FIRST: u16 = 200;
     const SEGMENTS: u16 = 40;
@@ -449,7 +450,7 @@ fn staged(ctx: &Ctx) -> Result<()> {
     let sink = udp(tunnel.ns(1), to)?;
     // Room for all of them.
     setsockopt(&sink, sockopt::RcvBufForce, &(4 << 20))?;
-    // The initiation gets lost, and the next is 5 s away.
+    // The initiation is lost; the retry comes after 5 s.
     tunnel.mute(0, true)?;
     let socket = socket_for(tunnel.ns(0), to.ip())?;
     setsockopt(&socket, sockopt::SndBuf, &4608)?;
@@ -478,9 +479,9 @@ fn staged(ctx: &Ctx) -> Result<()> {
     };
     for n in 1..FIRST {
         let sent = socket.send_to(&numbered(n), to);
-        sent.with_context(|| format!("packet {n}: waiting fills the send buffer"))?;
+        sent.with_context(|| format!("packet {n}: staged packets fill the send buffer"))?;
         if n == 128 {
-            // Only what is there already counts, not the newest.
+            // The limit applies to the packets already staged, not to the newest.
             check(&mut tunnel, "129 packets", 0)?;
         }
     }
@@ -493,7 +494,7 @@ fn staged(ctx: &Ctx) -> Result<()> {
     socket.send_to(&numbered(FIRST + SEGMENTS), to)?;
     check(&mut tunnel, "one more", 40)?;
 
-    // End 1 makes a session, end 0 has what it waits for.
+    // End 1 makes a session, and end 0 can send.
     tunnel.mute(0, false)?;
     let keepalive = PeerConf {
         keepalive: Some(25),
@@ -507,12 +508,15 @@ fn staged(ctx: &Ctx) -> Result<()> {
         let number = u16::from_be_bytes([buf[0], buf[1]]);
         ensure!(
             got == 1000 && number == n,
-            "packet {number} of {got} bytes comes in the place of {n}"
+            "packet {number} of {got} bytes instead of {n}"
         );
     }
     sink.set_read_timeout(Some(A_WHILE))?;
-    ensure!(sink.recv(&mut buf).is_err(), "more than what waited comes");
+    ensure!(
+        sink.recv(&mut buf).is_err(),
+        "more packets than were staged"
+    );
     let moved = tunnel.counters(0)?.since(&before);
-    ensure!(moved.value("tx_dropped") == 112, "in the end: {moved:?}");
+    ensure!(moved.value("tx_dropped") == 112, "at the end: {moved:?}");
     ping_all(tunnel.ns(0), inner(true, 1), 1)
 }

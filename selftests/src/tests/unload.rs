@@ -1,14 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
-//! rmmod while packets fly and timers are armed, many times.
+// SPDX-License-Identifier: GPL-2.0-only
+//! rmmod under traffic and with armed timers, many times.
 
 use super::Test;
-use crate::harness::checkers::kmemleak_watches;
-use crate::harness::modules::{loaded, unload, Modules, INTREE, OURS};
-use crate::harness::pace::{amount, rounds, slow};
-use crate::harness::runner::{Boot, Ctx, Subject};
-use crate::harness::topo::{inner, names, outer, port, End, Link, PLAIN};
-use crate::harness::wgdev::{random_key, PeerConf};
 use anyhow::{ensure, Context, Result};
+use harness::checkers::kmemleak_watches;
+use harness::driver::PLAIN;
+use harness::modules::{loaded, unload, Modules, INTREE, OURS};
+use harness::pace::{amount, rounds, slow};
+use harness::runner::{Boot, Ctx, Subject};
+use harness::topo::{inner, names, outer, port, End, Link};
+use harness::wgdev::{random_key, PeerConf};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::fs;
 use std::io::Write;
@@ -45,12 +46,12 @@ fn kernel_memory() -> Result<u64> {
     Ok(value("SUnreclaim:") + value("Percpu:"))
 }
 
-/// Kernel threads (and any process) by a WireGuard-like name.
+/// Kernel threads (and other processes) with a WireGuard-like name.
 fn threads() -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        // An idle kworker still shows the name of the last queue that it served.
+        // An idle kworker still shows the name of its last work queue.
         if comm.starts_with("kworker/") {
             continue;
         }
@@ -84,8 +85,8 @@ fn rmmod_under_traffic(ctx: &Ctx) -> Result<()> {
         "{rounds} rounds, {:.2} s each; kernel memory grew by {grown} KiB",
         took.as_secs_f64() / f64::from(rounds)
     ));
-    // 90 rounds of two devices and four peers: a peer or device left behind is 2 KiB or more. A
-    // kernel that holds freed memory back has a better checker.
+    // 90 rounds of two devices and four peers: each leaked peer or device is at least 2 KiB. A
+    // kernel that delays the reuse of freed memory has kmemleak instead.
     ensure!(
         rounds < 100 || grown < 6 << 10 || kmemleak_watches(),
         "kernel memory grew by {grown} KiB since round 10"
@@ -94,7 +95,7 @@ fn rmmod_under_traffic(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Loads, makes a tunnel, floods it in both directions, and unloads in the midst of it.
+/// Loads the module, makes a tunnel, floods it in both directions, and unloads meanwhile.
 fn round(ctx: &Ctx, link: &mut Link, n: u32) -> Result<()> {
     let v6 = n % 2 == 1;
     ctx.env.load(Modules::Ours)?;
@@ -106,13 +107,13 @@ fn round(ctx: &Ctx, link: &mut Link, n: u32) -> Result<()> {
     for n in 0..2u8 {
         let peer = PeerConf {
             public_key: keys[usize::from(1 - n)],
-            // One end alone: two initiations that cross come to nothing for 5 s.
+            // One end only: two crossing initiations would fail and cost 5 s.
             endpoint: (n == 0).then(|| SocketAddr::new(outer(v6, 1), port(1))),
             keepalive: Some(1),
             allowed_ips: vec![(inner(false, 1 - n), 32), (inner(true, 1 - n), 128)],
             ..PeerConf::default()
         };
-        // A peer that never answers: its handshake is being retried when the module goes.
+        // A peer that never answers: its handshake is being retried during the unload.
         let silent = PeerConf {
             public_key: random_key(),
             endpoint: Some(SocketAddr::new(outer(false, 1 - n), 9)),
@@ -137,7 +138,7 @@ fn round(ctx: &Ctx, link: &mut Link, n: u32) -> Result<()> {
         }
         ensure!(
             begin.elapsed() < slow(Duration::from_secs(10)),
-            "no traffic: only {rx} bytes came"
+            "no traffic: only {rx} bytes received"
         );
         sleep(Duration::from_millis(10));
     }
@@ -172,7 +173,7 @@ fn flood(link: &Link, n: u8, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Result
         let mut size = 0;
         while !stop.load(Ordering::Relaxed) {
             size = (size + 211) % 1400;
-            // Errors are part of it: the device goes. Pauses leave the processors to the rest.
+            // Errors are expected when the device goes away. Pauses leave CPU time to the others.
             if socket.send_to(&data[..size], to).is_err() || size % 16 == 0 {
                 sleep(Duration::from_millis(1));
             }
@@ -197,7 +198,7 @@ fn stream(link: &Link, stop: &Arc<AtomicBool>) -> Result<JoinHandle<Result<()>>>
         };
         let sink = listener.accept().ok();
         stream.set_nonblocking(true)?;
-        // Closed with unsent data it would hold its namespace for minutes: reset instead.
+        // Closing with unsent data would keep the namespace alive for minutes: reset instead.
         let reset = libc::linger {
             l_onoff: 1,
             l_linger: 0,

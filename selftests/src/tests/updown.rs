@@ -1,17 +1,18 @@
-// SPDX-License-Identifier: GPL-2.0
-//! A link going up and down: its sockets, what is purged, what stays.
+// SPDX-License-Identifier: GPL-2.0-only
+//! A link going up and down: its sockets, what is purged, what is kept.
 
 use super::{drop_in, Test};
-use crate::harness::bpf::Calls;
-use crate::harness::capture::{Capture, Injector};
-use crate::harness::kmsg::Kmsg;
-use crate::harness::netns::Netns;
-use crate::harness::packet::Datagram;
-use crate::harness::runner::{Ctx, Skip};
-use crate::harness::topo::{inner, names, outer, port, Opts, Tunnel, PLAIN};
-use crate::harness::traffic::{ping_all, udp};
-use crate::harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
 use anyhow::{bail, ensure, Context, Result};
+use harness::bpf::Calls;
+use harness::capture::{Capture, Injector};
+use harness::driver::PLAIN;
+use harness::kmsg::Kmsg;
+use harness::netns::Netns;
+use harness::packet::Datagram;
+use harness::runner::{Ctx, Skip};
+use harness::topo::{inner, names, outer, port, Opts, Tunnel};
+use harness::traffic::{ping_all, udp};
+use harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
 use nix::errno::Errno;
 use nix::sys::socket::{
     bind, setsockopt, socket, sockopt, AddressFamily, SockFlag, SockType, SockaddrIn6,
@@ -23,7 +24,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(10);
-/// Long enough for what must not happen to happen.
+/// Long enough to notice what must not happen.
 const A_WHILE: Duration = Duration::from_millis(400);
 
 pub fn register(list: &mut Vec<Test>) {
@@ -40,7 +41,7 @@ fn any4(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
 }
 
-/// A socket on `port` of IPv6 alone.
+/// An IPv6-only socket on `port`.
 fn only6(ns: &Netns, port: u16) -> Result<OwnedFd> {
     ns.run(|| {
         let fd = socket(
@@ -63,7 +64,7 @@ fn listen(port: u16) -> DeviceConf {
     }
 }
 
-/// A port in use by another: refused, for either family, with nothing left behind.
+/// A port in use by another socket: refused, for either family, with nothing left behind.
 fn port_taken(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
@@ -73,38 +74,41 @@ fn port_taken(ctx: &Ctx) -> Result<()> {
         let hold4 = (family == "IPv4").then(|| udp(tunnel.ns(0), any4(taken)));
         let hold6 = (family == "IPv6").then(|| only6(tunnel.ns(0), taken));
         let mut log = Kmsg::at_end()?;
-        // While it is up: at once, and the old sockets stay.
+        // While up: refused at once, and the old sockets stay.
         let set = wg.set("wg0", &listen(taken));
         ensure!(
             set == Err(Errno::EADDRINUSE),
-            "{family}: set while up gives {set:?}"
+            "{family}: set while up returns {set:?}"
         );
         let has = wg.get("wg0")?.listen_port;
-        ensure!(has == port(0), "{family}: the port has become {has}");
+        ensure!(has == port(0), "{family}: the port has changed to {has}");
         ping_all(tunnel.ns(0), inner(false, 1), 2)
             .with_context(|| format!("{family}: after the refusal"))?;
         ensure!(
             udp(tunnel.ns(0), any4(port(0))).is_err(),
             "{family}: the old socket is gone"
         );
-        // While it is down: taken, and refused when it goes up.
+        // While down: accepted, and refused when it goes up.
         rt.set_up("wg0", false)?;
         wg.set("wg0", &listen(taken))
             .with_context(|| format!("{family}: set while down"))?;
         let up = rt.set_up("wg0", true);
-        ensure!(up == Err(Errno::EADDRINUSE), "{family}: up gives {up:?}");
+        ensure!(up == Err(Errno::EADDRINUSE), "{family}: up returns {up:?}");
         let flags = rt.link("wg0")?.flags;
         ensure!(
             flags & libc::IFF_UP as u32 == 0,
-            "{family}: it is up all the same, flags {flags:#x}"
+            "{family}: it is up anyway, flags {flags:#x}"
         );
         let has = wg.get("wg0")?.listen_port;
-        ensure!(has == taken, "{family}: the port is {has} after the try");
+        ensure!(
+            has == taken,
+            "{family}: the port is {has} after the attempt"
+        );
         let said = log.drain()?;
         let line = format!("wireguard: wg0: Could not create {family} socket");
         let count = said.iter().filter(|l| **l == line).count();
         ensure!(count == 2, "{family}: the log says {said:?}");
-        // Neither family's socket is left.
+        // No socket of either family is left.
         drop((hold4, hold6));
         drop(only6(tunnel.ns(0), taken).with_context(|| format!("{family}: left over"))?);
         drop(udp(tunnel.ns(0), any4(taken)).with_context(|| format!("{family}: left over"))?);
@@ -113,7 +117,7 @@ fn port_taken(ctx: &Ctx) -> Result<()> {
         wg.set("wg0", &listen(port(0)))?;
         ping_all(tunnel.ns(0), inner(false, 1), 1)?;
     }
-    // Another device of the same kind is no different.
+    // The same for another device of the same kind.
     rt.link_add("wg7", PLAIN.kind)?;
     wg.set("wg7", &listen(port(0)))?;
     let up = rt.set_up("wg7", true);
@@ -122,7 +126,7 @@ fn port_taken(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(0), inner(false, 1), 1)
 }
 
-/// Port 0: one that is free for both families, kept from then on.
+/// Port 0 selects a port that is free for both families and is then kept.
 fn port_random(_: &Ctx) -> Result<()> {
     let ns = Netns::new("a")?;
     let mut rt = ns.rtnl()?;
@@ -142,8 +146,11 @@ fn port_random(_: &Ctx) -> Result<()> {
     rt.set_up("wg0", false)?;
     rt.set_up("wg0", true)?;
     let again = wg.get("wg0")?.listen_port;
-    ensure!(again == first, "the random port {first} has become {again}");
-    // The same, and 0 while up.
+    ensure!(
+        again == first,
+        "the random port {first} has changed to {again}"
+    );
+    // Setting the same port, and 0, while up.
     wg.set("wg0", &listen(first))?;
     ensure!(wg.get("wg0")?.listen_port == first, "setting the same port");
     let mut others = 0;
@@ -151,19 +158,19 @@ fn port_random(_: &Ctx) -> Result<()> {
         wg.set("wg0", &listen(0))?;
         others += u32::from(wg.get("wg0")?.listen_port != first);
     }
-    ensure!(others > 0, "0 while up gives no new port");
-    // Of two ports one is taken for IPv6: tried until the other comes.
+    ensure!(others > 0, "0 while up selects no new port");
+    // One of two ports is in use for IPv6: retried until the other is chosen.
     two_ports(&ns)?;
     let one = only6(&ns, 40000)?;
     for round in 0..6 {
-        // Not while the port that is free is its own.
+        // Take it down, or it would itself hold the free port.
         rt.set_up("wg0", false)?;
         wg.set("wg0", &listen(0))?;
         rt.set_up("wg0", true)?;
         let has = wg.get("wg0")?.listen_port;
         ensure!(has == 40001, "round {round}: port {has}, not 40001");
     }
-    // Both are: in the end it gives up, and lets go of what it had.
+    // Both are in use: it finally gives up and releases what it had opened.
     wg.set("wg0", &listen(50000))?;
     let two = only6(&ns, 40001)?;
     let set = wg.set("wg0", &listen(0));
@@ -180,7 +187,7 @@ fn port_random(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Leaves the ports 40000 and 40001 alone to those who ask for any.
+/// Leaves only the ports 40000 and 40001 for automatic selection.
 fn two_ports(ns: &Netns) -> Result<()> {
     ns.run(|| {
         let file = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -188,7 +195,7 @@ fn two_ports(ns: &Netns) -> Result<()> {
     })
 }
 
-/// When IPv6 refuses the random ports that IPv4 is given, 100 others are tried after the first.
+/// When IPv6 refuses the random ports that IPv4 gets, 100 retries follow the first attempt.
 fn port_retries(_: &Ctx) -> Result<()> {
     const OPENED: [&str; 2] = ["udp_sock_create4", "udp_sock_create6"];
     let ns = Netns::new("a")?;
@@ -206,16 +213,16 @@ fn port_retries(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The sockets' send buffers have no bound: what is sent must not wait for what was sent before.
+/// The sockets' send buffers are unlimited: sending must not wait for earlier packets.
 fn send_buffer(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     for family in ["-4", "-6"] {
-        // Numbers of bytes as in skmem:(r0,rb212992,t0,tb2147483647,…).
+        // Sizes in bytes, as in skmem:(r0,rb212992,t0,tb2147483647,…).
         let shown = tunnel.ns(0).sh(&format!("ss {family} -uanmH"))?;
         let Some((_, memory)) = shown.split_once("skmem:(") else {
             ensure!(shown.contains(":51820"), "no socket: {shown}");
             bail!(Skip(
-                "this kernel tells nothing of a socket's memory".to_owned()
+                "this kernel does not report a socket's memory".to_owned()
             ));
         };
         let bound = memory.split(',').find_map(|part| part.strip_prefix("tb"));
@@ -227,7 +234,7 @@ fn send_buffer(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// With IPv6 switched off, as far as it can be at run time, IPv4 works as ever.
+/// With IPv6 disabled, as far as possible at run time, IPv4 works as usual.
 fn without_ipv6(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     for (what, mtu, off) in [
@@ -257,7 +264,7 @@ fn without_ipv6(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// What waits for a session goes when the link goes down, and is counted; timers and sockets go.
+/// Staged packets are dropped and counted when the link goes down; timers and sockets are gone.
 fn down_purges(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let any = UdpSocket::bind;
@@ -270,7 +277,7 @@ fn down_purges(ctx: &Ctx) -> Result<()> {
             Ok(())
         })
     };
-    // Two peers that nobody answers for.
+    // Two peers that never answer.
     let lost = [Ipv4Addr::new(10, 9, 0, 50), Ipv4Addr::new(10, 9, 0, 51)];
     for to in lost {
         let peer = PeerConf {
@@ -283,7 +290,7 @@ fn down_purges(ctx: &Ctx) -> Result<()> {
         tunnel.ends[0].set_peer(&tunnel.link, peer)?;
     }
     sleep(A_WHILE);
-    // The keepalives that the two ask for wait too.
+    // The persistent keepalives of the two are staged, too.
     let before = tunnel.rt(0).counters("wg0")?;
     send(&tunnel, 5, lost[0])?;
     send(&tunnel, 7, lost[1])?;
@@ -297,15 +304,15 @@ fn down_purges(ctx: &Ctx) -> Result<()> {
     );
     ensure!(
         udp(tunnel.ns(0), any4(port(0))).is_ok() && only6(tunnel.ns(0), port(0)).is_ok(),
-        "the sockets outlive the link's down"
+        "the sockets stay open when the link is down"
     );
     // No timer fires while it is down.
     let underlay = tunnel.watch(ctx, 0)?;
     sleep(Duration::from_millis(1300));
     let seen = underlay.seen();
-    ensure!(seen.is_empty(), "down, it sends {seen:?}");
-    // Going up, the peers with a persistent keepalive begin at once, the third does not. Not because
-    // their time has come: that is far off.
+    ensure!(seen.is_empty(), "it sends while down: {seen:?}");
+    // When the link goes up, the peers with a persistent keepalive start a handshake at once, the
+    // third does not. The interval is long, so that it is not the timer that starts it.
     for of in tunnel.ends[0].get(&tunnel.link)?.peers {
         if lost.iter().any(|to| of.allowed_ips == [((*to).into(), 32)]) {
             let rare = PeerConf {
@@ -327,7 +334,7 @@ fn down_purges(ctx: &Ctx) -> Result<()> {
     ping_all(tunnel.ns(0), inner(false, 1), 1)
 }
 
-/// What is configured and known stays; sessions and handshakes under way do not.
+/// Configuration and statistics are kept; sessions and handshakes in progress are not.
 fn down_keeps(ctx: &Ctx) -> Result<()> {
     let opts = Opts {
         psk: [Some([3; 32]); 2],
@@ -340,7 +347,7 @@ fn down_keeps(ctx: &Ctx) -> Result<()> {
     };
     tunnel.ends[0].set(&tunnel.link, &conf)?;
     let wire = tunnel.watch(ctx, 1)?;
-    // End 1 begins, so that end 0 has consumed an initiation.
+    // End 1 initiates, so that end 0 has consumed an initiation.
     ping_all(tunnel.ns(1), inner(false, 0), 2)?;
     let before = tunnel.ends[0].get(&tunnel.link)?;
     let frames = wire.stop()?;
@@ -374,7 +381,7 @@ fn down_keeps(ctx: &Ctx) -> Result<()> {
             "{when}: {is:?}, before {was:?}"
         );
     }
-    // Old messages, replayed: the initiation is too old, the data has no session.
+    // Replay the old messages: the initiation is too old, the data has no session.
     let counters = tunnel.rt(0).counters("wg0")?;
     let watch = Capture::start(tunnel.ns(0), names(0).1)?;
     let injector = Injector::open(tunnel.ns(1), names(1).1)?;
@@ -385,14 +392,17 @@ fn down_keeps(ctx: &Ctx) -> Result<()> {
     let answers: Vec<_> = watch.seen().into_iter().filter(|s| s.outgoing).collect();
     ensure!(
         watch.seen().len() == replays.len(),
-        "{} of {} replayed messages came",
+        "{} of {} replayed messages arrived",
         watch.seen().len(),
         replays.len()
     );
-    ensure!(answers.is_empty(), "old messages are answered: {answers:?}");
+    ensure!(
+        answers.is_empty(),
+        "replayed messages were answered: {answers:?}"
+    );
     let moved = tunnel.rt(0).counters("wg0")?.since(&counters);
-    ensure!(moved.are(&[]), "old messages count: {moved:?}");
-    // A new handshake can begin at once, and end 1 takes it: greater TAI64N, nobody waits 5 s.
+    ensure!(moved.are(&[]), "replayed messages were counted: {moved:?}");
+    // A new handshake starts at once, without the 5 s wait, and end 1 accepts the greater TAI64N.
     tunnel.ns(0).run(|| {
         UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", (inner(false, 1), 9))?;
         Ok(())

@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The ordinary `wg` in all its forms.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The standard `wg` with all its commands.
 
 use super::{drop_in, Test};
-use crate::harness::netns::Netns;
-use crate::harness::runner::Ctx;
-use crate::harness::tool;
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::ping_all;
-use crate::harness::wgdev::{base64, random_key, Device, DeviceConf, Key, PeerConf, Prefix};
 use anyhow::{bail, ensure, Context, Result};
+use harness::netns::Netns;
+use harness::runner::Ctx;
+use harness::tool;
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::ping_all;
+use harness::wgdev::{base64, random_key, Device, DeviceConf, Key, PeerConf, Prefix};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -53,7 +53,7 @@ fn full_peer() -> Result<PeerConf> {
     })
 }
 
-/// An error unless device `d` is what `conf` set, all peers and allowed IPs, in any peer order.
+/// An error unless device `d` matches `conf`, with all peers (in any order) and allowed IPs.
 fn same(d: &Device, conf: &DeviceConf) -> Result<()> {
     ensure!(d.private_key == conf.private_key, "private key");
     ensure!(
@@ -80,7 +80,7 @@ fn same(d: &Device, conf: &DeviceConf) -> Result<()> {
     );
     let by_key: BTreeMap<Key, &PeerConf> = conf.peers.iter().map(|p| (p.public_key, p)).collect();
     for got in &d.peers {
-        let set = by_key.get(&got.public_key).context("a peer nobody set")?;
+        let set = by_key.get(&got.public_key).context("an unknown peer")?;
         ensure!(
             got.preshared_key == set.preshared_key.unwrap_or([0; 32]),
             "PSK"
@@ -98,7 +98,7 @@ fn same(d: &Device, conf: &DeviceConf) -> Result<()> {
         );
         let pairs = got.allowed_ips.iter().zip(&set.allowed_ips);
         if let Some((got, set)) = pairs.into_iter().find(|(got, set)| got != set) {
-            bail!("allowed IP {got:?} in the place of {set:?}");
+            bail!("allowed IP {got:?} instead of {set:?}");
         }
         let (have, want) = (got.allowed_ips.len(), set.allowed_ips.len());
         ensure!(have == want, "{have} allowed IPs of {want}");
@@ -190,7 +190,7 @@ fn show_forms(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Every keyword of `wg set`, set, changed and taken back.
+/// Every keyword of `wg set`: set, changed and reset.
 fn set_keywords(_: &Ctx) -> Result<()> {
     let ns = lone()?;
     let mut conf = DeviceConf {
@@ -241,7 +241,7 @@ fn set_keywords(_: &Ctx) -> Result<()> {
             let shown = ns.sh("wg show wg0 endpoints")?;
             ensure!(
                 shown.contains(endpoint),
-                "a scoped endpoint is shown as {shown}"
+                "the scoped endpoint is shown as {shown}"
             );
         } else {
             check(&conf, "endpoint")?;
@@ -275,7 +275,7 @@ fn set_keywords(_: &Ctx) -> Result<()> {
             "allowed-ips",
             text,
         ];
-        let done = ns.run(|| crate::harness::cmd::run(&args));
+        let done = ns.run(|| harness::cmd::run(&args));
         done.with_context(|| format!("allowed-ips {text:?}"))?;
         conf.peers[0].allowed_ips = ips;
         check(&conf, "allowed-ips")?;
@@ -338,7 +338,7 @@ fn conf_round_trips(_: &Ctx) -> Result<()> {
     same(&tool::get(&ns, "wg0")?, &conf).context("addconf")?;
 
     let shown = ns.sh("wg showconf wg0")?;
-    ns.sh("wg set wg0 listen-port 0")?; // both are down, but keep the configuration exact
+    ns.sh("wg set wg0 listen-port 0")?; // not needed while both are down, but no conflict
     ns.sh_in(&format!("wg setconf wg1 {stdin}"), &shown)?;
     same(&tool::get(&ns, "wg1")?, &conf).context("showconf into setconf")?;
 
@@ -359,11 +359,11 @@ fn conf_round_trips(_: &Ctx) -> Result<()> {
         &format!("wg setconf wg1 {stdin}"),
         "[Peer]\nPublicKey = nonsense\n",
     )?;
-    ensure!(!bad.ok, "a bad configuration is taken");
+    ensure!(!bad.ok, "a bad configuration was accepted");
     same(&tool::get(&ns, "wg1")?, &conf).context("a bad configuration changes nothing")
 }
 
-/// Dumps split over many messages, inside a peer too, give what was set.
+/// Dumps split over many messages, also within a peer, return what was set.
 fn dump_300_peers(ctx: &Ctx) -> Result<()> {
     let ns = lone()?;
     let mut conf = DeviceConf {
@@ -374,7 +374,7 @@ fn dump_300_peers(ctx: &Ctx) -> Result<()> {
     };
     let mut n = 0u32;
     for peer in 0..300 {
-        // The first and one in the middle are split themselves.
+        // The first and one in the middle are too large for one message.
         let count = if peer == 0 || peer == 150 {
             800
         } else {
@@ -398,7 +398,7 @@ fn dump_300_peers(ctx: &Ctx) -> Result<()> {
     }
     tool::set(&ns, "wg0", &conf)?;
     same(&tool::get(&ns, "wg0")?, &conf).context("`wg show dump`")?;
-    let mut wg = crate::harness::wgdev::Wg::open(&ns, "wireguard")?;
+    let mut wg = harness::wgdev::Wg::open(&ns, "wireguard")?;
     let device = wg.get("wg0")?;
     same(&device, &conf).context("our own dump")?;
     ensure!(
@@ -429,7 +429,7 @@ fn dump_300_peers(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// A prefix has one owner; `+` and `-` add and take away single ones; order is insertion order.
+/// A prefix has one owner; `+` and `-` add and remove single ones; order is insertion order.
 fn allowed_ips_move(_: &Ctx) -> Result<()> {
     let ns = lone()?;
     let keys = [random_key(), random_key()];
@@ -454,7 +454,7 @@ fn allowed_ips_move(_: &Ctx) -> Result<()> {
     check(["10.0.0.0/8 fd00::/64", "10.1.0.0/16"])?;
     set(1, "+10.2.0.0/16")?;
     check(["10.0.0.0/8 fd00::/64", "10.1.0.0/16 10.2.0.0/16"])?;
-    set(1, "+10.1.0.0/16")?; // again: goes to the end
+    set(1, "+10.1.0.0/16")?; // added again: moves to the end
     check(["10.0.0.0/8 fd00::/64", "10.2.0.0/16 10.1.0.0/16"])?;
     set(0, "-10.1.0.0/16")?; // another peer's: no effect, no error
     check(["10.0.0.0/8 fd00::/64", "10.2.0.0/16 10.1.0.0/16"])?;
@@ -467,7 +467,7 @@ fn allowed_ips_move(_: &Ctx) -> Result<()> {
     check(["10.0.0.0/8 10.0.0.0/9", "(none)"])
 }
 
-/// syncconf leaves a session of an unchanged peer alone; setconf makes a new one.
+/// syncconf keeps the session of an unchanged peer; setconf makes a new one.
 fn syncconf_keeps_session(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     ping_all(tunnel.ns(0), inner(false, 1), 2)?;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The GET command: a dump of one interface with its peers and their allowed IPs.
 //!
@@ -11,7 +11,12 @@ use kernel::prelude::*;
 
 use super::{requested_device, GET_POLICY};
 use crate::{
-    device::{config::UpdateGuard, link::WireGuardLink, peer::Peer, Device},
+    device::{
+        config::{self, UpdateGuard},
+        link::WireGuardLink,
+        peer::Peer,
+        Device,
+    },
     kapi::net::{
         genetlink::{AttrWriter, Dump, DumpBuffer, Permission, Policy, Progress, Request},
         rtnl,
@@ -87,7 +92,7 @@ fn put_message(cursor: &mut Cursor, buffer: &mut DumpBuffer<'_>) -> Result<Progr
     let device = rtnl
         .device_by_index::<WireGuardLink>(buffer.net(), cursor.ifindex)
         .map_err(|_| ENODEV)?;
-    let mut update = Device::lock_update(&device);
+    let mut update = config::lock(&device);
 
     let mut message = buffer.message(uapi::cmd::GET_DEVICE, update.generation())?;
     if cursor.last_peer == 0 {
@@ -103,7 +108,7 @@ fn put_device(message: &mut AttrWriter<'_>, device: &Device) -> Result {
     message.put_u16(device::LISTEN_PORT, device.port())?;
     message.put_u32(device::FWMARK, device.fwmark())?;
     message.put_u32(device::IFINDEX, device.netdev().ifindex() as u32)?;
-    message.put_str(device::IFNAME, device.netdev().name())?;
+    message.put_str(device::IFNAME, &device.netdev().name())?;
     if let Some((private, public)) = device.identity() {
         message.put(device::PRIVATE_KEY, private.expose())?;
         message.put(device::PUBLIC_KEY, &public)?;
@@ -184,7 +189,7 @@ fn put_peer_state(nest: &mut AttrWriter<'_>, peer: &Peer) -> Result {
     nest.put_u64(peer::TX_BYTES, peer.tx_bytes(), UNSPEC)?;
     nest.put_u64(peer::RX_BYTES, peer.rx_bytes(), UNSPEC)?;
     nest.put_u32(peer::PROTOCOL_VERSION, uapi::PROTOCOL_VERSION)?;
-    match peer.endpoint().sockaddr_bytes() {
+    match peer.endpoint().remote().as_bytes() {
         [] => Ok(()),
         sockaddr => nest.put(peer::ENDPOINT, sockaddr),
     }

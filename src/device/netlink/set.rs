@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The SET command: changes of one interface, its peers and their allowed IPs.
 //!
@@ -14,12 +14,17 @@ use super::{
     requested_device, SET_POLICY,
 };
 use crate::{
-    device::{config::UpdateGuard, peer::Peer, Device},
+    device::{
+        config::{self, UpdateGuard},
+        endpoint::Endpoint,
+        peer::Peer,
+        Device,
+    },
     kapi::{
         net::{
-            endpoint::Endpoint,
             genetlink::{Attr, Attrs, Do, Permission, Policy, Request},
             rtnl,
+            sockaddr::SockAddr,
         },
         sync::rcu::RcuArc,
     },
@@ -60,8 +65,19 @@ fn set_device(request: &Request<'_>) -> Result {
 
     let rtnl = rtnl::lock();
     let device = requested_device(request, &rtnl)?;
-    let mut update = Device::lock_update(&device);
+    let mut update = config::lock(&device);
+    let result = apply(&device, &mut update, request, private_key);
+    update.settle();
+    result
+}
 
+/// Makes the changes, up to the first that fails.
+fn apply(
+    device: &Device,
+    update: &mut UpdateGuard<'_>,
+    request: &Request<'_>,
+    private_key: Option<SymmetricKey>,
+) -> Result {
     let port = request.attr(device::LISTEN_PORT).and_then(|a| a.u16());
     let fwmark = request.attr(device::FWMARK).and_then(|a| a.u32());
     let flags = request.attr(device::FLAGS).and_then(|a| a.u32());
@@ -85,7 +101,7 @@ fn set_device(request: &Request<'_>) -> Result {
     }
     if let Some(peers) = request.attr(device::PEERS) {
         for element in peers.elements() {
-            set_peer(&mut update, &element.nested()?)?;
+            set_peer(update, &element.nested()?)?;
         }
     }
     Ok(())
@@ -133,7 +149,7 @@ fn set_peer(update: &mut UpdateGuard<'_>, attrs: &PeerAttrs<'_>) -> Result {
     };
 
     if let Some(endpoint) = attrs.get(peer::ENDPOINT).and_then(endpoint) {
-        peer.set_endpoint_from_config(endpoint);
+        peer.roam(&endpoint)?;
     }
     if flags & peer::F_REPLACE_ALLOWEDIPS != 0 {
         update.remove_allowed_ips(&peer);
@@ -145,9 +161,9 @@ fn set_peer(update: &mut UpdateGuard<'_>, attrs: &PeerAttrs<'_>) -> Result {
     }
     let keepalive = attrs.get(peer::PERSISTENT_KEEPALIVE_INTERVAL);
     if let Some(keepalive_s) = keepalive.and_then(|a| a.u16()) {
-        Peer::set_keepalive(&peer, keepalive_s);
+        config::set_keepalive(&peer, keepalive_s);
     }
-    Peer::after_set(&peer);
+    config::flush_staged(&peer);
     Ok(())
 }
 
@@ -190,11 +206,12 @@ fn take_key(attr: Attr<'_>) -> Option<SymmetricKey> {
 
 /// The endpoint in an attribute. One of another family or length is no error but ignored.
 fn endpoint(attr: Attr<'_>) -> Option<Endpoint> {
-    if let Some(sockaddr) = attr.bytes::<SOCKADDR_IN_LEN>() {
-        Endpoint::from_sockaddr(&sockaddr)
+    let remote = if let Some(sockaddr) = attr.bytes::<SOCKADDR_IN_LEN>() {
+        SockAddr::from_bytes(&sockaddr)
     } else if let Some(sockaddr) = attr.bytes::<SOCKADDR_IN6_LEN>() {
-        Endpoint::from_sockaddr(&sockaddr)
+        SockAddr::from_bytes(&sockaddr)
     } else {
         None
-    }
+    };
+    remote.map(Endpoint::new)
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! BLAKE2s (RFC 7693).
 //!
@@ -11,7 +11,7 @@ const HASH: usize = bindings::blake2s_lengths_BLAKE2S_HASH_SIZE as usize;
 /// The longest key.
 const MAX_KEY: usize = bindings::blake2s_lengths_BLAKE2S_KEY_SIZE as usize;
 
-/// An unkeyed BLAKE2s-256 in progress.
+/// The state of an unkeyed BLAKE2s-256.
 pub struct Blake2s(bindings::blake2s_ctx);
 
 impl Hash for Blake2s {
@@ -36,17 +36,18 @@ impl Hash for Blake2s {
 
     fn finalize(mut self) -> [u8; HASH] {
         let mut hash = [0; HASH];
-        // SAFETY: The context is initialised, and `hash` has the length that was asked for.
+        // SAFETY: The context is initialised, and `hash` has the length given to `init`.
         unsafe { bindings::blake2s_final(&raw mut self.0, hash.as_mut_ptr()) };
         hash
     }
 }
 
-/// Keyed BLAKE2s with `N` bytes of output (32 at most; more are zero). Of the key, 32 bytes count.
+/// Keyed BLAKE2s with `N` bytes of output; bytes beyond 32 are zero. The key is cut off at 32
+/// bytes.
 pub(super) fn keyed<const N: usize>(key: &[u8], data: &[u8]) -> [u8; N] {
     let key = key.get(..MAX_KEY).unwrap_or(key);
     let mut hash = [0; N];
-    // SAFETY: All pointers are valid for their lengths, and neither key nor hash is too long.
+    // SAFETY: All pointers are valid for their lengths, and neither key nor hash exceeds the limit.
     unsafe {
         bindings::wg_blake2s(
             key.as_ptr(),

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! X25519 (RFC 7748). The scalar is clamped inside.
+//! X25519 (RFC 7748). The C functions clamp the scalar.
 //!
 //! C header: [`include/crypto/curve25519.h`](srctree/include/crypto/curve25519.h)
 
@@ -9,7 +9,7 @@ use crate::{
     proto::crypto::{PublicKey, SecretKey},
 };
 
-/// The product of a scalar and a point; `None` if it is zero, so if the point is of low order.
+/// The shared secret; `None` if it is zero, which means that the point has low order.
 pub(super) fn shared(secret: &SecretKey, public: &PublicKey) -> Option<SecretKey> {
     let mut shared = SecretKey::zeroed();
     // SAFETY: All pointers are to keys of 32 bytes.

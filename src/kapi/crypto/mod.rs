@@ -1,12 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! The kernel's cryptographic library, as the protocol wants it.
-//!
-//! Everything here may be called in process and softirq context.
+//! The protocol's [`Crypto`] on the kernel's cryptographic library. Process and softirq context.
 
-mod aead;
+pub mod aead;
 mod blake2s;
 mod curve25519;
+mod primitives;
 
 use crate::{
     bindings,
@@ -18,7 +17,7 @@ use crate::{
 
 pub use blake2s::Blake2s;
 
-/// The protocol's cryptography, done by the kernel's library.
+/// The protocol's cryptography, by the kernel's library.
 pub struct KernelCrypto;
 
 impl Crypto for KernelCrypto {

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Caches of the route to one destination.
 //!
@@ -6,7 +6,12 @@
 
 use kernel::{alloc::flags::GFP_KERNEL, error::to_result, prelude::*};
 
-use crate::{bindings, kapi::sync::spinlock_bh::SpinLockBh, new_spinlock_bh};
+use super::route::{be32, Route4, Route6};
+use crate::{
+    bindings,
+    kapi::sync::{bh::BhGuard, spinlock_bh::SpinLockBh},
+    new_spinlock_bh,
+};
 
 /// The C part.
 ///
@@ -20,14 +25,14 @@ unsafe impl Send for Cache {}
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant, and nobody uses it any more.
+        // SAFETY: The cache is initialised by the type invariant, and nobody uses it any more.
         unsafe { bindings::dst_cache_destroy(&raw mut self.0) };
     }
 }
 
 /// The route to one destination, kept for each CPU until it becomes invalid.
 ///
-/// A cached route keeps its device from going away for good: [`DstCache::reset_now`] lets go.
+/// A cached route holds a reference to its device; [`DstCache::reset_now`] drops it.
 pub struct DstCache {
     // The lock makes `reset_now()` possible while others look up: C leaves that to its callers.
     cache: Pin<KBox<SpinLockBh<Cache>>>,
@@ -45,24 +50,66 @@ impl DstCache {
         Ok(Self { cache })
     }
 
-    /// Has all CPUs look their routes up again at next use.
+    /// Invalidates the routes of all CPUs, which look them up again at next use.
     pub fn reset(&self) {
         let mut cache = self.cache.lock();
-        // SAFETY: By the type invariant of `Cache`.
+        // SAFETY: The cache is initialised by the type invariant of `Cache`.
         unsafe { bindings::wg_dst_cache_reset(&raw mut cache.0) };
     }
 
     /// Empties the cache.
     pub fn reset_now(&self) {
         let mut cache = self.cache.lock();
-        // SAFETY: By the type invariant of `Cache`; the lock keeps others out, as C requires.
+        // SAFETY: The cache is initialised by the type invariant of `Cache`; the lock keeps others
+        // out, as C requires.
         unsafe { bindings::dst_cache_reset_now(&raw mut cache.0) };
     }
 
-    /// Lends the cache to a function of C. BH is disabled meanwhile.
+    /// This CPU's route, if there is a valid one to an IPv4 address.
     #[inline]
-    pub(super) fn with<R>(&self, f: impl FnOnce(*mut bindings::dst_cache) -> R) -> R {
+    pub fn v4<'a>(&self, _bh: &'a BhGuard) -> Option<Route4<'a>> {
+        let mut source = 0;
+        let rt = {
+            let mut cache = self.cache.lock();
+            // SAFETY: The cache is initialised by the type invariant of `Cache`; BH is disabled.
+            unsafe { bindings::dst_cache_get_ip4(&raw mut cache.0, &mut source) }
+        };
+        // SAFETY: The cache gives a reference; BH is disabled during `'a`.
+        (!rt.is_null()).then(|| unsafe { Route4::from_raw(rt, source.to_ne_bytes().into()) })
+    }
+
+    /// Caches a route for this CPU.
+    #[inline]
+    pub fn set_v4(&self, route: &Route4<'_>) {
         let mut cache = self.cache.lock();
-        f(&raw mut cache.0)
+        // SAFETY: The cache is initialised by the type invariant of `Cache`, the route is valid by
+        // its own; the cache takes a reference of its own.
+        unsafe {
+            bindings::wg_dst_cache_set4(&raw mut cache.0, route.as_raw(), be32(route.source()));
+        }
+    }
+
+    /// This CPU's route, if there is a valid one to an IPv6 address.
+    #[inline]
+    pub fn v6<'a>(&self, _bh: &'a BhGuard) -> Option<Route6<'a>> {
+        let mut source = bindings::in6_addr::default();
+        let dst = {
+            let mut cache = self.cache.lock();
+            // SAFETY: The cache is initialised by the type invariant of `Cache`; BH is disabled.
+            unsafe { bindings::dst_cache_get_ip6(&raw mut cache.0, &mut source) }
+        };
+        // SAFETY: The cache gives a reference; BH is disabled during `'a`.
+        (!dst.is_null()).then(|| unsafe { Route6::from_raw(dst, source) })
+    }
+
+    /// Caches a route for this CPU.
+    #[inline]
+    pub fn set_v6(&self, route: &Route6<'_>) {
+        let mut cache = self.cache.lock();
+        // SAFETY: The cache is initialised by the type invariant of `Cache`, the route is valid by
+        // its own; the cache takes a reference of its own.
+        unsafe {
+            bindings::dst_cache_set_ip6(&raw mut cache.0, route.as_raw(), route.source());
+        }
     }
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Generic netlink families whose commands are written in Rust.
 //!
@@ -6,13 +6,13 @@
 //!
 //! - a [`Family`] is a static; registering it gives a [`Registration`];
 //! - its commands are a static table of [`Command`]s, each made from a type that implements
-//!   [`Do`] (one request, done or refused) or [`Dump`] (one request, an answer of many messages);
-//! - a [`Policy`] says what the core checks before a command sees a request;
+//!   [`Do`] (one request, executed or refused) or [`Dump`] (one request, many messages as answer);
+//! - a [`Policy`] says how the core validates a request before a command sees it;
 //! - a [`Request`] has [`Attr`]s; a [`Message`] is written through [`AttrWriter`] and [`Nest`].
 //!
 //! All of it runs in process context and may sleep. The core serialises the commands of a family.
 //!
-//! This builds on what `kernel::net::netlink` begins (families, without commands).
+//! This adds commands to what `kernel::net::netlink` has (families).
 //!
 //! C header: [`include/net/genetlink.h`](srctree/include/net/genetlink.h)
 
@@ -20,8 +20,8 @@ mod attr;
 mod message;
 mod policy;
 
-pub use attr::{Attr, Attrs, Elements};
-pub use message::{AttrWriter, Message, Nest};
+pub use attr::{Attr, Attrs};
+pub use message::{AttrWriter, Message};
 pub use policy::Policy;
 
 use core::{
@@ -39,13 +39,9 @@ use kernel::{
 
 use crate::{bindings, kapi::net::namespace::Net};
 
-/// Who may give a command.
+/// Who may send a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
-    /// Everybody.
-    Anyone,
-    /// Who has `CAP_NET_ADMIN` in the initial user namespace; others get [`EPERM`].
-    Admin,
     /// Who has `CAP_NET_ADMIN` in the user namespace that owns the caller's network namespace;
     /// others get [`EPERM`].
     NetnsAdmin,
@@ -54,56 +50,54 @@ pub enum Permission {
 impl Permission {
     const fn flags(self) -> u8 {
         match self {
-            Self::Anyone => 0,
-            Self::Admin => bindings::GENL_ADMIN_PERM as u8,
             Self::NetnsAdmin => bindings::GENL_UNS_ADMIN_PERM as u8,
         }
     }
 }
 
-/// A command that is done once for each request.
+/// A command that is executed once per request.
 pub trait Do {
     /// Its number in the family.
     const CMD: u8;
 
-    /// Who may give it.
+    /// Who may send it.
     const PERMISSION: Permission;
 
-    /// What the core checks of its attributes, strictly.
+    /// How the core validates its attributes, strictly.
     const POLICY: &'static [Policy];
 
-    /// Does it. An error goes back to the sender with a copy of the request.
+    /// Executes it. An error goes back to the sender with a copy of the request.
     fn run(request: &Request<'_>) -> Result;
 }
 
-/// A command that is answered with a run of messages, as many buffers as they take.
+/// A command that is answered by a series of messages, in as many buffers as they need.
 pub trait Dump {
-    /// How far a dump has come, kept between the buffers. It must fit in 48 bytes.
+    /// The position of a dump, kept from one buffer to the next. At most 48 bytes.
     ///
     /// It may be dropped long after the last [`Dump::fill`], when the receiver closes its socket:
-    /// what it holds a reference to may have ended its life by then.
+    /// what it holds a reference to may have been shut down by then.
     type Cursor: Send + 'static;
 
     /// Its number in the family.
     const CMD: u8;
 
-    /// Who may give it.
+    /// Who may send it.
     const PERMISSION: Permission;
 
-    /// What the core checks of its attributes, strictly.
+    /// How the core validates its attributes, strictly.
     const POLICY: &'static [Policy];
 
-    /// Begins a dump. An error goes back to the sender, and nothing else happens.
+    /// Starts a dump. An error goes back to the sender, and there is no dump.
     fn start(request: &Request<'_>) -> Result<Self::Cursor>;
 
-    /// Writes messages until the buffer is full or there is nothing left to say.
+    /// Writes messages until the buffer is full or there is nothing left to write.
     ///
-    /// An error ends the dump, except that [`EMSGSIZE`] with a message in the buffer is as
+    /// An error ends the dump, except that [`EMSGSIZE`] with a message in the buffer counts as
     /// [`Progress::More`].
     fn fill(cursor: &mut Self::Cursor, buffer: &mut DumpBuffer<'_>) -> Result<Progress>;
 }
 
-/// Whether a dump has more to say.
+/// Whether a dump has more to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Call again with an empty buffer.
@@ -125,7 +119,7 @@ pub struct Command(bindings::genl_split_ops);
 unsafe impl Sync for Command {}
 
 impl Command {
-    /// The command that `T` does.
+    /// The command that `T` implements.
     pub const fn new_do<T: Do>() -> Self {
         // INVARIANT: By the types.
         Self(bindings::genl_split_ops {
@@ -145,7 +139,7 @@ impl Command {
         })
     }
 
-    /// The command that `T` answers.
+    /// The command that `T` implements.
     pub const fn new_dump<T: Dump>() -> Self {
         const {
             assert!(size_of::<T::Cursor>() <= size_of::<CursorSpace>());
@@ -170,16 +164,15 @@ impl Command {
     }
 }
 
-/// The greatest attribute type of a level.
+/// The highest attribute type of a level.
 const fn max_attr(policy: &[Policy]) -> usize {
     policy.len().saturating_sub(1)
 }
 
 /// A generic netlink family, available in every network namespace.
 ///
-/// A static of this type is all there is of a family. The core keeps pointers to it as long as a
-/// dump is under way, even past the end of the registration; the dump also keeps the module
-/// loaded, and with it the static.
+/// To be a static: the core keeps pointers to it while a dump is in progress, even after the end of
+/// the registration; the dump also holds the module, and with it the static.
 #[repr(transparent)]
 pub struct Family(Opaque<bindings::genl_family>);
 
@@ -216,7 +209,7 @@ impl Family {
         Self(Opaque::new(family))
     }
 
-    /// Makes the family known to user space.
+    /// Registers the family.
     ///
     /// [`EEXIST`] if there is a family of this name already.
     pub fn register(&'static self) -> Result<Registration> {
@@ -228,7 +221,7 @@ impl Family {
     }
 }
 
-/// A family that user space can talk to. Dropping it waits for running commands and ends that.
+/// A registered family. Dropping it waits for running commands and unregisters the family.
 ///
 /// # Invariants
 ///
@@ -245,11 +238,11 @@ impl Drop for Registration {
     }
 }
 
-/// A request, its attributes checked by the core.
+/// A request, its attributes validated by the core.
 ///
 /// # Invariants
 ///
-/// For `'a`, `info` and the message that it is about are valid, only this thread uses the message,
+/// For `'a`, `info` and the message that it describes are valid, only this thread uses the message,
 /// and `info.attrs` has `max_attr` + 1 entries, each null or an attribute in the message.
 pub struct Request<'a> {
     info: &'a bindings::genl_info,
@@ -269,7 +262,7 @@ impl<'a> Request<'a> {
             return None;
         }
         // SAFETY: By the invariant the entry is an attribute in the message, which is only ours.
-        // The core has checked that the attribute lies within the message.
+        // The core has validated that the attribute lies within the message.
         Some(unsafe { Attr::from_raw(attr) })
     }
 
@@ -308,16 +301,17 @@ impl DumpBuffer<'_> {
     /// Opens a message, or fails with [`EMSGSIZE`].
     ///
     /// `generation` is a number that changes, never to zero, with the data that is being dumped.
-    /// If it has changed since the last message of the dump, this one says so to the receiver
-    /// (`NLM_F_DUMP_INTR`), who had better ask anew.
+    /// If it has changed since the last message of the dump, this one tells the receiver
+    /// (`NLM_F_DUMP_INTR`), which should restart the dump.
     pub fn message(&mut self, cmd: u8, generation: u32) -> Result<Message<'_>> {
-        // SAFETY: By the invariant; the message borrows `self`, and so the buffer is only its own.
+        // SAFETY: The buffer and `info` are valid by the type invariant; the message borrows
+        // `self`, so that nobody else uses the buffer.
         let mut message =
             unsafe { Message::reply(self.skb, self.info, bindings::NLM_F_MULTI as u16, cmd)? };
         let cb = self.cb.as_ptr();
         // SAFETY: By the invariant the dump is valid, and the core leaves these two fields to us.
         let previous = unsafe { addr_of_mut!((*cb).prev_seq).replace(generation) };
-        // SAFETY: As above.
+        // SAFETY: The dump is valid by the invariant, and the core leaves the field to us.
         unsafe { addr_of_mut!((*cb).seq).write(generation) };
         if previous != 0 && previous != generation {
             message.add_flags(bindings::NLM_F_DUMP_INTR as u16);
@@ -326,16 +320,17 @@ impl DumpBuffer<'_> {
     }
 }
 
-/// Where the core lets a dump keep its state: `netlink_callback.ctx`, aligned as a `long`.
+/// Where a dump keeps its state: `netlink_callback.ctx`, aligned as a `long`.
 type CursorSpace = [usize; 6];
 
-/// The place of a dump's cursor.
+/// The cursor of a dump.
 ///
 /// # Safety
 ///
 /// `cb` must be valid.
 unsafe fn cursor_of<C>(cb: *mut bindings::netlink_callback) -> *mut C {
-    // SAFETY: The caller's promise. `Command::new_dump` has made sure that the cursor fits.
+    // SAFETY: `cb` is valid by the requirement of this function. `Command::new_dump` has checked
+    // that the cursor fits.
     unsafe { addr_of_mut!((*cb).__bindgen_anon_1) }.cast()
 }
 
@@ -361,7 +356,7 @@ unsafe extern "C" fn doit_thunk<T: Do>(
     let request = Request {
         // INVARIANT: The core calls with a valid `info`, parsed by `T::POLICY`, and leaves the
         // message to the command until that returns.
-        // SAFETY: As above.
+        // SAFETY: The core calls with a valid `info`, which nobody changes during the call.
         info: unsafe { &*info },
         max_attr: max_attr(T::POLICY),
     };
@@ -380,7 +375,8 @@ unsafe extern "C" fn start_thunk<T: Dump>(cb: *mut bindings::netlink_callback) -
     let request = Request {
         // INVARIANT: The core calls with a valid `info`, parsed by `T::POLICY`. The dump holds a
         // reference to the message, which nobody else uses.
-        // SAFETY: As above.
+        // SAFETY: The core calls with a valid `cb` of a dump that is being started, so with its
+        // `info`.
         info: unsafe { &*info_of(cb) },
         max_attr: max_attr(T::POLICY),
     };
@@ -407,16 +403,16 @@ unsafe extern "C" fn dumpit_thunk<T: Dump>(
         return EINVAL.to_errno();
     };
     let mut buffer = DumpBuffer {
-        // INVARIANT: The core calls with a valid `cb` and an skb of its own, just allocated in one
-        // piece.
+        // INVARIANT: The core calls with a valid `cb` and a linear skb that it has just allocated.
         skb,
         cb,
-        // SAFETY: As above.
+        // SAFETY: The core calls with a valid `cb` of a dump that has been started, so with its
+        // `info`.
         info: unsafe { &*info_of(cb.as_ptr()) },
         _buffer: PhantomData,
     };
-    // SAFETY: `start_thunk` has put a cursor there, which only `done_thunk` takes away. The core
-    // makes one call at a time for a dump.
+    // SAFETY: `start_thunk` has put a cursor there, which only `done_thunk` removes. The core makes
+    // one call at a time for a dump.
     let cursor = unsafe { &mut *cursor_of::<T::Cursor>(cb.as_ptr()) };
     match T::fill(cursor, &mut buffer) {
         Ok(Progress::Done) => 0,

@@ -1,11 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! ICMP errors.
 //!
 //! C headers: [`include/net/icmp.h`](srctree/include/net/icmp.h),
 //! [`include/linux/icmpv6.h`](srctree/include/linux/icmpv6.h)
 
-use super::skbuff::{IpVersion, Skb};
+use super::{ip::IpVersion, skbuff::Skb};
 use crate::bindings;
 
 /// Tells the sender of an IP packet that its destination cannot be reached: "host unreachable" or,
@@ -19,7 +19,8 @@ pub fn unreachable(skb: &Skb) {
         // SAFETY: The packet is valid. C may copy it, or undo address translation in it and redo
         // it before it returns.
         Some(IpVersion::V4) => unsafe { bindings::wg_icmp_host_unreachable(skb.as_raw()) },
-        // SAFETY: As above.
+        // SAFETY: The packet is valid. C may copy it, or undo address translation in it and redo
+        // it before it returns.
         Some(IpVersion::V6) => unsafe { bindings::wg_icmpv6_addr_unreachable(skb.as_raw()) },
         None => {}
     }

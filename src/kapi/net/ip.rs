@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The few fields of IP headers that a tunnel looks at.
 //!
@@ -10,6 +10,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub const IPV4_HEADER_LEN: usize = 20;
 /// Length of an IPv6 header without extensions.
 pub const IPV6_HEADER_LEN: usize = 40;
+/// Length of a UDP header.
+pub const UDP_HEADER_LEN: usize = 8;
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -33,7 +35,7 @@ pub enum IpVersion {
 }
 
 impl IpVersion {
-    /// The version of the header that `packet` starts with, if it is there as a whole.
+    /// The version of the header that `packet` starts with, if the header is complete.
     #[inline]
     pub fn parse(packet: &[u8]) -> Option<Self> {
         match packet.first()? >> 4 {
@@ -134,8 +136,8 @@ pub enum EcnMark {
 }
 
 /// How a packet of inner traffic class `inner` has to be marked after it came in a packet of
-/// traffic class `outer` (RFC 6040, section 4.2). Nothing is dropped: a congested path is no
-/// reason to lose packets of those who do not know of it.
+/// traffic class `outer` (RFC 6040, section 4.2). Unlike there, no packet is dropped: one that is
+/// not capable of congestion notification passes though the path was congested.
 #[inline]
 pub fn ecn_decapsulate(outer: u8, inner: u8) -> Option<EcnMark> {
     match (outer & ECN_MASK, inner & ECN_MASK) {

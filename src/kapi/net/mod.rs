@@ -1,9 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Networking.
 
 pub mod dst_cache;
-pub mod endpoint;
 pub mod genetlink;
 pub mod icmp;
 pub mod ip;
@@ -13,4 +12,5 @@ pub mod netdevice;
 pub mod route;
 pub mod rtnl;
 pub mod skbuff;
+pub mod sockaddr;
 pub mod udp_tunnel;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Network namespaces.
 //!
@@ -44,16 +44,16 @@ impl Net {
         self.0.get()
     }
 
-    /// A number that no other namespace has or will have before the next boot.
+    /// A number that is unique to this namespace until the next boot.
     pub fn cookie(&self) -> u64 {
-        // SAFETY: By the type invariant.
+        // SAFETY: The namespace is valid by the type invariant.
         unsafe { bindings::wg_net_cookie(self.as_raw()) }
     }
 
     /// Whether the current task has `CAP_NET_ADMIN` in the user namespace that owns this one.
     /// Process context.
     pub fn caller_is_admin(&self) -> bool {
-        // SAFETY: By the type invariant.
+        // SAFETY: The namespace is valid by the type invariant.
         unsafe { bindings::wg_net_admin(self.as_raw()) }
     }
 }
@@ -65,8 +65,8 @@ impl PartialEq for Net {
     }
 }
 
-/// A reference that keeps a namespace from exiting. Not to be kept by anything that lives in the
-/// namespace: it would never end.
+/// A reference that keeps a namespace from exiting. Nothing whose life ends with the namespace may
+/// keep one: the namespace would never exit.
 ///
 /// # Invariants
 ///
@@ -75,7 +75,7 @@ pub struct NetRef(NonNull<Net>);
 
 // SAFETY: A namespace is not tied to a thread or CPU.
 unsafe impl Send for NetRef {}
-// SAFETY: As above.
+// SAFETY: All methods of `Net` may be called concurrently.
 unsafe impl Sync for NetRef {}
 
 impl Deref for NetRef {
@@ -83,7 +83,8 @@ impl Deref for NetRef {
 
     #[inline]
     fn deref(&self) -> &Net {
-        // SAFETY: By the type invariant.
+        // SAFETY: The reference that the handle owns by the type invariant keeps the namespace
+        // valid.
         unsafe { self.0.as_ref() }
     }
 }
@@ -104,16 +105,16 @@ impl Drop for NetRef {
     }
 }
 
-/// A pointer to a namespace that does not keep it, and becomes empty when it exits.
+/// A weak pointer to a namespace, which is cleared when that exits.
 ///
 /// # Invariants
 ///
-/// The heap object is on the list that [`clear_weak_pointers_to`] goes through.
+/// The heap object is valid and on the list that [`clear_weak_pointers_to`] walks.
 pub struct WeakNet(NonNull<bindings::wg_weak_net>);
 
 // SAFETY: The object is only accessed through functions that lock, or read under RCU.
 unsafe impl Send for WeakNet {}
-// SAFETY: As above.
+// SAFETY: The object is only accessed through functions that lock, or read under RCU.
 unsafe impl Sync for WeakNet {}
 
 impl WeakNet {
@@ -127,9 +128,9 @@ impl WeakNet {
         Ok(Self(weak))
     }
 
-    /// A reference to the namespace, unless it is gone or going.
+    /// A reference to the namespace, unless it has exited or is about to.
     pub fn get(&self) -> Option<NetRef> {
-        // SAFETY: By the type invariant.
+        // SAFETY: The object is valid and on the list by the type invariant.
         let net = unsafe { bindings::wg_weak_net_get(self.0.as_ptr()) };
         // INVARIANT: The reference was just taken for us.
         NonNull::new(net.cast()).map(NetRef)
@@ -137,28 +138,22 @@ impl WeakNet {
 
     /// Whether this points to `net`.
     pub fn is(&self, net: &Net) -> bool {
-        // SAFETY: By the type invariant.
+        // SAFETY: The object is valid by the type invariant.
         let here = unsafe { bindings::wg_weak_net_peek(self.0.as_ptr()) };
         ptr::eq(here, net.as_raw())
     }
 
-    /// Whether the namespace has exited, or the pointer has been cleared.
-    pub fn is_none(&self) -> bool {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::wg_weak_net_peek(self.0.as_ptr()) }.is_null()
-    }
-
-    /// Points to nothing from now on.
+    /// Clears the pointer.
     pub fn clear(&self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The object is valid and on the list by the type invariant.
         unsafe { bindings::wg_weak_net_clear(self.0.as_ptr()) };
     }
 }
 
 impl Drop for WeakNet {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; the object comes from a `KBox` and nobody can find it
-        // once it is off the list.
+        // SAFETY: The object is valid and on the list by the type invariant. It comes from a
+        // `KBox`, and nobody can find it once it is off the list.
         unsafe {
             bindings::wg_weak_net_del(self.0.as_ptr());
             drop(KBox::from_raw(self.0.as_ptr()));
@@ -166,8 +161,8 @@ impl Drop for WeakNet {
     }
 }
 
-/// Empties all [`WeakNet`]s that point to `net`, which is exiting.
+/// Clears all [`WeakNet`]s that point to `net`, which is exiting.
 pub(super) fn clear_weak_pointers_to(net: &Net) {
-    // SAFETY: By the type invariant of `Net`.
+    // SAFETY: The namespace is valid by the type invariant of `Net`.
     unsafe { bindings::wg_weak_nets_clear(net.as_raw()) };
 }

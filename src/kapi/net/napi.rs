@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! NAPI: contexts that hand received packets to the network stack, merging them (GRO).
 //!
@@ -59,7 +59,7 @@ pub struct Napi<T> {
 
 // SAFETY: The C part synchronises itself; `owner` is guarded by `state`.
 unsafe impl<T: Send + Sync> Send for Napi<T> {}
-// SAFETY: As above.
+// SAFETY: The C part synchronises itself; `owner` is guarded by `state`.
 unsafe impl<T: Send + Sync> Sync for Napi<T> {}
 
 /// An object with a [`Napi`] field. Implemented by [`impl_has_napi!`](crate::impl_has_napi).
@@ -134,7 +134,7 @@ impl<T: NapiPoll> Napi<T> {
             .is_ok()
     }
 
-    /// Has the context polled soon. Any context but hard interrupts; no effect if it is not added.
+    /// Schedules a poll of the context, if it is added. Any context but hard interrupts.
     #[inline]
     pub fn schedule(&self) {
         if self.state.load(Ordering::Acquire) == ENABLED {
@@ -198,10 +198,11 @@ pub struct NapiScope {
 }
 
 impl NapiScope {
-    /// Hands a packet to the network stack, perhaps merged with others.
+    /// Hands a packet to the network stack, as received by the context's device, perhaps merged
+    /// with others.
     #[inline]
     pub fn gro_receive(&self, skb: SkBuff) {
-        // SAFETY: By the type invariant; the packet is given away.
+        // SAFETY: This CPU polls the context by the type invariant; the packet is given away.
         unsafe { bindings::wg_napi_gro_receive(self.napi, skb.into_raw()) };
     }
 }

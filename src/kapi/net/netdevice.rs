@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Network devices.
 //!
@@ -6,6 +6,7 @@
 
 use core::{
     fmt,
+    marker::PhantomData,
     ops::Deref,
     ptr::NonNull,
     sync::atomic::{AtomicUsize, Ordering},
@@ -13,7 +14,13 @@ use core::{
 
 use kernel::{prelude::*, str::CStr, sync::Completion, types::Opaque};
 
-use crate::{bindings, kapi::net::namespace::Net};
+use crate::{
+    bindings,
+    kapi::{
+        net::{namespace::Net, rtnl::RtnlGuard},
+        sync::{bh::BhGuard, rcu},
+    },
+};
 
 /// A network device: the kernel's [`struct net_device`], borrowed.
 ///
@@ -49,7 +56,7 @@ impl NetDevice {
         self.0.get()
     }
 
-    /// A handle that may be kept: the device's memory stays until it is dropped.
+    /// A counted handle: the device's memory stays valid until the handle is dropped.
     pub fn handle(&self) -> NetDeviceRef {
         self.holders().count.fetch_add(1, Ordering::Relaxed);
         // INVARIANT: Just counted.
@@ -57,102 +64,149 @@ impl NetDevice {
     }
 
     fn holders(&self) -> &Holders {
-        // SAFETY: By the type invariant. Every private area of ours starts with a `Holders`.
+        // SAFETY: The device and its private area are valid by the type invariant. Every private
+        // area of ours starts with a `Holders`.
         unsafe { &*bindings::wg_netdev_priv(self.as_raw()).cast() }
     }
 
-    /// The device's name at the moment; a rename may tear it.
-    pub fn name(&self) -> &CStr {
-        // CAST: Both are bytes.
-        // SAFETY: By the type invariant; the name is an array of this length in the device.
-        let name: &[u8; bindings::IFNAMSIZ as usize] =
-            unsafe { &*bindings::wg_netdev_name(self.as_raw()).cast() };
-        CStr::from_bytes_until_nul(name).unwrap_or(c"")
+    /// A copy of the device's current name, which may be torn by a concurrent rename.
+    pub fn name(&self) -> DeviceName {
+        let mut name = [0; bindings::IFNAMSIZ as usize];
+        // SAFETY: The device is valid by the type invariant; there is room for a name.
+        unsafe { bindings::wg_netdev_copy_name(self.as_raw(), name.as_mut_ptr()) };
+        DeviceName(name)
     }
 
     /// The device's index in its namespace.
     pub fn ifindex(&self) -> i32 {
-        // SAFETY: By the type invariant.
+        // SAFETY: The device is valid by the type invariant.
         unsafe { bindings::wg_netdev_ifindex(self.as_raw()) }
     }
 
     /// MTU in bytes.
     #[inline]
     pub fn mtu(&self) -> u32 {
-        // SAFETY: By the type invariant.
+        // SAFETY: The device is valid by the type invariant.
         unsafe { bindings::wg_netdev_mtu(self.as_raw()) }
     }
 
-    /// Whether the device is up.
+    /// The namespace that the device is in, `None` if the device is not registered. The device may
+    /// be moved to another at any time.
     #[inline]
-    pub fn is_up(&self) -> bool {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::wg_netdev_is_up(self.as_raw()) }
+    pub fn net<'rcu>(&'rcu self, _rcu: &'rcu rcu::Guard) -> Option<&'rcu Net> {
+        // SAFETY: The device is valid by the type invariant, and this is an RCU read section.
+        let net = NonNull::new(unsafe { bindings::wg_netdev_net_rcu(self.as_raw()) })?;
+        // SAFETY: The namespace stays valid until the end of the read section. Whoever takes the
+        // device out of it, `__dev_change_net_namespace()` or `unregister_netdevice_many()`, sets
+        // `nd_net` or `reg_state` and then calls `synchronize_net()`, all under RTNL, which
+        // `cleanup_net()` takes (`default_device_exit_batch()`) before it frees the namespace.
+        Some(unsafe { Net::from_raw(net.as_ptr()) })
     }
 
-    /// The namespace that the device is in now. It may move: keep RTNL while this matters.
-    pub fn net(&self) -> &Net {
-        // SAFETY: By the type invariant. A device's namespace outlives its stay there.
-        unsafe { Net::from_raw(bindings::wg_netdev_net(self.as_raw())) }
+    /// The device, if it is registered, until the end of the RCU read section at least.
+    #[inline]
+    pub fn registered<'a>(&'a self, _bh: &'a BhGuard) -> Option<RegisteredDevice<'a>> {
+        // SAFETY: The device is valid by the type invariant.
+        let registered = unsafe { bindings::wg_netdev_registered(self.as_raw()) };
+        // INVARIANT: As just seen. Unregistering waits for a grace period before it goes on.
+        registered.then_some(RegisteredDevice(self, PhantomData))
     }
 
-    /// Says that the link has lost its carrier. RTNL.
-    pub fn carrier_off(&self) {
-        // SAFETY: By the type invariant.
+    /// Clears the carrier: the link is down.
+    pub fn carrier_off(&self, _rtnl: &RtnlGuard) {
+        // SAFETY: The device is valid by the type invariant, and RTNL is held by that of the guard.
         unsafe { bindings::netif_carrier_off(self.as_raw()) };
     }
 
-    /// Switches ICMP redirects and IPv6 link-local addresses off for the device; the former for
-    /// its namespace's "all" too, as either setting alone would permit them. RTNL.
-    pub fn disable_redirects_and_addrgen(&self) {
-        // SAFETY: By the type invariant.
+    /// Disables ICMP redirects and IPv6 link-local addresses for the device; the former in its
+    /// namespace's "all", too, because either setting alone would enable them.
+    pub fn disable_redirects_and_addrgen(&self, _rtnl: &RtnlGuard) {
+        // SAFETY: The device is valid by the type invariant, and RTNL is held by that of the guard.
         unsafe { bindings::wg_netdev_no_redirects_no_addrgen(self.as_raw()) };
     }
 
-    /// Counts received packets and the bytes in all of them, unless the device is on its way out.
-    /// BH disabled (and by that under RCU, which keeps the counters that are checked for).
+    /// Counts received packets and the bytes in all of them, in this CPU's counters; does nothing
+    /// unless the device is registered.
     #[inline]
-    pub fn sw_rx_add(&self, packets: usize, bytes: usize) {
-        // SAFETY: By the type invariant; the helper sees to it that the counters exist.
+    pub fn sw_rx_add(&self, _bh: &BhGuard, packets: usize, bytes: usize) {
+        // SAFETY: The device is valid by the type invariant. With BH disabled this CPU's counters
+        // are ours, and this is an RCU read section, which keeps those of a registered device.
         unsafe { bindings::wg_netdev_sw_rx_add(self.as_raw(), packets, bytes) };
     }
 
-    /// Counts packets that were not sent for lack of room or of a session.
+    /// Counts packets that were dropped before transmission, as a queue was full or there was no
+    /// session. Any context, as for all counters below.
     pub fn add_tx_dropped(&self, packets: usize) {
         if packets != 0 {
-            // SAFETY: By the type invariant.
+            // SAFETY: The device is valid by the type invariant.
             unsafe { bindings::wg_netdev_add_tx_dropped(self.as_raw(), packets) };
         }
     }
 
     /// Counts a packet that could not be sent.
     pub fn inc_tx_errors(&self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The device is valid by the type invariant.
         unsafe { bindings::wg_netdev_inc_tx_errors(self.as_raw()) };
     }
 
-    /// Counts good packets received that there was no room for.
+    /// Counts received packets that were dropped because a queue was full.
     pub fn add_rx_dropped(&self, count: usize) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The device is valid by the type invariant.
         unsafe { bindings::wg_netdev_add_rx_dropped(self.as_raw(), count) };
+    }
+
+    /// Whether received packets may be put together (GRO).
+    #[inline]
+    pub fn may_gro(&self) -> bool {
+        // SAFETY: The device is valid by the type invariant.
+        unsafe { bindings::wg_netdev_may_gro(self.as_raw()) }
     }
 
     /// Counts a bad packet received.
     pub fn inc_rx_errors(&self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The device is valid by the type invariant.
         unsafe { bindings::wg_netdev_inc_rx_errors(self.as_raw()) };
     }
 
-    /// Counts a received packet of a bad kind.
+    /// Counts a received packet with a framing error.
     pub fn inc_rx_frame_errors(&self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The device is valid by the type invariant.
         unsafe { bindings::wg_netdev_inc_rx_frame_errors(self.as_raw()) };
     }
 
-    /// Counts a received packet of a bad length.
+    /// Counts a received packet with a length error.
     pub fn inc_rx_length_errors(&self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The device is valid by the type invariant.
         unsafe { bindings::wg_netdev_inc_rx_length_errors(self.as_raw()) };
+    }
+}
+
+/// A device whose per-CPU counters are there.
+///
+/// # Invariants
+///
+/// During `'a` bottom halves are disabled and the device has its counters, as it was registered
+/// when that began.
+#[derive(Clone, Copy)]
+pub struct RegisteredDevice<'a>(&'a NetDevice, PhantomData<&'a BhGuard>);
+
+impl Deref for RegisteredDevice<'_> {
+    type Target = NetDevice;
+
+    #[inline]
+    fn deref(&self) -> &NetDevice {
+        self.0
+    }
+}
+
+/// The name of a device.
+pub struct DeviceName([u8; bindings::IFNAMSIZ as usize]);
+
+impl Deref for DeviceName {
+    type Target = CStr;
+
+    fn deref(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
     }
 }
 
@@ -169,14 +223,19 @@ impl fmt::Debug for NetDevice {
     }
 }
 
-/// How many devices the current packet has been sent by on its way down the stack: more than one
-/// means tunnels within tunnels, on a stack that does not grow. BH disabled.
+/// How many transmit functions of devices are nested on this CPU (with `PREEMPT_RT`, in this
+/// thread): more than one means tunnels within tunnels, on a stack that does not grow.
+///
+/// Any context. Outside of a transmit function, with preemption, it may be another CPU's.
 pub fn xmit_depth() -> u32 {
-    // SAFETY: Reads a counter of this CPU or thread.
+    // SAFETY: Reads one counter, without requirements.
     u32::try_from(unsafe { bindings::wg_xmit_depth() }).unwrap_or(u32::MAX)
 }
 
-/// Who still refers to a device that is to be freed. At the start of every private area.
+/// The count of those who refer to a device. At the start of every private area.
+///
+/// Not `netdev_hold()`: the core waits for its references before it calls the destructor, which is
+/// where the driver drops the handles.
 #[pin_data]
 pub(super) struct Holders {
     /// [`NetDeviceRef`]s, and one for the registration.
@@ -208,8 +267,8 @@ impl Holders {
 
 /// A counted handle to a device: its memory stays valid, even after it has been unregistered.
 ///
-/// Whoever destroys the device waits for the last one to be dropped, so that none may be kept by
-/// anything that outlives the device's owner.
+/// The device's destructor waits until the last handle is dropped: nothing that outlives the
+/// driver's state of the device may keep one.
 ///
 /// # Invariants
 ///
@@ -218,7 +277,7 @@ pub struct NetDeviceRef(NonNull<NetDevice>);
 
 // SAFETY: A device is not tied to a thread or CPU.
 unsafe impl Send for NetDeviceRef {}
-// SAFETY: As above.
+// SAFETY: All methods of `NetDevice` may be called concurrently.
 unsafe impl Sync for NetDeviceRef {}
 
 impl Deref for NetDeviceRef {

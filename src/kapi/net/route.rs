@@ -1,251 +1,211 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! The way of an encapsulated packet: source address, route, UDP and IP headers.
+//! Routes of UDP datagrams.
 //!
-//! A peer is answered from the address that it talks to ("sticky" source), as long as this host
-//! has that address and, of IPv4, the route still leaves by the interface that it came in by.
+//! C headers: [`include/net/route.h`](srctree/include/net/route.h),
+//! [`include/net/ip6_route.h`](srctree/include/net/ip6_route.h)
 
-use core::ptr;
+use core::{
+    marker::PhantomData,
+    mem::ManuallyDrop,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
+};
 
 use kernel::{error::from_err_ptr, prelude::*};
 
-use super::{
-    dst_cache::DstCache,
-    endpoint::{Endpoint, Family},
-    netdevice::NetDevice,
-    skbuff::SkBuff,
-    udp_tunnel::UdpSocket,
-};
-use crate::bindings;
+use super::udp_tunnel::{Sock4, Sock6};
+use crate::{bindings, kapi::sync::bh::BhGuard};
 
-/// The lock that keeps routes, sockets and per-CPU caches where they are.
+/// A route to an IPv4 address, and the source address that goes with it.
 ///
 /// # Invariants
 ///
-/// While it exists, this thread is in an RCU read section with BH disabled.
-struct RcuBh;
-
-impl RcuBh {
-    fn lock() -> Self {
-        // SAFETY: Undone on drop.
-        unsafe { bindings::wg_rcu_read_lock_bh() };
-        Self
-    }
+/// The route is valid, and this has a reference to it. During `'a` bottom halves are disabled.
+pub struct Route4<'a> {
+    rt: *mut bindings::rtable,
+    source: Ipv4Addr,
+    _bh: PhantomData<&'a BhGuard>,
 }
 
-impl Drop for RcuBh {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::wg_rcu_read_unlock_bh() };
-    }
-}
-
-/// Sends a message to an endpoint, from a socket of the endpoint's family. The endpoint's source
-/// is cleared if it is of no use any more. `dev` is the tunnel's device, which counts the message;
-/// `ds` the traffic class and `mark` the mark for the outer packet. Fragmentation is permitted.
-///
-/// Process context, softirq context or BH disabled.
-///
-/// # Errors
-///
-/// `EAFNOSUPPORT` if the endpoint has no address, `ENONET` if the socket has been released or the
-/// device is on its way out, and what routing says. What happens to the packet after that is not
-/// known here.
-pub fn send<T>(
-    socket: &UdpSocket<T>,
-    dev: &NetDevice,
-    skb: SkBuff,
-    endpoint: &mut Endpoint,
-    ds: u8,
-    mark: u32,
-    cache: Option<&DstCache>,
-) -> Result {
-    let family = endpoint.family().ok_or(EAFNOSUPPORT)?;
-    let _rcu = RcuBh::lock();
-    let sock = socket.sock();
-    // SAFETY: The device is valid. Its counters, which transmission uses, stay until a grace
-    // period after it is no longer registered.
-    if sock.is_null() || !unsafe { bindings::wg_netdev_registered(dev.as_raw()) } {
-        return Err(ENONET);
-    }
-    // SAFETY: The socket is valid during this RCU read section, BH is disabled.
-    unsafe {
-        match family {
-            Family::V4 => send4(sock, dev, skb, endpoint, ds, mark, cache),
-            Family::V6 => send6(sock, dev, skb, endpoint, ds, mark, cache),
-        }
-    }
-}
-
-/// # Safety
-///
-/// RCU read section with BH disabled; `sock` must be a valid IPv4 socket.
-unsafe fn send4(
-    sock: *mut bindings::sock,
-    dev: &NetDevice,
-    skb: SkBuff,
-    endpoint: &mut Endpoint,
-    ds: u8,
-    mark: u32,
-    cache: Option<&DstCache>,
-) -> Result {
-    let daddr = u32::from_ne_bytes(endpoint.addr4());
-    let dport = endpoint.port_be();
-    let mut saddr = 0;
-    let cached = cache.map_or(ptr::null_mut(), |cache| {
-        // SAFETY: BH is disabled; the cache is valid.
-        cache.with(|cache| unsafe { bindings::dst_cache_get_ip4(cache, &mut saddr) })
-    });
-    let rt = if cached.is_null() {
-        // SAFETY: As required of the caller.
-        let (rt, chosen) = unsafe { route4(sock, endpoint, mark, cache) }?;
-        saddr = chosen;
-        rt
-    } else {
-        cached
-    };
-    // SAFETY: The route is valid, and its reference and the packet are given away.
-    unsafe {
-        bindings::wg_udp_xmit4(
+impl<'a> Route4<'a> {
+    /// Takes over a reference of C.
+    ///
+    /// # Safety
+    ///
+    /// The reference is to a valid route, and the caller gives it up. Bottom halves are disabled
+    /// during `'a`.
+    #[inline]
+    pub(super) unsafe fn from_raw(rt: *mut bindings::rtable, source: Ipv4Addr) -> Self {
+        // INVARIANT: The requirements of this function.
+        Self {
             rt,
-            sock,
-            skb.into_raw(),
-            dev.as_raw(),
-            mark,
-            saddr,
-            daddr,
-            dport,
-            ds,
-        );
-    }
-    Ok(())
-}
-
-/// Looks up a route to an IPv4 endpoint; gives a reference to it, and the source address.
-///
-/// # Safety
-///
-/// As [`send4`].
-unsafe fn route4(
-    sock: *mut bindings::sock,
-    endpoint: &mut Endpoint,
-    mark: u32,
-    cache: Option<&DstCache>,
-) -> Result<(*mut bindings::rtable, u32)> {
-    let daddr = u32::from_ne_bytes(endpoint.addr4());
-    let dport = endpoint.port_be();
-    let forget_source = |endpoint: &mut Endpoint| {
-        endpoint.clear_source();
-        if let Some(cache) = cache {
-            cache.reset();
+            source,
+            _bh: PhantomData,
         }
-    };
-    let lookup = |saddr| {
+    }
+
+    /// Looks up the route of a datagram from a socket. `source` may be unspecified: routing chooses
+    /// one then.
+    ///
+    /// # Errors
+    ///
+    /// What routing says: `EINVAL` if `source` is not an address of this host, `ENETUNREACH`, ….
+    pub fn lookup(sock: Sock4<'a>, source: Ipv4Addr, to: SocketAddrV4, mark: u32) -> Result<Self> {
         let mut chosen = 0;
-        // SAFETY: The socket is valid.
-        let rt = unsafe { bindings::wg_route4(sock, saddr, daddr, dport, mark, &mut chosen) };
-        from_err_ptr(rt).map(|rt| (rt, chosen))
-    };
-
-    let (source, ifindex) = endpoint.source4();
-    let mut saddr = u32::from_ne_bytes(source);
-    // SAFETY: The socket is valid.
-    if saddr != 0 && !unsafe { bindings::wg_is_local4(sock, saddr) } {
-        forget_source(endpoint);
-        saddr = 0;
-    }
-    let sticky = endpoint.source4().1 != 0;
-    let mut found = lookup(saddr);
-    let gone = match &found {
-        // SAFETY: The route is valid.
-        Ok((rt, _)) => ifindex != unsafe { bindings::wg_route4_ifindex(*rt) },
-        Err(error) => *error == EINVAL,
-    };
-    if sticky && gone {
-        forget_source(endpoint);
-        if let Ok((rt, _)) = found {
-            // SAFETY: The reference is ours.
-            unsafe { bindings::wg_route4_put(rt) };
-        }
-        found = lookup(0);
-    }
-    let (rt, chosen) = found?;
-    if let Some(cache) = cache {
-        // SAFETY: Both are valid; the cache takes a reference of its own.
-        cache.with(|cache| unsafe { bindings::wg_dst_cache_set4(cache, rt, chosen) });
-    }
-    Ok((rt, chosen))
-}
-
-/// # Safety
-///
-/// RCU read section with BH disabled; `sock` must be a valid IPv6 socket.
-unsafe fn send6(
-    sock: *mut bindings::sock,
-    dev: &NetDevice,
-    skb: SkBuff,
-    endpoint: &mut Endpoint,
-    ds: u8,
-    mark: u32,
-    cache: Option<&DstCache>,
-) -> Result {
-    let daddr = in6_addr(endpoint.addr6());
-    let dport = endpoint.port_be();
-    let mut saddr = in6_addr([0; 16]);
-    let cached = cache.map_or(ptr::null_mut(), |cache| {
-        // SAFETY: BH is disabled; the cache is valid.
-        cache.with(|cache| unsafe { bindings::dst_cache_get_ip6(cache, &mut saddr) })
-    });
-    let dst = if cached.is_null() {
-        let source = endpoint.source6();
-        let mut wanted = in6_addr(source);
-        // SAFETY: The socket is valid.
-        if source != [0; 16] && !unsafe { bindings::wg_is_local6(sock, &wanted) } {
-            endpoint.clear_source();
-            if let Some(cache) = cache {
-                cache.reset();
-            }
-            wanted = in6_addr([0; 16]);
-        }
-        // SAFETY: The socket is valid.
-        let dst = from_err_ptr(unsafe {
-            bindings::wg_route6(
-                sock,
-                &wanted,
-                &daddr,
-                dport,
+        // SAFETY: The socket is valid by its type invariant.
+        let rt = from_err_ptr(unsafe {
+            bindings::wg_route4(
+                sock.as_raw(),
+                be32(source),
+                be32(*to.ip()),
+                to.port().to_be(),
                 mark,
-                endpoint.scope_id(),
-                &mut saddr,
+                &mut chosen,
             )
         })?;
-        if let Some(cache) = cache {
-            // SAFETY: Both are valid; the cache takes a reference of its own.
-            cache.with(|cache| unsafe { bindings::dst_cache_set_ip6(cache, dst, &saddr) });
-        }
-        dst
-    } else {
-        cached
-    };
-    // SAFETY: The route is valid, and its reference and the packet are given away.
-    unsafe {
-        bindings::wg_udp_xmit6(
-            dst,
-            sock,
-            skb.into_raw(),
-            dev.as_raw(),
-            mark,
-            &saddr,
-            &daddr,
-            dport,
-            ds,
-        );
+        let source = chosen.to_ne_bytes().into();
+        // SAFETY: Routing gives a reference; the socket's lifetime says that BH is disabled.
+        Ok(unsafe { Self::from_raw(rt, source) })
     }
-    Ok(())
+
+    /// The source address.
+    #[inline]
+    pub fn source(&self) -> Ipv4Addr {
+        self.source
+    }
+
+    /// The index of the interface that the route leaves by.
+    #[inline]
+    pub fn ifindex(&self) -> i32 {
+        // SAFETY: The route is valid by the type invariant, and its device until the end of this
+        // RCU read section.
+        unsafe { bindings::wg_route4_ifindex(self.rt) }
+    }
+
+    /// Bytes of UDP payload that a datagram may have to be sent on this route as part of a packet
+    /// that stands for many ([`UdpBulk`](super::skbuff::UdpBulk)); 0 if none may be.
+    #[inline]
+    pub fn bulk_limit(&self) -> u32 {
+        // SAFETY: The route is valid by the type invariant, and its device until the end of this
+        // RCU read section.
+        unsafe { bindings::wg_route4_bulk_limit(self.rt) }
+    }
+
+    #[inline]
+    pub(super) fn as_raw(&self) -> *mut bindings::rtable {
+        self.rt
+    }
+
+    /// Hands the reference over to C.
+    #[inline]
+    pub(super) fn into_raw(self) -> *mut bindings::rtable {
+        ManuallyDrop::new(self).rt
+    }
 }
 
-fn in6_addr(octets: [u8; 16]) -> bindings::in6_addr {
-    let mut addr = bindings::in6_addr::default();
-    addr.in6_u.u6_addr8 = octets;
-    addr
+impl Drop for Route4<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours by the type invariant.
+        unsafe { bindings::wg_route4_put(self.rt) };
+    }
+}
+
+/// A route to an IPv6 address, and the source address that goes with it.
+///
+/// # Invariants
+///
+/// The route is valid, and this has a reference to it. During `'a` bottom halves are disabled.
+pub struct Route6<'a> {
+    dst: *mut bindings::dst_entry,
+    source: bindings::in6_addr,
+    _bh: PhantomData<&'a BhGuard>,
+}
+
+impl<'a> Route6<'a> {
+    /// Takes over a reference of C.
+    ///
+    /// # Safety
+    ///
+    /// As [`Route4::from_raw`].
+    #[inline]
+    pub(super) unsafe fn from_raw(
+        dst: *mut bindings::dst_entry,
+        source: bindings::in6_addr,
+    ) -> Self {
+        // INVARIANT: The requirements of this function.
+        Self {
+            dst,
+            source,
+            _bh: PhantomData,
+        }
+    }
+
+    /// As [`Route4::lookup`]. The scope of `to` is the interface that the route has to leave by.
+    ///
+    /// # Errors
+    ///
+    /// As [`Route4::lookup`].
+    pub fn lookup(sock: Sock6<'a>, source: Ipv6Addr, to: SocketAddrV6, mark: u32) -> Result<Self> {
+        let mut chosen = bindings::in6_addr::default();
+        // SAFETY: The socket is valid by its type invariant, the addresses during the call.
+        let dst = from_err_ptr(unsafe {
+            bindings::wg_route6(
+                sock.as_raw(),
+                &in6_addr(source),
+                &in6_addr(*to.ip()),
+                to.port().to_be(),
+                mark,
+                to.scope_id() as i32,
+                &mut chosen,
+            )
+        })?;
+        // SAFETY: Routing gives a reference; the socket's lifetime says that BH is disabled.
+        Ok(unsafe { Self::from_raw(dst, chosen) })
+    }
+
+    /// The source address.
+    #[inline]
+    pub(super) fn source(&self) -> &bindings::in6_addr {
+        &self.source
+    }
+
+    /// As [`Route4::bulk_limit`].
+    #[inline]
+    pub fn bulk_limit(&self) -> u32 {
+        // SAFETY: The route is valid by the type invariant, and its device until the end of this
+        // RCU read section.
+        unsafe { bindings::wg_route6_bulk_limit(self.dst) }
+    }
+
+    #[inline]
+    pub(super) fn as_raw(&self) -> *mut bindings::dst_entry {
+        self.dst
+    }
+
+    /// Hands the reference over to C.
+    #[inline]
+    pub(super) fn into_raw(self) -> *mut bindings::dst_entry {
+        ManuallyDrop::new(self).dst
+    }
+}
+
+impl Drop for Route6<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours by the type invariant.
+        unsafe { bindings::dst_release(self.dst) };
+    }
+}
+
+/// An IPv4 address as C has it.
+#[inline]
+pub(super) fn be32(addr: Ipv4Addr) -> u32 {
+    u32::from_ne_bytes(addr.octets())
+}
+
+/// An IPv6 address as C has it.
+#[inline]
+pub(super) fn in6_addr(addr: Ipv6Addr) -> bindings::in6_addr {
+    let mut raw = bindings::in6_addr::default();
+    raw.in6_u.u6_addr8 = addr.octets();
+    raw
 }

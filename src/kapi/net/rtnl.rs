@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Link kinds: drivers of virtual network devices that `ip link add type …` makes.
 //!
@@ -37,7 +37,7 @@ use crate::{bindings, kapi::sync::rcu::RcuArc};
 ///
 /// # Invariants
 ///
-/// It is, by this thread, while the guard exists.
+/// This thread holds the mutex while the guard exists.
 pub struct RtnlGuard {
     /// Whether dropping the guard unlocks.
     owned: bool,
@@ -56,7 +56,7 @@ pub fn lock() -> RtnlGuard {
 }
 
 impl RtnlGuard {
-    /// Makes the guard of a lock that a caller in C holds.
+    /// The guard of a lock that a caller in C holds.
     ///
     /// # Safety
     ///
@@ -83,7 +83,7 @@ impl RtnlGuard {
         unsafe { state_of::<D>(bindings::__dev_get_by_index(net.as_raw(), ifindex)) }
     }
 
-    /// The same by name.
+    /// As [`RtnlGuard::device_by_index`], by name.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl RtnlGuard {
         net: &Net,
         name: &CStr,
     ) -> Result<RcuArc<D::Device>> {
-        // SAFETY: As above.
+        // SAFETY: RTNL is held. The device cannot go while it is.
         unsafe {
             state_of::<D>(bindings::__dev_get_by_name(
                 net.as_raw(),
@@ -106,7 +106,7 @@ impl RtnlGuard {
 impl Drop for RtnlGuard {
     fn drop(&mut self) {
         if self.owned {
-            // SAFETY: By the type invariant.
+            // SAFETY: This thread holds RTNL by the type invariant, and the guard is the owner.
             unsafe { bindings::rtnl_unlock() };
         }
     }
@@ -123,12 +123,10 @@ pub trait LinkDriver: Sized + 'static {
     const MTU: u32;
     /// Greatest MTU that may be set.
     const MAX_MTU: u32;
-    /// Bytes that the driver puts before a packet.
+    /// Headroom that the driver needs, in bytes.
     const HEADROOM: u16;
-    /// Bytes that the driver puts behind a packet.
+    /// Tailroom that the driver needs, in bytes.
     const TAILROOM: u16;
-    /// Whether NAPI contexts of a device get threads of their own.
-    const THREADED: bool = false;
 
     /// Makes the state of a device that is about to be registered. `link_net` is the namespace
     /// that the request came from, or the one it named as the link's; the device itself may be
@@ -142,7 +140,7 @@ pub trait LinkDriver: Sized + 'static {
     fn abandoned(device: RcuArc<Self::Device>);
 
     /// The device goes up.
-    fn open(device: &RcuArc<Self::Device>) -> Result;
+    fn open(device: &RcuArc<Self::Device>, rtnl: &RtnlGuard) -> Result;
 
     /// The device goes down.
     fn stop(device: &RcuArc<Self::Device>);
@@ -151,21 +149,19 @@ pub trait LinkDriver: Sized + 'static {
     ///
     /// # Errors
     ///
-    /// The error reaches the sender, where there is one to hear it.
+    /// The error is returned to the sender, if that is local.
     fn xmit(device: &Self::Device, skb: SkBuff) -> Result;
 
-    /// The device has been unregistered: all there is left is to take its state down. RTNL is not
-    /// held. Returns to a wait for the last [`NetDeviceRef`](super::netdevice::NetDeviceRef).
+    /// The device has been unregistered; tears its state down. RTNL is not held. The caller then
+    /// waits for the last [`NetDeviceRef`](super::netdevice::NetDeviceRef).
     fn destroy(device: RcuArc<Self::Device>);
 
-    /// A namespace, of whichever device, exits.
-    fn namespace_exit(_device: &RcuArc<Self::Device>, _net: &Net) {}
+    /// The last [`NetDeviceRef`](super::netdevice::NetDeviceRef) has been dropped; the device is
+    /// about to be freed. RTNL is not held.
+    fn destroyed(_dev: &NetDevice) {}
 
-    /// The machine is about to sleep. For a [notifier](crate::kapi::notifier) to call.
-    fn suspend(_device: &RcuArc<Self::Device>) {}
-
-    /// The machine goes on as a copy of another. For a [notifier](crate::kapi::notifier) to call.
-    fn vm_fork(_device: &RcuArc<Self::Device>) {}
+    /// A namespace exits, not necessarily that of the device.
+    fn namespace_exit(_device: &RcuArc<Self::Device>, _net: &Net, _rtnl: &RtnlGuard) {}
 }
 
 /// The private area of a device.
@@ -185,7 +181,7 @@ struct Private<D: LinkDriver> {
     next: *mut Private<D>,
 }
 
-/// What the registered kind looks like to C.
+/// What C knows of the registered kind.
 #[repr(C)]
 struct Kind {
     ops: bindings::rtnl_link_ops,
@@ -198,7 +194,7 @@ struct Kind {
 }
 
 /// The kind of this module, if it is registered. There is one at a time, as C's callbacks are
-/// given nothing that would tell several apart.
+/// not given anything that would tell several apart.
 static KIND: AtomicPtr<Kind> = AtomicPtr::new(ptr::null_mut());
 
 /// The registered kind, if it is that of `D`.
@@ -209,7 +205,7 @@ fn kind_of<D: LinkDriver>() -> Option<NonNull<Kind>> {
     (unsafe { kind.as_ref() }.driver == TypeId::of::<D>()).then_some(kind)
 }
 
-/// Makes a reference of a device if it is one of `D`.
+/// Borrows a device if it is one of `D`.
 ///
 /// # Safety
 ///
@@ -225,7 +221,8 @@ unsafe fn ours<'a, D: LinkDriver>(dev: *mut bindings::net_device) -> Option<&'a 
     if !ptr::eq(ops, kind.as_ptr().cast()) {
         return None;
     }
-    // SAFETY: As above; a device of ours that can be found has been through `new_link()`.
+    // SAFETY: The device is valid by the requirement of this function; one of ours that can be
+    // found has been through `new_link()`.
     Some(unsafe { NetDevice::from_raw(dev) })
 }
 
@@ -293,7 +290,7 @@ impl<D: LinkDriver> Thunks<D> {
         unsafe { (*private::<D>(dev)).device.as_ref() }.ok_or(ENODEV)
     }
 
-    /// Fills in a device that is being allocated.
+    /// Initialises a device that is being allocated.
     ///
     /// # Safety
     ///
@@ -348,7 +345,8 @@ impl<D: LinkDriver> Thunks<D> {
             dev,
             next: ptr::null_mut(),
         });
-        // SAFETY: As above. The area stays where it is until the device is freed.
+        // SAFETY: The private area is ours to initialise, and stays where it is until the device is
+        // freed.
         unsafe { pin_init::raw_init(private, init) };
         // SAFETY: The private area has been initialised.
         let netdev = unsafe { NetDevice::from_raw(dev) };
@@ -361,16 +359,12 @@ impl<D: LinkDriver> Thunks<D> {
         })?;
         // SAFETY: Nobody else can see the device yet.
         unsafe { (*private).device = Some(device.clone()) };
-        if D::THREADED {
-            // SAFETY: The device is valid, RTNL is held.
-            unsafe { bindings::netif_threaded_enable(dev) };
-        }
         // SAFETY: The device is set up; RTNL is held.
         if let Err(error) = to_result(unsafe { bindings::register_netdevice(dev) }) {
             // SAFETY: It is unregistered, or never was: nobody looks at the private area now.
             unsafe { (*private).device = None };
             D::abandoned(device);
-            // SAFETY: As above. C frees the device.
+            // SAFETY: The private area is initialised until C frees the device, after the call.
             unsafe { (*private).holders.put_and_wait() };
             return Err(error);
         }
@@ -385,8 +379,8 @@ impl<D: LinkDriver> Thunks<D> {
         Ok(())
     }
 
-    /// Called when the device is unregistered and the stack has no references to it. RTNL is not
-    /// held. C frees the device after it.
+    /// Called when the device is unregistered and the stack has no references to it any more. RTNL
+    /// is not held. C frees the device afterwards.
     ///
     /// # Safety
     ///
@@ -403,8 +397,10 @@ impl<D: LinkDriver> Thunks<D> {
         if let Some(device) = unsafe { (*private).device.take() } {
             D::destroy(device);
         }
-        // SAFETY: As above.
+        // SAFETY: The private area is valid until C frees the device.
         unsafe { (*private).holders.put_and_wait() };
+        // SAFETY: The device is valid until C frees it.
+        D::destroyed(unsafe { NetDevice::from_raw(dev) });
     }
 
     /// # Safety
@@ -430,8 +426,9 @@ impl<D: LinkDriver> Thunks<D> {
     /// For C, as `ndo_open` of a device of `D`.
     unsafe extern "C" fn open(dev: *mut bindings::net_device) -> c_int {
         from_result(|| {
-            // SAFETY: The device is registered.
-            D::open(unsafe { Self::device(dev) }?)?;
+            // SAFETY: The device is registered, and C holds RTNL during the call.
+            let (device, rtnl) = unsafe { (Self::device(dev)?, RtnlGuard::assume_held()) };
+            D::open(device, &rtnl)?;
             Ok(0)
         })
     }
@@ -474,7 +471,7 @@ impl<D: LinkDriver> Thunks<D> {
     unsafe extern "C" fn exit_rtnl(net: *mut bindings::net, _kill: *mut bindings::list_head) {
         // SAFETY: The namespace is valid, RTNL is held.
         let (net, rtnl) = unsafe { (Net::from_raw(net), RtnlGuard::assume_held()) };
-        for_each_device::<D>(&rtnl, |device| D::namespace_exit(device, net));
+        for_each_device::<D>(&rtnl, |device| D::namespace_exit(device, net, &rtnl));
         namespace::clear_weak_pointers_to(net);
     }
 }
@@ -491,7 +488,7 @@ pub struct LinkRegistration<D: LinkDriver> {
 
 // SAFETY: The registration only holds what C looks at under locks of its own.
 unsafe impl<D: LinkDriver> Send for LinkRegistration<D> {}
-// SAFETY: As above.
+// SAFETY: The registration only holds what C looks at under locks of its own.
 unsafe impl<D: LinkDriver> Sync for LinkRegistration<D> {}
 
 impl<D: LinkDriver> LinkRegistration<D> {
@@ -550,7 +547,7 @@ impl<D: LinkDriver> LinkRegistration<D> {
         // SAFETY: The operations stay where they are until they are unregistered.
         to_result(unsafe { bindings::register_pernet_device(&raw mut (*kind.as_ptr()).pernet) })
             .map_err(unpublish)?;
-        // SAFETY: As above.
+        // SAFETY: The operations stay where they are until they are unregistered.
         to_result(unsafe { bindings::rtnl_link_register(&raw mut (*kind.as_ptr()).ops) }).map_err(
             |error| {
                 // SAFETY: It has just been registered.
@@ -568,8 +565,8 @@ impl<D: LinkDriver> LinkRegistration<D> {
 
 impl<D: LinkDriver> Drop for LinkRegistration<D> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant. Unregistering removes all devices and returns when their
-        // destructors have run, so nobody looks at the kind after it.
+        // SAFETY: The kind is registered by the type invariant. Unregistering removes all devices
+        // and returns when their destructors have run, so nobody looks at the kind after it.
         unsafe {
             bindings::rtnl_link_unregister(&raw mut (*self.kind.as_ptr()).ops);
             bindings::unregister_pernet_device(&raw mut (*self.kind.as_ptr()).pernet);

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Socket buffers: packets on their way through the network stack.
 //!
@@ -12,45 +12,32 @@ use core::{
     fmt,
     mem::ManuallyDrop,
     net::IpAddr,
-    ops::{Deref, DerefMut},
+    ops::{Deref, DerefMut, Range},
     ptr::{self, NonNull},
     slice,
 };
 
 use kernel::{error::to_result, prelude::*, types::Opaque};
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use crate::{
     bindings,
-    kapi::net::{ip, netdevice::NetDevice},
+    kapi::net::ip::{self, IpVersion},
+    proto::segment::Segments,
 };
 
-mod aead;
+/// Bytes of `skb->cb`.
+const CB_LEN: usize = 48;
+/// Fragments of a packet; the kernel can be built with a limit of 17 or more.
+const MAX_FRAGS: u8 = 16;
+
+mod bulk;
+mod joined;
 mod list;
-mod receive;
+mod private;
 
-pub use self::{
-    ip::IpVersion,
-    list::{Iter, IterMut, SkbList},
-    receive::RxError,
-};
-
-/// Bytes to leave free before a message that is to be sent: IPv6 and UDP headers, what an
-/// Ethernet device needs, and the data message's own header.
-pub const MESSAGE_HEADROOM: usize = 128;
-
-/// What the driver notes on a packet, in the bytes that the stack leaves to a packet's owner
-/// (`skb->cb`). They hold whatever the owner before wrote until they are set.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-pub struct PacketCb {
-    /// The nonce that the packet is, or is to be, encrypted with.
-    pub nonce: u64,
-    /// The MTU of the packet's path in bytes, which bounds the padding; 0 is no bound.
-    pub mtu: u32,
-    /// Traffic class of the outer header.
-    pub ds: u8,
-    _reserved: [u8; 3],
-}
+pub use self::{bulk::UdpBulk, joined::Joined, list::SkbList, private::PrivateSkb};
 
 /// A packet: the kernel's [`struct sk_buff`], borrowed.
 ///
@@ -103,7 +90,6 @@ impl Skb {
 
     /// Length of the packet in bytes, from [`Skb::data`] on.
     #[inline]
-    #[expect(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.raw().len as usize
     }
@@ -122,8 +108,20 @@ impl Skb {
     /// Whether the packet stands for many, to be cut by segmentation offload.
     #[inline]
     pub fn is_gso(&self) -> bool {
-        // SAFETY: By the type invariant.
+        // SAFETY: The packet is valid by the type invariant.
         unsafe { bindings::wg_skb_is_gso(self.as_raw()) }
+    }
+
+    /// The datagrams that a packet of a UDP socket consists of, by place; none if it is just one
+    /// (UDP GRO). All are of one sender, and have the same IP header but for the length.
+    #[inline]
+    pub fn pieces(&self) -> Pieces {
+        // SAFETY: The packet is valid by the type invariant.
+        let piece_len = unsafe { bindings::wg_skb_piece_len(self.as_raw()) };
+        Pieces {
+            piece_len,
+            rest: 0..if piece_len == 0 { 0 } else { self.raw().len },
+        }
     }
 
     /// The protocol of the packet's first header (`ETH_P_*`), in network byte order.
@@ -144,6 +142,19 @@ impl Skb {
         // SAFETY: By the type invariant `data` and the `head_len()` bytes from there on are
         // initialised. Clones do not change shared data.
         unsafe { slice::from_raw_parts(self.raw().data, self.head_len() as usize) }
+    }
+
+    /// The `N` bytes from `offset` on, wherever they lie, if there are so many.
+    #[inline]
+    pub fn bytes_at<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        let (Ok(offset), Ok(len)) = (i32::try_from(offset), i32::try_from(N)) else {
+            return None;
+        };
+        let to = bytes.as_mut_ptr().cast();
+        // SAFETY: The packet is valid by the type invariant; there is room for `N` bytes.
+        let error = unsafe { bindings::skb_copy_bits(self.as_raw(), offset, to, len) };
+        (error == 0).then_some(bytes)
     }
 
     /// The linear buffer from `offset` (counted from `head`) to the end of the linear data.
@@ -200,24 +211,53 @@ impl Skb {
     /// MTU of the route that the packet has taken so far, if it has a real one.
     #[inline]
     pub fn dst_mtu(&self) -> Option<u32> {
-        // SAFETY: By the type invariant.
+        // SAFETY: The packet is valid by the type invariant.
         match unsafe { bindings::wg_skb_dst_mtu(self.as_raw()) } {
             0 => None,
             mtu => Some(mtu),
         }
     }
 
+    /// How to cut the packet, if it stands for segments that consist of its headers and a part of
+    /// its payload each, and nobody cares when they are sent.
+    #[inline]
+    pub fn segments(&self) -> Option<Segments> {
+        let mut raw = bindings::wg_segments::default();
+        // SAFETY: The packet is valid by the type invariant.
+        if !unsafe { bindings::wg_skb_segments(self.as_raw(), &mut raw) } {
+            return None;
+        }
+        let header_len = raw.header_len as usize;
+        Some(Segments {
+            is_v4: raw.v4,
+            is_tcp: raw.tcp,
+            fixed_id: raw.fixed_id,
+            keeps_cwr: raw.keeps_cwr,
+            header_len,
+            payload_len: self.len().saturating_sub(header_len),
+            size: raw.size.into(),
+        })
+    }
+
+    /// Whether somebody wants to be told when the packet is sent.
+    #[inline]
+    pub fn wants_timestamp(&self) -> bool {
+        // SAFETY: The packet is valid by the type invariant.
+        unsafe { bindings::wg_skb_wants_timestamp(self.as_raw()) }
+    }
+
     /// Gives up the packet's route.
     #[inline]
     pub fn drop_dst(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The packet is valid by the type invariant, and exclusively borrowed.
         unsafe { bindings::wg_skb_dst_drop(self.as_raw()) };
     }
 
-    /// Takes the packet off the account of the socket that sent it.
+    /// Takes the packet off the account of the socket that sent it, and gives its pages back, if
+    /// there is memory for a copy.
     #[inline]
     pub fn orphan(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The packet is valid by the type invariant, and exclusively borrowed.
         unsafe { bindings::wg_skb_orphan(self.as_raw()) };
     }
 
@@ -234,27 +274,69 @@ impl Skb {
         ip::ecn_encapsulate(self.outer_dsfield())
     }
 
-    /// What the driver noted on the packet.
+    /// What the packet's owner keeps on it: `skb->cb`, which holds whatever the owner before wrote
+    /// until it is set.
     #[inline]
-    pub fn cb(&self) -> &PacketCb {
-        const { assert!(size_of::<PacketCb>() <= 48) };
-        // SAFETY: `cb` is 48 bytes, aligned to 8, and ours while we own the packet; `PacketCb` is
-        // valid for any content.
+    pub fn cb<T: FromBytes + Immutable>(&self) -> &T {
+        const { assert!(size_of::<T>() <= CB_LEN && align_of::<T>() <= align_of::<u64>()) };
+        // SAFETY: `cb` is large enough and aligned to 8 bytes, it is initialised and ours while we
+        // own the packet, and any content is a valid `T`.
         unsafe { &*self.raw().cb.as_ptr().cast() }
     }
 
-    /// What the driver notes on the packet.
+    /// The same, to be changed.
     #[inline]
-    pub fn cb_mut(&mut self) -> &mut PacketCb {
-        // SAFETY: As in `cb()`, and `&mut self` makes the access exclusive.
+    pub fn cb_mut<T: FromBytes + IntoBytes>(&mut self) -> &mut T {
+        const { assert!(size_of::<T>() <= CB_LEN && align_of::<T>() <= align_of::<u64>()) };
+        // SAFETY: `cb` is large enough and aligned to 8 bytes, it is initialised and ours while we
+        // own the packet, any content is a valid `T`, and a `T` leaves no byte uninitialised;
+        // `&mut self` makes the access exclusive.
         unsafe { &mut *(&raw mut (*self.as_raw()).cb).cast() }
     }
 
     /// The next packet of the list that this one is on.
     #[inline]
     fn next_ptr(&self) -> *mut *mut bindings::sk_buff {
-        // SAFETY: By the type invariant; the reference is only made to a field.
+        // SAFETY: The packet is valid by the type invariant; no reference is made.
         unsafe { &raw mut (*self.as_raw()).__bindgen_anon_1.__bindgen_anon_1.next }
+    }
+}
+
+/// Iterator of [`Skb::pieces`].
+pub struct Pieces {
+    piece_len: u32,
+    rest: Range<u32>,
+}
+
+impl Pieces {
+    /// Bytes of each but the last.
+    #[inline]
+    pub fn piece_len(&self) -> u32 {
+        self.piece_len
+    }
+
+    /// How many are left.
+    #[inline]
+    pub fn remaining(&self) -> usize {
+        let len = self.rest.end.saturating_sub(self.rest.start);
+        let whole = len.checked_div(self.piece_len).unwrap_or(0);
+        let partial = whole.wrapping_mul(self.piece_len) != len;
+        (whole as usize).wrapping_add(partial.into())
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Range<u32>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Range<u32>> {
+        let Range { start, end } = self.rest;
+        if start >= end {
+            return None;
+        }
+        let next = start.saturating_add(self.piece_len).min(end);
+        self.rest.start = next;
+        Some(start..next)
     }
 }
 
@@ -282,7 +364,7 @@ impl SkBuff {
         // INVARIANT: The caller promises all but that it is on no list, which this says to those
         // who look at `next`.
         let skb = Self(skb);
-        // SAFETY: By the type invariant.
+        // SAFETY: The packet is valid by the type invariant, and ours.
         unsafe { *skb.next_ptr() = ptr::null_mut() };
         skb
     }
@@ -311,48 +393,54 @@ impl SkBuff {
         Ok(skb)
     }
 
-    /// Allocates a packet that holds a message to be sent to a peer. Any context.
-    pub fn with_payload(message: &[u8]) -> Result<Self> {
-        let mut skb = Self::alloc(MESSAGE_HEADROOM, message.len())?;
-        skb.put_slice(message)?;
+    /// Allocates a packet that holds `bytes` behind `headroom`. Any context.
+    pub fn from_bytes(headroom: usize, bytes: &[u8]) -> Result<Self> {
+        let mut skb = Self::alloc(headroom, bytes.len())?;
+        PrivateSkb::of_new(&mut skb)
+            .put_zeros(bytes.len())?
+            .copy_from_slice(bytes);
         Ok(skb)
     }
 
-    /// Allocates an empty packet that is to be sealed, as if `dev` had got it to transmit, with
-    /// its MTU noted on it. Any context. As others that `dev` transmits, it must not outlive it.
-    pub fn keepalive(dev: &NetDevice) -> Result<Self> {
-        let mut skb = Self::alloc(MESSAGE_HEADROOM, aead::TAG_LEN)?;
-        // Its flow is looked into, by rules that may belong to the device's namespace.
-        // SAFETY: The packet is ours and the device valid.
-        unsafe { bindings::wg_skb_set_dev(skb.as_raw(), dev.as_raw()) };
-        *skb.cb_mut() = PacketCb {
-            mtu: dev.mtu(),
-            ..PacketCb::default()
-        };
-        Ok(skb)
+    /// Copies a piece of a packet that a UDP socket received into a packet of its own, with the IP
+    /// header, without options, and the UDP header before it. Any context but hard interrupts.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, also if there are not so many bytes or the headers are not linear.
+    pub fn copy_piece(from: &Skb, piece: &Range<u32>) -> Result<Self> {
+        let len = piece.end.saturating_sub(piece.start);
+        // SAFETY: The packet is valid by its type invariant.
+        let copy = unsafe { bindings::wg_skb_copy_piece(from.as_raw(), piece.start, len) };
+        let copy = NonNull::new(copy).ok_or(ENOMEM)?;
+        // SAFETY: The packet has just been made for us.
+        Ok(unsafe { Self::from_raw(copy) })
     }
 
-    /// Frees a packet that has served its purpose, which is no drop to those who watch for them.
+    /// Frees a packet that has been processed: not a drop to `drop_monitor` and the like.
     #[inline]
     pub fn consume(self) {
         // SAFETY: The packet is ours and now theirs.
-        unsafe { bindings::consume_skb(self.into_raw()) };
+        unsafe { bindings::wg_consume_skb(self.into_raw()) };
     }
 
     /// Cuts a segmentation offload packet into its segments; any other makes a list of one. None
-    /// of them shares its `struct sk_buff` or has a route. What the driver noted is gone.
+    /// of them shares its `struct sk_buff` or has a route. What the driver noted is gone. If they
+    /// are to be copied anyway, `scattered` saves work: what they carry then stays where it is, and
+    /// their checksums are left to be filled in.
     ///
     /// # Errors
     ///
     /// Gives back the packet if it cannot be cut.
-    pub fn segment(self) -> Result<SkbList, (Self, Error)> {
+    pub fn segment(self, scattered: bool) -> Result<SkbList, (Self, Error)> {
         if !self.is_gso() {
             let mut list = SkbList::new();
-            list.push_unshared(self.into_raw());
+            // SAFETY: The packet is ours, and given up.
+            unsafe { list.push_unshared(self.into_raw()) };
             return Ok(list);
         }
-        // SAFETY: By the type invariant.
-        let segments = unsafe { bindings::wg_skb_gso_segment(self.as_raw()) };
+        // SAFETY: The packet is valid by the type invariant, and ours.
+        let segments = unsafe { bindings::wg_skb_gso_segment(self.as_raw(), scattered) };
         let segments = match kernel::error::from_err_ptr(segments) {
             Ok(segments) => segments,
             Err(error) => return Err((self, error)),
@@ -367,7 +455,8 @@ impl SkBuff {
         while let Some(segment) = NonNull::new(next) {
             // SAFETY: The segments are a chain of packets that are ours.
             next = unsafe { (*segment.as_ptr()).__bindgen_anon_1.__bindgen_anon_1.next };
-            list.push_unshared(segment.as_ptr());
+            // SAFETY: The segment is valid and ours, and given up.
+            unsafe { list.push_unshared(segment.as_ptr()) };
         }
         Ok(list)
     }
@@ -393,7 +482,7 @@ impl Deref for SkBuff {
 
     #[inline]
     fn deref(&self) -> &Skb {
-        // SAFETY: By the type invariant.
+        // SAFETY: The packet is valid by the type invariant, which is that of `Skb` too.
         unsafe { &*Skb::cast(self.0.as_ptr()) }
     }
 }
@@ -401,7 +490,8 @@ impl Deref for SkBuff {
 impl DerefMut for SkBuff {
     #[inline]
     fn deref_mut(&mut self) -> &mut Skb {
-        // SAFETY: By the type invariant.
+        // SAFETY: The packet is valid by the type invariant, which is that of `Skb` too; `&mut
+        // self` makes the access exclusive.
         unsafe { &mut *Skb::cast(self.0.as_ptr()) }
     }
 }
@@ -414,49 +504,31 @@ impl fmt::Debug for SkBuff {
 }
 
 impl Skb {
-    /// Appends bytes to a linear packet.
+    /// Moves the start of the packet forward.
     ///
     /// # Errors
     ///
-    /// `EMSGSIZE` if the buffer is too small, or the packet is not linear.
-    pub fn put_slice(&mut self, bytes: &[u8]) -> Result {
-        let room = self.put(bytes.len())?;
-        room.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    /// Appends `len` bytes of whatever the buffer holds; the caller overwrites all of them.
-    fn put(&mut self, len: usize) -> Result<&mut [u8]> {
-        let len32 = u32::try_from(len)?;
-        let skb = self.raw();
-        if !self.is_linear() || skb.end.wrapping_sub(skb.tail) < len32 {
-            return Err(EMSGSIZE);
-        }
-        let start = skb.tail as usize;
-        let raw = self.as_raw();
-        // SAFETY: The bytes are within the buffer. They are filled before they are handed out,
-        // for the buffer is not initialised there.
-        unsafe {
-            (*raw).tail = (*raw).tail.wrapping_add(len32);
-            (*raw).len = (*raw).len.wrapping_add(len32);
-            let start = (*raw).head.add(start);
-            ptr::write_bytes(start, 0, len);
-            Ok(slice::from_raw_parts_mut(start, len))
-        }
-    }
-
-    /// Moves the start of the packet forward.
-    fn pull(&mut self, len: u32) -> Result {
+    /// `EMSGSIZE` if fewer than `len` bytes are linear.
+    #[inline]
+    pub fn pull(&mut self, len: u32) -> Result {
         if len > self.head_len() {
             return Err(EMSGSIZE);
         }
-        // SAFETY: The bytes are in the linear part.
-        unsafe { bindings::skb_pull(self.as_raw(), len) };
+        let raw = self.as_raw();
+        // SAFETY: The packet is valid and exclusively borrowed; the bytes are in its linear part.
+        unsafe {
+            (*raw).data = (*raw).data.add(len as usize);
+            (*raw).len = (*raw).len.wrapping_sub(len);
+        }
         Ok(())
     }
 
-    /// Sees to it that at least the first `len` bytes are linear. May move the buffer.
-    fn may_pull(&mut self, len: u32) -> Result {
+    /// Makes at least the first `len` bytes linear. May move the buffer.
+    ///
+    /// # Errors
+    ///
+    /// `EMSGSIZE` if the packet is shorter, `ENOMEM`.
+    pub fn may_pull(&mut self, len: u32) -> Result {
         let head_len = self.head_len();
         if len <= head_len {
             return Ok(());
@@ -465,7 +537,8 @@ impl Skb {
             return Err(EMSGSIZE);
         }
         let missing = i32::try_from(len.wrapping_sub(head_len))?;
-        // SAFETY: By the type invariant; `missing` bytes follow the linear part.
+        // SAFETY: The packet is valid and exclusively borrowed; `missing` bytes follow its linear
+        // part.
         if unsafe { bindings::__pskb_pull_tail(self.as_raw(), missing) }.is_null() {
             return Err(ENOMEM);
         }
@@ -473,16 +546,50 @@ impl Skb {
     }
 
     /// Cuts the packet off after `len` bytes, if it is longer.
-    fn trim(&mut self, len: u32) -> Result {
-        if len >= self.raw().len {
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if the packet is not linear.
+    #[inline]
+    pub fn trim(&mut self, len: u32) -> Result {
+        let Some(excess @ 1..) = self.raw().len.checked_sub(len) else {
             return Ok(());
-        }
+        };
+        let raw = self.as_raw();
         if self.is_linear() {
-            // SAFETY: The packet is linear.
-            unsafe { bindings::skb_trim(self.as_raw(), len) };
+            // SAFETY: The packet is valid, exclusively borrowed and linear, so that its last
+            // `excess` bytes are those before the tail.
+            unsafe {
+                (*raw).len = len;
+                (*raw).tail = (*raw).tail.wrapping_sub(excess);
+            }
             return Ok(());
         }
-        // SAFETY: By the type invariant.
-        to_result(unsafe { bindings::___pskb_trim(self.as_raw(), len) })
+        // SAFETY: The packet is valid and exclusively borrowed, and longer than `len`.
+        to_result(unsafe { bindings::___pskb_trim(raw, len) })
+    }
+
+    /// Makes an encapsulated packet look as if it had just been made: nothing is left of the inner
+    /// packet's device, route, mark and connection, which may belong to another namespace; all
+    /// headers start at the data. The flow hash is kept, for queueing disciplines.
+    #[inline]
+    pub fn reset_encapsulated(&mut self) {
+        // SAFETY: The packet is valid and exclusively borrowed.
+        unsafe { bindings::wg_skb_renew(self.as_raw(), true) };
+    }
+
+    /// The same for a decapsulated packet: nothing is left of the outer packet but what is in
+    /// [`Skb::cb`].
+    #[inline]
+    pub fn reset_decapsulated(&mut self) {
+        // SAFETY: The packet is valid and exclusively borrowed.
+        unsafe { bindings::wg_skb_renew(self.as_raw(), false) };
+    }
+
+    /// Makes a decapsulated packet one of `version` whose checksums have all been verified.
+    #[inline]
+    pub fn set_verified(&mut self, version: IpVersion) {
+        // SAFETY: The packet is valid and exclusively borrowed.
+        unsafe { bindings::wg_skb_set_verified(self.as_raw(), version.protocol_be()) };
     }
 }

@@ -1,31 +1,48 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! UDP sockets of a tunnel.
+//! UDP sockets of a tunnel, and sending from them.
 //!
 //! C header: [`include/net/udp_tunnel.h`](srctree/include/net/udp_tunnel.h)
 
 use core::{
-    ffi::c_int,
+    marker::PhantomData,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
     ptr::{self, NonNull},
     sync::atomic::{AtomicPtr, Ordering},
 };
 
 use kernel::{error::to_result, prelude::*};
 
-use super::{endpoint::Family, namespace::NetRef, skbuff::SkBuff};
+use super::{
+    namespace::NetRef,
+    netdevice::RegisteredDevice,
+    route::{be32, in6_addr, Route4, Route6},
+    skbuff::SkBuff,
+    sockaddr::Family,
+};
 use crate::{
     bindings,
-    kapi::sync::rcu::{self, RcuArc, RcuRef},
+    kapi::sync::{
+        bh::BhGuard,
+        rcu::{self, RcuArc, RcuRef},
+    },
 };
 
-/// Who receives the datagrams of a tunnel's sockets.
-pub trait EncapReceive: Send + Sync + Sized + 'static {
-    /// Takes a datagram with valid UDP checksum, from its UDP header on. Softirq context or BH
-    /// disabled; under RCU, which is what keeps `this`.
+/// The receiver of the datagrams of a tunnel's sockets.
+pub trait UdpReceive: Send + Sync + Sized + 'static {
+    /// Takes a datagram with valid UDP checksum, from behind its UDP header on; the outer headers
+    /// are linear. It may stand for many datagrams of one sender: see [`Skb::pieces`]. Softirq
+    /// context or BH disabled; under RCU, which keeps `this` valid.
+    ///
+    /// [`Skb::pieces`]: super::skbuff::Skb::pieces
     fn receive(this: RcuRef<'_, Self>, skb: SkBuff);
 }
 
-/// Whether this kernel runs with IPv6.
+/// Packets that one notice of the stack takes off the socket at most. The stack gives a notice for
+/// each packet, so that one is what there is, but for what came before the socket was set up.
+const RECEIVE_PACKETS: usize = 16;
+
+/// Whether IPv6 is enabled in this kernel.
 pub fn ipv6_enabled() -> bool {
     // SAFETY: No requirements.
     unsafe { bindings::wg_ipv6_enabled() }
@@ -33,19 +50,21 @@ pub fn ipv6_enabled() -> bool {
 
 /// A kernel UDP socket for a tunnel.
 ///
-/// Owned by whoever tunnels, and owning a reference to it in turn until it is released.
+/// It is owned by the tunnel, to which it has a reference in turn until it is released.
 ///
 /// # Invariants
 ///
-/// `sock` is null after the release; until then it is a socket made by [`UdpSocket::open`], with
-/// `owner` as its user data. It is closed a grace period after it has become null.
+/// `sock` is null after the release; until then it is a socket of `family`, made by
+/// [`UdpSocket::open`], with `_owner` as its user data. It is closed a grace period after it has
+/// become null.
 pub struct UdpSocket<T> {
     sock: AtomicPtr<bindings::sock>,
+    family: Family,
     port: u16,
-    owner: RcuArc<T>,
+    _owner: RcuArc<T>,
 }
 
-impl<T: EncapReceive> UdpSocket<T> {
+impl<T: UdpReceive> UdpSocket<T> {
     /// Opens a socket on a port (host byte order; 0 for any that is free) of all addresses of the
     /// family, and that family only, in a namespace. Process context.
     ///
@@ -71,29 +90,32 @@ impl<T: EncapReceive> UdpSocket<T> {
         // INVARIANT: As just done.
         Ok(Self {
             sock: AtomicPtr::new(sock),
+            family,
             port,
-            owner,
+            _owner: owner,
         })
     }
 
     /// # Safety
     ///
-    /// For C, as `encap_rcv` of a socket of [`UdpSocket::open`].
-    unsafe extern "C" fn receive(sock: *mut bindings::sock, skb: *mut bindings::sk_buff) -> c_int {
-        let Some(skb) = NonNull::new(skb) else {
-            return 0;
-        };
-        // SAFETY: The stack gives the packet away.
-        let skb = unsafe { SkBuff::from_raw(skb) };
+    /// For C, as `sk_data_ready` of a socket of [`UdpSocket::open`].
+    unsafe extern "C" fn receive(sock: *mut bindings::sock) {
         // SAFETY: The socket is valid during the call, which is under RCU.
         let owner = unsafe { bindings::wg_sock_owner(sock) };
-        if !owner.is_null() {
+        if owner.is_null() {
+            return;
+        }
+        for _ in 0..RECEIVE_PACKETS {
+            // SAFETY: The socket is valid, and this is softirq context.
+            let skb = unsafe { bindings::wg_udp_recv(sock) };
+            let Some(skb) = NonNull::new(skb) else { return };
+            // SAFETY: The stack gives the packet away.
+            let skb = unsafe { SkBuff::from_raw(skb) };
             // SAFETY: The user data of our sockets is the object of an `RcuArc<T>`. The socket
             // gives its reference up only after it has cleared the user data, so that the object
             // is there until the end of this RCU read section at least.
             T::receive(unsafe { RcuRef::from_raw(owner.cast()) }, skb);
         }
-        0
     }
 }
 
@@ -103,16 +125,20 @@ impl<T> UdpSocket<T> {
         self.port
     }
 
-    /// The owner that the socket was opened with.
-    pub fn owner(&self) -> &RcuArc<T> {
-        &self.owner
+    /// The socket, to send from; [`None`] if it is not for IPv4 or has been released.
+    #[inline]
+    pub fn v4<'a>(&self, _bh: &'a BhGuard) -> Option<Sock4<'a>> {
+        let sock = self.sock.load(Ordering::Acquire);
+        // INVARIANT: By the type invariant it is valid until the end of this RCU read section.
+        (self.family == Family::V4 && !sock.is_null()).then_some(Sock4(sock, PhantomData))
     }
 
-    /// The socket, if it has not been released. Valid until the end of the RCU read section that
-    /// the caller is in.
+    /// The socket, to send from; [`None`] if it is not for IPv6 or has been released.
     #[inline]
-    pub(super) fn sock(&self) -> *mut bindings::sock {
-        self.sock.load(Ordering::Acquire)
+    pub fn v6<'a>(&self, _bh: &'a BhGuard) -> Option<Sock6<'a>> {
+        let sock = self.sock.load(Ordering::Acquire);
+        // INVARIANT: By the type invariant it is valid until the end of this RCU read section.
+        (self.family == Family::V6 && !sock.is_null()).then_some(Sock6(sock, PhantomData))
     }
 
     /// Closes the socket, after all who are sending on it or receiving from it have left. Sleeps.
@@ -155,6 +181,111 @@ impl<T> Drop for UdpSocket<T> {
             let sock = self.sock.swap(ptr::null_mut(), Ordering::AcqRel);
             // SAFETY: The socket is valid.
             unsafe { bindings::wg_sock_disown(sock) };
+        }
+    }
+}
+
+/// An IPv4 UDP socket, to send from.
+///
+/// # Invariants
+///
+/// During `'a` the socket is valid and bottom halves are disabled.
+#[derive(Clone, Copy)]
+pub struct Sock4<'a>(*mut bindings::sock, PhantomData<&'a BhGuard>);
+
+impl<'a> Sock4<'a> {
+    #[inline]
+    pub(super) fn as_raw(self) -> *mut bindings::sock {
+        self.0
+    }
+
+    /// Whether an address is one of this host, in the socket's namespace.
+    #[inline]
+    pub fn is_local(self, addr: Ipv4Addr) -> bool {
+        // SAFETY: The socket is valid by the type invariant.
+        unsafe { bindings::wg_is_local4(self.0, be32(addr)) }
+    }
+
+    /// Sends `skb` as a UDP datagram. `dev` is the tunnel's device, which counts it; `mark` and
+    /// `ds` are the mark and the traffic class of the outer packet, which may be fragmented. What
+    /// happens to it is not known here.
+    #[inline]
+    pub fn transmit(
+        self,
+        route: Route4<'a>,
+        dev: RegisteredDevice<'a>,
+        skb: SkBuff,
+        to: SocketAddrV4,
+        mark: u32,
+        ds: u8,
+    ) {
+        let source = be32(route.source());
+        // SAFETY: Socket and device are valid by their type invariants, and BH is disabled. The
+        // reference to the route and the packet are given away.
+        unsafe {
+            bindings::wg_udp_xmit4(
+                route.into_raw(),
+                self.0,
+                skb.into_raw(),
+                dev.as_raw(),
+                mark,
+                source,
+                be32(*to.ip()),
+                to.port().to_be(),
+                ds,
+            );
+        }
+    }
+}
+
+/// An IPv6 UDP socket, to send from.
+///
+/// # Invariants
+///
+/// During `'a` the socket is valid and bottom halves are disabled.
+#[derive(Clone, Copy)]
+pub struct Sock6<'a>(*mut bindings::sock, PhantomData<&'a BhGuard>);
+
+impl<'a> Sock6<'a> {
+    #[inline]
+    pub(super) fn as_raw(self) -> *mut bindings::sock {
+        self.0
+    }
+
+    /// Whether an address is one of this host, in the socket's namespace.
+    #[inline]
+    pub fn is_local(self, addr: Ipv6Addr) -> bool {
+        // SAFETY: The socket is valid by the type invariant, the address during the call.
+        unsafe { bindings::wg_is_local6(self.0, &in6_addr(addr)) }
+    }
+
+    /// As [`Sock4::transmit`].
+    #[inline]
+    pub fn transmit(
+        self,
+        route: Route6<'a>,
+        dev: RegisteredDevice<'a>,
+        skb: SkBuff,
+        to: SocketAddrV6,
+        mark: u32,
+        ds: u8,
+    ) {
+        let source = *route.source();
+        // SAFETY: Socket and device are valid by their type invariants, and BH is disabled; the
+        // addresses are valid during the call. The reference to the route and the packet are given
+        // away.
+        unsafe {
+            bindings::wg_udp_xmit6(
+                route.into_raw(),
+                self.0,
+                skb.into_raw(),
+                dev.as_raw(),
+                mark,
+                &source,
+                &in6_addr(*to.ip()),
+                to.port().to_be(),
+                ds,
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Disabling bottom halves.
 //!
@@ -8,20 +8,21 @@ use kernel::types::NotThreadSafe;
 
 use crate::bindings;
 
-/// Evidence that bottom halves (softirqs) are disabled on this CPU.
+/// Proof that bottom halves (softirqs) are disabled on this CPU, which makes this an RCU read
+/// section.
 ///
-/// With `PREEMPT_RT` the holder can be preempted and may sleep on spin locks, but stays on its CPU.
+/// With `PREEMPT_RT` the holder can be preempted and may sleep on spin locks, but is not migrated.
 ///
 /// # Invariants
 ///
-/// Bottom halves are disabled while an instance exists; the type is not [`Send`] because that is
-/// a property of the current thread.
+/// Bottom halves are disabled while an instance exists. The type is not [`Send`]: the state belongs
+/// to the current thread.
 #[must_use = "bottom halves are enabled again when the guard is dropped"]
 pub struct BhGuard(NotThreadSafe);
 
 /// Disables bottom halves until the guard is dropped. Nests.
 ///
-/// Any context but hard interrupts and sections with interrupts disabled.
+/// Not in hard interrupts, nor with interrupts disabled.
 #[inline]
 pub fn disable() -> BhGuard {
     // SAFETY: No requirements beyond the context, where the C function would only warn.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Reference-counted objects that RCU readers may find, and places that publish them.
 //!
@@ -6,7 +6,7 @@
 //!   last reference is gone.
 //! - [`RcuCell`]: a place that publishes an [`RcuArc`] to RCU readers.
 //! - [`RcuRef`]: what a reader gets: a borrow that lasts as long as its [`Guard`], and that can be
-//!   made an [`RcuArc`] while there are others.
+//!   upgraded to an [`RcuArc`] while others exist.
 //!
 //! C header: [`include/linux/rcupdate.h`](srctree/include/linux/rcupdate.h)
 
@@ -33,7 +33,7 @@ pub use kernel::sync::rcu::{read_lock, Guard};
 
 use crate::bindings;
 
-/// Objects of all types that are not freed yet; [`drain`] waits for zero.
+/// The number of objects, of all types, that are not freed yet; [`drain`] waits for zero.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// Waits until all callbacks that were queued before the call have run. Sleeps.
@@ -44,15 +44,15 @@ pub fn barrier() {
 /// Waits until all RCU readers and all packet processing that began before the call have ended.
 /// Sleeps; with RTNL held it is expedited.
 pub fn synchronize_net() {
-    // SAFETY: Only the context matters.
+    // SAFETY: No requirements beyond the context.
     unsafe { bindings::synchronize_net() };
 }
 
 /// Waits until every object is freed and no callback of this module is left to run. Sleeps.
 ///
-/// For the end of the module: its code must not go away before. Freeing an object may release
-/// others, which need a grace period of their own, so this goes on for as long as their number
-/// falls; if some remain even so, they have leaked, and a line in the log says so.
+/// To be called before the module's code is freed. Freeing an object may drop others, which need a
+/// grace period of their own, so this repeats while their number falls. Objects that remain have
+/// leaked; that is logged.
 pub fn drain() {
     const PATIENCE: usize = 100;
     let mut rounds = PATIENCE;
@@ -75,11 +75,11 @@ pub fn drain() {
     pr_err!("{before} objects leaked\n");
 }
 
-/// The allocation behind [`RcuArc`].
+/// The allocation of an [`RcuArc`].
 #[pin_data]
 #[repr(C)]
 struct Inner<T> {
-    /// Used when the last reference is gone.
+    /// Used once the last reference is gone.
     head: Opaque<bindings::callback_head>,
     refcount: Refcount,
     #[pin]
@@ -108,8 +108,8 @@ impl<T> Inner<T> {
     unsafe extern "C" fn free(head: *mut bindings::callback_head) {
         // `head` is the first field.
         let inner: *mut Self = head.cast();
-        // SAFETY: `inner` comes from `KBox::into_raw()`. Its count is zero and a grace period has
-        // passed since, so that nobody can have a pointer to it any more.
+        // SAFETY: `inner` comes from `KBox::leak()`. Its count is zero and a grace period has
+        // passed since, so nobody has a pointer to it any more.
         drop(unsafe { KBox::from_raw(inner) });
         LIVE.fetch_sub(1, AcqRel);
     }
@@ -132,10 +132,11 @@ pub struct RcuArc<T> {
     _owns: PhantomData<Inner<T>>,
 }
 
-// SAFETY: Sending an `RcuArc` shares the object, hence `Sync`; whoever drops the last one drops the
-// object wherever RCU callbacks run, hence `Send`.
+// SAFETY: Sending an `RcuArc` shares the object, which is why it is `Sync`; dropping the last one
+// drops the object where RCU callbacks run, which is why it is `Send`.
 unsafe impl<T: Send + Sync> Send for RcuArc<T> {}
-// SAFETY: As above: a shared `RcuArc` can be cloned.
+// SAFETY: A shared `RcuArc` can be cloned, which shares the object and may drop it elsewhere: it is
+// `Send` and `Sync`.
 unsafe impl<T: Send + Sync> Sync for RcuArc<T> {}
 
 // The object is pinned, the reference to it is not.
@@ -163,7 +164,7 @@ impl<T: Send + Sync + 'static> RcuArc<T> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or what `init` says.
+    /// `ENOMEM`, or the error of `init`.
     pub fn pin_init<E>(init: impl PinInit<T, E>, flags: Flags) -> Result<Self>
     where
         Error: From<E>,
@@ -182,7 +183,7 @@ impl<T: Send + Sync + 'static> RcuArc<T> {
 
     fn from_box(inner: KBox<Inner<T>>) -> Self {
         LIVE.fetch_add(1, Relaxed);
-        // INVARIANT: The count is still one, and that one is ours.
+        // INVARIANT: The count is one: ours.
         Self {
             inner: NonNull::from(KBox::leak(inner)),
             _owns: PhantomData,
@@ -197,22 +198,7 @@ impl<T> RcuArc<T> {
         this.inner == other.inner
     }
 
-    /// A number that tells this object from all others that live.
-    #[inline]
-    pub fn as_ptr_id(&self) -> usize {
-        self.inner.as_ptr().addr()
-    }
-
-    /// The number of references a moment ago.
-    pub fn ref_count(&self) -> usize {
-        // SAFETY: By the type invariant the object is alive.
-        let refcount = unsafe { &(*self.inner.as_ptr()).refcount };
-        let count = refcount.as_atomic().load(kernel::sync::atomic::Acquire);
-        usize::try_from(count).unwrap_or(usize::MAX)
-    }
-
-    /// Gives up the reference for a pointer to the object, from which [`Self::from_raw`] makes it
-    /// again.
+    /// Converts the reference into a pointer to the object, for [`Self::from_raw`].
     #[inline]
     pub fn into_raw(self) -> *const T {
         let this = ManuallyDrop::new(self);
@@ -220,7 +206,7 @@ impl<T> RcuArc<T> {
         unsafe { &raw const (*this.inner.as_ptr()).data }
     }
 
-    /// The pointer that [`Self::into_raw`] would give, without giving up the reference.
+    /// The pointer that [`Self::into_raw`] would return; the reference is kept.
     #[inline]
     pub fn as_ptr(&self) -> *const T {
         // SAFETY: By the type invariant the pointer is to an `Inner<T>`.
@@ -231,13 +217,12 @@ impl<T> RcuArc<T> {
     ///
     /// # Safety
     ///
-    /// `data` must come from [`Self::into_raw`], and each pointer from there be used here at most
-    /// once.
+    /// `data` must come from [`Self::into_raw`]; each such pointer may be passed here once.
     #[inline]
     pub unsafe fn from_raw(data: *const T) -> Self {
         // INVARIANT: The reference that `into_raw()` gave up is ours now.
         Self {
-            // SAFETY: By the requirement of this function.
+            // SAFETY: `into_raw()` returns a pointer to the `data` field of an `Inner<T>`.
             inner: unsafe { Inner::from_data(data) },
             _owns: PhantomData,
         }
@@ -272,17 +257,22 @@ impl<T> Drop for RcuArc<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the object is alive.
         if unsafe { (*self.inner.as_ptr()).refcount.dec_and_test() } {
-            // SAFETY: The count is zero now, so that this happens once, and `head` is valid until
-            // `free()` is called, which fits the type of the object. The constructors have seen
-            // to it that the object may be dropped elsewhere and later (`Send`, `'static`).
+            // Never lazily: the removal of a device waits for all that refers to it.
+            //
+            // SAFETY: The count is zero now, so this happens once; `head` is valid until `free()`,
+            // which is that of the object's type, is called. The constructors require that the
+            // object may be dropped elsewhere and later (`Send`, `'static`).
             unsafe {
-                bindings::call_rcu((*self.inner.as_ptr()).head.get(), Some(Inner::<T>::free));
+                bindings::wg_call_rcu_hurry(
+                    (*self.inner.as_ptr()).head.get(),
+                    Some(Inner::<T>::free),
+                );
             }
         }
     }
 }
 
-/// A borrowed object: what a reader gets out of an [`RcuCell`] for as long as its [`Guard`] lives.
+/// A borrowed object: what a reader loads from an [`RcuCell`], for as long as its [`Guard`] lives.
 ///
 /// # Invariants
 ///
@@ -293,43 +283,44 @@ pub struct RcuRef<'g, T> {
     _borrows: PhantomData<&'g Inner<T>>,
 }
 
-// SAFETY: An `RcuRef` is a shared reference that can become an `RcuArc`.
+// SAFETY: An `RcuRef` is a shared reference that can become an `RcuArc`, which is `Send`.
 unsafe impl<T: Send + Sync> Send for RcuRef<'_, T> {}
-// SAFETY: As above.
+// SAFETY: An `RcuRef` is a shared reference that can become an `RcuArc`, which is `Sync`.
 unsafe impl<T: Send + Sync> Sync for RcuRef<'_, T> {}
 
 impl<'g, T> RcuRef<'g, T> {
-    /// Borrows from a pointer that C code kept.
+    /// Borrows from a pointer that was kept in C.
     ///
     /// # Safety
     ///
-    /// `data` must come from [`RcuArc::into_raw`] or [`RcuArc::as_ptr`], and the object must not
-    /// be freed before the end of `'g`: somebody holds a reference, or RCU readers may still find
-    /// it and the caller is one until then.
+    /// `data` must come from [`RcuArc::into_raw`] or [`RcuArc::as_ptr`], and the object must not be
+    /// freed before the end of `'g`: either a reference is held until then, or the caller is an RCU
+    /// reader until then that found the object.
     #[inline]
     pub unsafe fn from_raw(data: *const T) -> Self {
-        // INVARIANT: By the requirements of this function.
+        // INVARIANT: The caller promises that the object is not freed before the end of `'g`.
         Self {
-            // SAFETY: By the requirements of this function.
+            // SAFETY: `data` comes from an `RcuArc`: it points to the `data` field of an
+            // `Inner<T>`.
             inner: unsafe { Inner::from_data(data) },
             _borrows: PhantomData,
         }
     }
 
-    /// The object, borrowed for as long as the guard rather than as `self`.
+    /// The object, borrowed for as long as the guard, not just as `self`.
     #[inline]
     pub fn get(self) -> &'g T {
         // SAFETY: By the type invariant the object is not freed before the end of `'g`.
         unsafe { &(*self.inner.as_ptr()).data }
     }
 
-    /// Takes a reference. `None` if the last one is gone already, so that the object only waits
-    /// for its readers.
+    /// Takes a reference. `None` if the last one is gone already, and the object only waits for its
+    /// readers.
     #[inline]
     pub fn upgrade(self) -> Option<RcuArc<T>> {
         // SAFETY: By the type invariant the object is not freed yet.
         let refcount = unsafe { &raw const (*self.inner.as_ptr()).refcount };
-        // SAFETY: `Refcount` is a transparent wrapper of `refcount_t`, and made to be shared.
+        // SAFETY: `Refcount` is a transparent wrapper of `refcount_t`, which is meant to be shared.
         let taken = unsafe { bindings::wg_refcount_inc_not_zero(refcount.cast_mut().cast()) };
         // INVARIANT: The count was not zero, and the increment is ours.
         taken.then(|| RcuArc {
@@ -342,12 +333,6 @@ impl<'g, T> RcuRef<'g, T> {
     #[inline]
     pub fn ptr_eq(self, other: &RcuArc<T>) -> bool {
         self.inner == other.inner
-    }
-
-    /// As [`RcuArc::as_ptr_id`].
-    #[inline]
-    pub fn as_ptr_id(self) -> usize {
-        self.inner.as_ptr().addr()
     }
 }
 
@@ -368,10 +353,9 @@ impl<T> Deref for RcuRef<'_, T> {
     }
 }
 
-/// One place that publishes an object to RCU readers, or nothing.
+/// A pointer that publishes an object, or nothing, to RCU readers.
 ///
-/// Readers may load at any time. Writers may race too, in the sense that each exchange is atomic;
-/// whoever needs more than that serialises them.
+/// Each exchange is atomic; writers that need more than that must be serialised by the user.
 ///
 /// # Invariants
 ///
@@ -382,13 +366,14 @@ pub struct RcuCell<T> {
     _owns: PhantomData<RcuArc<T>>,
 }
 
-// SAFETY: A cell owns an `RcuArc` and gives clones of it to whoever shares it.
+// SAFETY: A cell owns an `RcuArc`, which is `Send`.
 unsafe impl<T: Send + Sync> Send for RcuCell<T> {}
-// SAFETY: As above.
+// SAFETY: A shared cell gives out references to its object and clones of its `RcuArc`, which is
+// `Send` and `Sync`.
 unsafe impl<T: Send + Sync> Sync for RcuCell<T> {}
 
 impl<T> RcuCell<T> {
-    /// A place without an object.
+    /// A cell without an object.
     pub const fn empty() -> Self {
         // INVARIANT: The pointer is null.
         Self {
@@ -397,7 +382,7 @@ impl<T> RcuCell<T> {
         }
     }
 
-    /// A place that holds `value`.
+    /// A cell that holds `value`.
     pub fn new(value: Option<RcuArc<T>>) -> Self {
         // INVARIANT: The reference of `value` is the cell's now.
         Self {
@@ -406,30 +391,30 @@ impl<T> RcuCell<T> {
         }
     }
 
-    /// Whether there was nothing a moment ago.
+    /// Whether the cell was empty a moment ago.
     #[inline]
     pub fn is_none(&self) -> bool {
         self.pointer.load(Relaxed).is_null()
     }
 
-    /// What is there, for as long as the RCU read lock is held.
+    /// The object, for as long as the RCU read lock is held.
     #[inline]
     pub fn load<'g>(&'g self, _guard: &'g Guard) -> Option<RcuRef<'g, T>> {
-        // `rcu_dereference()`; free on x86, and Rust has no weaker order that suffices.
+        // `rcu_dereference()`. Rust has no weaker order that suffices; on x86 it is a plain load.
         let inner = NonNull::new(self.pointer.load(Acquire))?;
-        // INVARIANT: The cell had a reference when the read lock was held already, so the object
-        // is not freed before the read lock is released.
+        // INVARIANT: The cell had a reference while the read lock was held, so the object is not
+        // freed before the read lock is released.
         Some(RcuRef {
             inner,
             _borrows: PhantomData,
         })
     }
 
-    /// A reference to what is there. Any context.
+    /// A reference to the object. Any context.
     #[inline]
     pub fn get(&self) -> Option<RcuArc<T>> {
         let guard = read_lock();
-        // If the object has lost its last reference, the cell has been given another since.
+        // If the object has lost its last reference, another has taken its place in the cell.
         loop {
             if let Some(arc) = self.load(&guard)?.upgrade() {
                 return Some(arc);
@@ -438,12 +423,12 @@ impl<T> RcuCell<T> {
         }
     }
 
-    /// Publishes `value` and gives what was there. Readers may still use that: it lasts until
-    /// they are done, whatever the caller does with the reference.
+    /// Publishes `value` and returns the previous one. Readers may still use that: it lasts until
+    /// they are done, even if the caller drops the reference.
     pub fn swap(&self, value: Option<RcuArc<T>>) -> Option<RcuArc<T>> {
         // INVARIANT: The cell owns the reference that it takes from `value`.
         let old = self.pointer.swap(Self::into_pointer(value), AcqRel);
-        // INVARIANT: The reference that the cell had is the caller's now.
+        // INVARIANT: The cell's reference is the caller's now.
         NonNull::new(old).map(|inner| RcuArc {
             inner,
             _owns: PhantomData,

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! A spin lock that is taken with bottom halves disabled.
 //!
@@ -6,13 +6,13 @@
 
 use kernel::{
     ffi::c_char,
-    sync::lock::{Backend, Guard, Lock},
+    sync::lock::{Backend, Lock},
 };
 
 use crate::bindings;
 
 /// Creates a [`SpinLockBh`](crate::kapi::sync::spinlock_bh::SpinLockBh) initialiser with a new
-/// lock class; it is named after the place in the source unless a name is given.
+/// lock class, named after the source location if no name is given.
 #[macro_export]
 macro_rules! new_spinlock_bh {
     ($inner:expr $(, $name:literal)? $(,)?) => {
@@ -24,14 +24,11 @@ macro_rules! new_spinlock_bh {
 /// A spin lock that disables bottom halves while it is held: for data that process context shares
 /// with softirqs (timers, NAPI, transmit).
 ///
-/// May be taken in process and in softirq context, not in hard interrupts. With `PREEMPT_RT` it
-/// sleeps; so do not take it with preemption disabled by other means.
+/// May be taken in process and softirq context, not in hard interrupts. With `PREEMPT_RT` it
+/// sleeps, so it must not be taken with preemption disabled by other means.
 pub type SpinLockBh<T> = Lock<T, SpinLockBhBackend>;
 
-/// What [`SpinLockBh::lock`](Lock::lock) gives.
-pub type SpinLockBhGuard<'a, T> = Guard<'a, T, SpinLockBhBackend>;
-
-/// A kernel `spinlock_t` that is locked by `spin_lock_bh()`.
+/// The [`Backend`] of a `spinlock_t` that is taken by `spin_lock_bh()`.
 pub struct SpinLockBhBackend;
 
 // SAFETY: `spinlock_t` ensures mutual exclusion. `relock` is the default implementation, which
@@ -72,7 +69,7 @@ unsafe impl Backend for SpinLockBhBackend {
 
     #[inline]
     unsafe fn assert_is_held(ptr: *mut Self::State) {
-        // The C side checks with lockdep only: without it, save the call.
+        // C checks with lockdep only: without it, save the call.
         if cfg!(CONFIG_LOCKDEP) {
             // SAFETY: By the requirements of this function `ptr` points to an initialised spin
             // lock.

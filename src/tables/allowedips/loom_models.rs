@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Every interleaving of a lookup with a change of the trie. How to run them: see the models in
 //! `peerlookup/tests.rs`.
@@ -28,7 +28,7 @@ fn race(prefixes: &[Prefix], change: impl FnOnce(&mut Writer, &[RcuArc<usize>]))
     }
     let reader = thread::spawn(move || {
         let guard = read_lock();
-        let found = table.lookup_v4(&guard, [10, 0, 0, 1]);
+        let found = table.lookup(&guard, [10, 0, 0, 1].into());
         *found.expect("the address always has an owner").get()
     });
     change(&mut writer, &peers);

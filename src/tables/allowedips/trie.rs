@@ -1,20 +1,20 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! A binary trie of prefixes with compressed paths, read under RCU.
 //!
 //! A node covers the addresses that begin with its `cidr` bits; its children cover longer prefixes
-//! of that kind, told apart by the bit that follows. So `cidr` grows on every path and no path is
-//! longer than the address has bits, plus one. A node without a peer is there only because two
-//! paths part: it always has two children.
+//! of these, distinguished by the next bit. So `cidr` grows along every path, and no path has more
+//! nodes than the address has bits, plus one. A node without a peer is a fork: it always has two
+//! children.
 //!
 //! # Writers
 //!
-//! The methods that change a trie take `&self` because readers share it; only one caller may be
-//! in one of them at a time, and the only caller is the unique [`super::AllowedIpsWriter`].
+//! The methods that change a trie take `&self` because readers share it. Only one of them may run
+//! at a time: their only caller is the unique [`super::AllowedIpsWriter`].
 //!
-//! A removed node keeps pointing at its child, so that readers who are inside it lose nothing; the
-//! child has a reference from its new parent by then. Nothing recurses: whole tries are taken
-//! apart leaf by leaf, and [`RcuArc`] defers what the drop of a node drops.
+//! A removed node keeps pointing to its child, so readers that stand on it still find everything
+//! below; the child has a reference from its new parent by then. Nothing recurses: a trie is
+//! cleared leaf by leaf, and [`RcuArc`] defers what the drop of a node drops.
 
 use core::ops::{BitAnd, BitXor};
 
@@ -34,10 +34,10 @@ pub(super) trait Key:
     /// A number whose first `cidr` bits are ones and whose other bits are zeros.
     fn ones(cidr: u32) -> Self;
 
-    /// The number of zeros in front.
+    /// The number of leading zeros.
     fn leading_zeros(self) -> u32;
 
-    /// The bit number `at`, counted from the front. Anything for bits beyond the last one.
+    /// Bit number `at`, counted from the most significant; unspecified beyond the last one.
     fn bit(self, at: u32) -> bool;
 }
 
@@ -66,18 +66,18 @@ macro_rules! impl_key {
 impl_key!(u32);
 impl_key!(u128);
 
-/// `key` with everything behind its first `cidr` bits zeroed.
+/// `key` with all but its first `cidr` bits zeroed.
 pub(super) fn mask<K: Key>(key: K, cidr: u32) -> K {
     key & K::ones(cidr)
 }
 
-/// A prefix that has a peer or where two paths part. Only `children`, `peer` and `seq` change.
+/// A prefix that has a peer, or a fork. Only `children`, `peer` and `seq` change.
 struct Node<K: Key, P: Send + Sync + 'static> {
     bits: K,
     cidr: u32,
     children: [RcuCell<Node<K, P>>; 2],
     peer: RcuCell<P>,
-    /// The sequence number of the prefix if there is a peer. Only the writer looks at it.
+    /// The sequence number of the prefix, if it has a peer. Used by the writer only.
     seq: AtomicU64,
 }
 
@@ -106,7 +106,7 @@ impl<K: Key, P: Send + Sync + 'static> Node<K, P> {
         (self.bits ^ key).leading_zeros() >= self.cidr
     }
 
-    /// Where a longer prefix of `key` hangs. At the last bit both children are empty for good.
+    /// The child for longer prefixes of `key`. At full length both children stay empty.
     #[inline]
     fn towards(&self, key: K) -> &RcuCell<Self> {
         let [zero, one] = &self.children;
@@ -122,9 +122,9 @@ impl<K: Key, P: Send + Sync + 'static> Node<K, P> {
     }
 }
 
-/// Where a prefix is or would be: the end of the way down from the root.
+/// Where a prefix is or would be inserted: the result of a walk from the root.
 enum Spot<'g, K: Key, P: Send + Sync + 'static> {
-    /// Here already, perhaps without a peer.
+    /// At this node, which may lack a peer.
     At(&'g Node<K, P>),
     /// In this empty place.
     Under(&'g RcuCell<Node<K, P>>),
@@ -193,8 +193,8 @@ impl<K: Key, P: Send + Sync + 'static> Trie<K, P> {
         seq: u64,
         flags: Flags,
     ) -> Result<Option<(Owner, u64)>, AllocError> {
-        // The read section must not sleep, so what turns out to be needed is allocated outside of
-        // it. Nobody else changes the trie: the second walk ends where the first one did.
+        // The read section must not sleep, so nodes are allocated outside of it, once it is known
+        // which are needed. Nobody else changes the trie: the second walk ends where the first did.
         let mut leaf = None;
         let mut fork = None;
         loop {
@@ -257,15 +257,15 @@ impl<K: Key, P: Send + Sync + 'static> Trie<K, P> {
         }
         node.peer.swap(None);
         Self::collapse(place, node);
-        // If that was a leaf, its parent may now be a fork with a single way to go.
+        // If that was a leaf, its parent may now be a fork with a single child.
         if let Some((place, parent)) = above {
             Self::collapse(place, parent);
         }
         Some(node.seq.load(Relaxed))
     }
 
-    /// Puts the only child of the node in `place`, or nothing, into its place, unless the node has
-    /// a peer or two children.
+    /// Replaces the node in `place` by its only child, or by nothing, unless it has a peer or two
+    /// children.
     fn collapse(place: &RcuCell<Node<K, P>>, node: &Node<K, P>) {
         let [zero, one] = &node.children;
         if node.peer.is_none() && (zero.is_none() || one.is_none()) {
@@ -273,7 +273,7 @@ impl<K: Key, P: Send + Sync + 'static> Trie<K, P> {
         }
     }
 
-    /// Removes everything. Readers who come later see an empty trie at once.
+    /// Removes everything. New readers see an empty trie at once.
     pub(super) fn clear(&self) {
         let top = RcuCell::new(self.root.swap(None));
         loop {

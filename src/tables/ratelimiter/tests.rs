@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! The rate limiter in virtual time.
 
@@ -23,8 +23,11 @@ fn limiter(max_sources: usize) -> Ratelimiter {
 
 impl Ratelimiter {
     fn sources(&self) -> usize {
-        let inner = self.inner.lock();
-        inner.current.len + inner.previous.len
+        let sources = self.shards.iter().map(|shard| {
+            let inner = shard.lock();
+            inner.current.len + inner.previous.len
+        });
+        sources.sum()
     }
 
     /// How many of `packets` at this moment pass.
@@ -215,4 +218,22 @@ fn the_bound_grows_with_the_memory() {
     ] {
         assert_eq!(Ratelimiter::max_sources_for_memory(memory), max);
     }
+}
+
+#[test]
+fn a_big_limiter_is_divided_and_limits_all_the_same() {
+    let l = limiter(MIN_DIVIDED);
+    assert_eq!(l.shards.len(), SHARDS);
+    for n in 0..100 {
+        assert_eq!(l.burst(&format!("192.0.2.{n}"), START, 10), 5);
+    }
+    assert_eq!(l.sources(), 100);
+    assert!(l.forget(START + SECOND_NS));
+    assert!(!l.forget(START + 2 * SECOND_NS));
+    // A flood of addresses stays within the bound of its shards.
+    for n in 0..10 * MIN_DIVIDED as u32 {
+        let address = IpAddr::V4(n.into());
+        l.allow(1, address, START + 3 * SECOND_NS, GFP_KERNEL);
+    }
+    assert_eq!(l.sources(), MIN_DIVIDED);
 }

@@ -1,17 +1,17 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Who may do without a worker.
+//! Limits how many runs bypass the workers.
 
 use crate::kapi::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Runs that an [`InlineBudget`] allows in each jiffy.
 const INLINE_RUNS: u32 = 4;
 
-/// How many runs of a peer may be worked on right where they come from, which saves the way over
-/// a worker. A trickle may, and what answers a packet the other way; of a one-way stream only the
-/// first few of each jiffy, the rest goes in longer runs, to all CPUs.
+/// How many runs of a peer may be processed inline, where they arrive, which saves the hop to a
+/// worker. Sparse traffic is, and so are answers to packets of the other direction. Of a one-way
+/// stream only the first few runs of each jiffy are; the rest is batched and spread over the CPUs.
 ///
-/// Kept without a lock: a miscount only means that a packet takes the other way.
+/// Not locked: a miscount only sends a run the other way.
 pub struct InlineBudget {
     jiffy: AtomicU32,
     used: AtomicU32,
@@ -26,7 +26,7 @@ impl InlineBudget {
         }
     }
 
-    /// Whether one more run may be worked on inline, in this jiffy.
+    /// Whether one more run may be processed inline, in this jiffy.
     #[inline]
     pub fn take(&self, jiffy: u32) -> bool {
         if self.jiffy.load(Relaxed) != jiffy {
@@ -42,7 +42,7 @@ impl InlineBudget {
         true
     }
 
-    /// Something went the other way: what comes now may well be the answer.
+    /// Resets the budget: a packet went in the other direction, and the next may be its answer.
     #[inline]
     pub fn renew(&self) {
         if self.used.load(Relaxed) != 0 {

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! A peer and its packets, for the tests and for the models: packets are numbers, work counts how
 //! often it was done.
@@ -41,14 +41,24 @@ pub struct Flow {
     delivered: Mutex<Vec<u32>>,
     /// How many were delivered, in memory that only the mark of the one consumer guards.
     guarded: AtomicUsize,
+    /// How often a consumer has left the rest to [`resume`].
+    pub deferred: AtomicUsize,
+    /// What the kernel's work item is: called at each of those.
+    on_defer: Option<Box<dyn Fn(Arc<Flow>) + Send + Sync>>,
 }
 
 impl Flow {
     pub fn new() -> Arc<Self> {
+        Self::deferring(None)
+    }
+
+    pub fn deferring(on_defer: Option<Box<dyn Fn(Arc<Flow>) + Send + Sync>>) -> Arc<Self> {
         Arc::new(Self {
             fifo: new_spinlock_bh!(Fifo::new()),
             delivered: Mutex::new(Vec::new()),
             guarded: AtomicUsize::new(0),
+            deferred: AtomicUsize::new(0),
+            on_defer,
         })
     }
 
@@ -132,8 +142,33 @@ impl Run for TestRun {
     fn deliver(&self, packets: Batch) {
         self.flow.consume(packets);
     }
+
+    fn defer(&self) {
+        self.flow.deferred.fetch_add(1, Relaxed);
+        if let Some(on_defer) = &self.flow.on_defer {
+            on_defer(self.flow.clone());
+        }
+    }
 }
 
-pub fn ring(capacity: usize) -> SpinLockBh<Ring<Arc<TestRun>>> {
-    new_spinlock_bh!(Ring::new(capacity, GFP_KERNEL).unwrap())
+/// A ring, with as many workers as there are `cpus`.
+pub fn ring(capacity: usize, cpus: &TestCpus) -> SpinLockBh<Ring<Arc<TestRun>>> {
+    new_spinlock_bh!(Ring::new(capacity, cpus.0, GFP_KERNEL).unwrap())
+}
+
+/// So many CPUs; all that is submitted comes from the first.
+pub struct TestCpus(pub u32);
+
+impl Cpus for TestCpus {
+    fn current(&self) -> u32 {
+        0
+    }
+
+    fn online(&self) -> u32 {
+        self.0
+    }
+
+    fn next_online(&self, after: u32) -> u32 {
+        (after + 1) % self.0
+    }
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Every interleaving of those who put packets on the queues with those who take them off. How to
 //! run them: see the models in `peerlookup/tests.rs`.
@@ -7,15 +7,13 @@
 
 #![cfg(loom)]
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
 use loom::{
     sync::{Condvar, Mutex},
     thread::{self, JoinHandle},
 };
 
 use super::{
-    harness::{batch, ring, Flow, TestRun},
+    harness::{batch, ring, Flow, TestCpus, TestRun},
     *,
 };
 
@@ -29,7 +27,6 @@ struct Item {
 struct Times {
     queued: usize,
     begun: usize,
-    ended: usize,
     closed: bool,
 }
 
@@ -58,24 +55,11 @@ impl Item {
                 drop(times);
                 run();
                 times = self.times.lock().unwrap();
-                times.ended = times.begun;
-                self.changed.notify_all();
             } else if times.closed {
                 return;
             } else {
                 times = self.changed.wait(times).unwrap();
             }
-        }
-    }
-
-    fn queued(&self) -> usize {
-        self.times.lock().unwrap().queued
-    }
-
-    fn wait(&self, queued: usize) {
-        let mut times = self.times.lock().unwrap();
-        while times.ended < queued {
-            times = self.changed.wait(times).unwrap();
         }
     }
 
@@ -85,25 +69,38 @@ impl Item {
     }
 }
 
-/// The module's workers.
+/// A device's workers. Each also goes on delivering for the flows that were left to one.
 struct Workers {
     ring: SpinLockBh<Ring<Arc<TestRun>>>,
+    deferred: Mutex<Vec<Arc<Flow>>>,
     items: Vec<Item>,
-    next: AtomicUsize,
+    cpus: TestCpus,
 }
 
 impl Workers {
     fn start(count: usize, capacity: usize) -> (Arc<Self>, Vec<JoinHandle<()>>) {
+        let cpus = TestCpus(count as u32);
         let workers = Arc::new(Self {
-            ring: ring(capacity),
+            ring: ring(capacity, &cpus),
+            deferred: Mutex::new(Vec::new()),
             items: (0..count).map(|_| Item::new()).collect(),
-            next: AtomicUsize::new(0),
+            cpus,
         });
         let threads = (0..count)
             .map(|i| {
                 let workers = workers.clone();
                 thread::spawn(move || {
-                    workers.items[i].live(|| work_off(&workers.ring, || ()));
+                    workers.items[i].live(|| {
+                        if work_off(&workers.ring, i as u32, || ()) {
+                            workers.items[i].queue();
+                        }
+                        // Whoever defers here goes on itself; the kernel queues another item.
+                        loop {
+                            let next = workers.deferred.lock().unwrap().pop();
+                            let Some(flow) = next else { break };
+                            resume(&flow.fifo);
+                        }
+                    });
                 })
             })
             .collect();
@@ -112,9 +109,8 @@ impl Workers {
 
     fn enqueue(&self, flow: &Arc<Flow>, key: u32, id: u32) {
         if let Some(run) = flow.add(key, batch([id])) {
-            submit(&self.ring, run, || {
-                let next = self.next.fetch_add(1, Relaxed);
-                self.items[next % self.items.len()].queue();
+            submit(&self.ring, run, &self.cpus, |worker| {
+                self.items[worker as usize].queue();
             });
         }
     }
@@ -125,14 +121,16 @@ impl Workers {
         }
     }
 
-    /// Waits for what was queued before: for one item after the other, as the kernel does.
-    fn pass(&self) {
-        let queued: Vec<_> = self.items.iter().map(Item::queued).collect();
-        for (item, queued) in self.items.iter().zip(queued) {
-            item.wait(queued);
-        }
+    /// A flow whose deliveries are deferred to the first worker.
+    fn flow(self: &Arc<Self>) -> Arc<Flow> {
+        let workers = self.clone();
+        Flow::deferring(Some(Box::new(move |flow| {
+            workers.deferred.lock().unwrap().push(flow);
+            workers.items[0].queue();
+        })))
     }
 
+    /// Ends the workers when all that was submitted has been worked on.
     fn stop(&self, threads: Vec<JoinHandle<()>>) {
         self.items.iter().for_each(Item::close);
         threads
@@ -151,11 +149,10 @@ fn model(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
 fn runs_leave_in_order_whoever_works_on_them() {
     model(2, || {
         let (workers, threads) = Workers::start(2, 4);
-        let flow = Flow::new();
+        let flow = workers.flow();
         (1..=3).for_each(|id| workers.enqueue(&flow, id, id));
-        flush(|| workers.pass());
-        assert_eq!(flow.finished(), [1, 2, 3]);
         workers.stop(threads);
+        assert_eq!(flow.finished(), [1, 2, 3]);
     });
 }
 
@@ -163,11 +160,10 @@ fn runs_leave_in_order_whoever_works_on_them() {
 fn packets_join_a_run_while_a_worker_takes_it() {
     model(3, || {
         let (workers, threads) = Workers::start(1, 4);
-        let flow = Flow::new();
+        let flow = workers.flow();
         (1..=3).for_each(|id| workers.enqueue(&flow, 0, id));
-        flush(|| workers.pass());
-        assert_eq!(flow.finished(), [1, 2, 3]);
         workers.stop(threads);
+        assert_eq!(flow.finished(), [1, 2, 3]);
     });
 }
 
@@ -175,13 +171,12 @@ fn packets_join_a_run_while_a_worker_takes_it() {
 fn inline_work_overtakes_nothing_that_is_queued() {
     model(3, || {
         let (workers, threads) = Workers::start(1, 4);
-        let flow = Flow::new();
+        let flow = workers.flow();
         workers.enqueue(&flow, 1, 1);
         workers.send(&flow, 2);
         workers.send(&flow, 3);
-        flush(|| workers.pass());
-        assert_eq!(flow.finished(), [1, 2, 3]);
         workers.stop(threads);
+        assert_eq!(flow.finished(), [1, 2, 3]);
     });
 }
 
@@ -190,15 +185,14 @@ fn inline_work_overtakes_nothing_that_is_queued() {
 fn two_senders_leave_nothing_to_each_other() {
     model(2, || {
         let (workers, threads) = Workers::start(1, 4);
-        let flow = Flow::new();
+        let flow = workers.flow();
         let (other, its_flow) = (workers.clone(), flow.clone());
         let sender = thread::spawn(move || (11..=12).for_each(|id| other.send(&its_flow, id)));
         (1..=2).for_each(|id| workers.send(&flow, id));
         sender.join().unwrap();
-        flush(|| workers.pass());
+        workers.stop(threads);
         let (ones, tens): (Vec<_>, Vec<_>) = flow.finished().into_iter().partition(|&id| id < 10);
         assert_eq!((ones, tens), (vec![1, 2], vec![11, 12]));
-        workers.stop(threads);
     });
 }
 
@@ -206,45 +200,75 @@ fn two_senders_leave_nothing_to_each_other() {
 fn a_full_ring_costs_packets_but_blocks_nobody() {
     model(3, || {
         let (workers, threads) = Workers::start(1, 1);
-        let flow = Flow::new();
+        let flow = workers.flow();
         (1..=3).for_each(|id| workers.enqueue(&flow, id, id));
-        flush(|| workers.pass());
+        workers.stop(threads);
         let delivered = flow.finished();
         assert_eq!(delivered.first(), Some(&1));
         assert!(delivered.is_sorted());
-        workers.stop(threads);
     });
 }
 
-/// A peer's end: its packets are on the queues, and other peers go on sending.
-fn end_of_a_peer(wait: fn(&Workers)) {
-    model(2, move || {
-        let (workers, threads) = Workers::start(2, 4);
-        let flow = Flow::new();
-        workers.enqueue(&flow, 1, 1);
-        let other = workers.clone();
-        let sender = thread::spawn(move || {
-            let flow = Flow::new();
-            other.enqueue(&flow, 1, 1);
-            flow
-        });
-        wait(&workers);
-        assert_eq!(flow.finished(), [1]);
-        let flow = sender.join().unwrap();
-        flush(|| workers.pass());
-        assert_eq!(flow.finished(), [1]);
-        workers.stop(threads);
-    });
-}
-
+/// The device goes down: what waits is given up, although somebody still submits.
 #[test]
-fn nothing_is_left_at_the_end_of_a_peer() {
-    end_of_a_peer(|workers| flush(|| workers.pass()));
+fn giving_up_leaves_nothing_and_loses_the_order_of_nothing() {
+    model(2, || {
+        let (workers, threads) = Workers::start(1, 4);
+        let flow = workers.flow();
+        workers.enqueue(&flow, 1, 1);
+        let (other, its_flow) = (workers.clone(), flow.clone());
+        let sender = thread::spawn(move || (2..=3).for_each(|id| other.enqueue(&its_flow, id, id)));
+        give_up(&workers.ring);
+        sender.join().unwrap();
+        workers.stop(threads);
+        assert!(flow.finished().is_sorted());
+    });
 }
 
-/// The models can fail, and [`flush`] does need its second pass.
+/// The models can fail: a worker whose turn has ended must be queued again.
 #[test]
 #[should_panic(expected = "is left")]
-fn one_pass_is_not_enough() {
-    end_of_a_peer(|workers| workers.pass());
+fn a_turn_that_ends_unheard_leaves_runs() {
+    model(2, || {
+        let cpus = TestCpus(1);
+        let (flow, ring) = (Flow::new(), ring(4, &cpus));
+        for id in 1..=2 {
+            submit(&ring, flow.add(id, batch([id])).unwrap(), &cpus, |_| ());
+        }
+        let _more = work_off(&ring, 0, || ());
+        flow.finished();
+    });
+}
+
+/// And a worker that was woken must come.
+#[test]
+#[should_panic(expected = "is left")]
+fn a_worker_that_is_not_woken_leaves_runs() {
+    model(2, || {
+        let (workers, threads) = Workers::start(2, 4);
+        let flow = workers.flow();
+        workers.enqueue(&flow, 1, 1);
+        submit(
+            &workers.ring,
+            flow.add(2, batch([2])).unwrap(),
+            &workers.cpus,
+            |_| (),
+        );
+        workers.stop(threads);
+        flow.finished();
+    });
+}
+
+/// So must a consumer that has ended its turn have somebody go on.
+#[test]
+#[should_panic(expected = "is left")]
+fn a_consumer_that_defers_to_nobody_leaves_runs() {
+    model(2, || {
+        let flow = Flow::new();
+        let runs = [1, 2].map(|id| flow.add(id, batch([id])).unwrap());
+        work(&*runs[1]);
+        work(&*runs[0]);
+        drop(runs);
+        flow.finished();
+    });
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Plain words for what is wrong with a line.
 
 use super::report::{quoted, Finding};

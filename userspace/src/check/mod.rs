@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `wg-rs check`: everything that is wrong with a configuration file, each fault with its place and in plain words, and a
-//! few things that are allowed but hardly meant.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `wg-rs check`: everything that is wrong with a configuration file, each fault with its place and
+//! in plain words, and a few things that are allowed but hardly meant.
 
 mod explain;
 mod quick;
@@ -20,7 +20,8 @@ use report::{printable, Finding, Severity};
 /// More of them would not be read.
 const MOST: usize = 100;
 
-/// Everything there is to say about a configuration, in the order of the file, errors before warnings in each line.
+/// Everything there is to say about a configuration, in the order of the file, errors before
+/// warnings in each line.
 fn findings(source: &[u8]) -> Vec<Finding> {
     let lines: Vec<&[u8]> = source.split(|c| *c == b'\n').collect();
     let statements = parse(

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The values of wg-quick's keys, judged by what `up` makes of them.
 
 use super::report::{quoted, Finding};
@@ -12,7 +12,8 @@ pub fn findings(statements: &[Statement]) -> Vec<Finding> {
         .collect()
 }
 
-/// The faults of one line. Each line is given to `Settings` as a file of its own, so that none hides another.
+/// The faults of one line. Each line is given to `Settings` as a file of its own, so that none
+/// hides another.
 fn line(key: QuickKey, value: &str, place: Place) -> Vec<Finding> {
     let head = format!("{}=", key.name());
     let whole =

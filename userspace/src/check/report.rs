@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Findings, and how they are shown: `FILE:LINE:COLUMN`, what is wrong, the line with a mark below the place.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Findings, and how they are shown: `FILE:LINE:COLUMN`, what is wrong, the line with a mark below
+//! the place.
 
 use std::fmt::Write as _;
 
@@ -51,7 +52,8 @@ impl Finding {
         }
     }
 
-    /// The text of the finding, ending in a line break. `source` is the file, `secret` says whether the place is a key's.
+    /// The text of the finding, ending in a line break. `source` is the file, `secret` says whether
+    /// the place is a key's.
     pub fn show(&self, name: &str, source: &[&[u8]], colour: bool) -> String {
         let paint = |code: &str, text: &str| match colour {
             true => format!("\x1b[{code}m{text}\x1b[0m"),
@@ -106,8 +108,8 @@ fn is_key_like(c: char) -> bool {
     c.is_ascii_alphanumeric() || "+/=-_".contains(c)
 }
 
-/// The characters of a line as they may be shown: whatever could be a key, or most of one, becomes stars, and what a
-/// terminal would act on question marks. One for one, so that columns stay true.
+/// The characters of a line as they may be shown: whatever could be a key, or most of one, becomes
+/// stars, and what a terminal would act on question marks. One for one, so that columns stay true.
 pub fn masked(raw: &[u8]) -> Vec<char> {
     let plain = |c: char| match c {
         '\t' => ' ',
@@ -123,7 +125,8 @@ pub fn masked(raw: &[u8]) -> Vec<char> {
         .filter(|name| name.len() < 30)
         .unwrap_or_default();
     let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-    // These may hold anything, and public keys are too near to private ones when something is wrong with the line.
+    // These may hold anything, and public keys are too near to private ones when something is wrong
+    // with the line.
     let about_key = name.contains("key") || name.contains("priv") || name.contains("shared");
     if let Some(equals) = characters
         .iter()

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Tests of what is found.
 
 use super::*;
@@ -34,10 +34,11 @@ fn found(text: &str) -> Vec<String> {
 
 fn good() -> String {
     format!(
-        "[Interface]\nPrivateKey = {PRIVATE}\nAddress = 10.0.0.1/24, fd00::1/64\nDNS = 10.0.0.53, example.org\nMTU = 1420\n\
-         Table = auto\nPostUp = echo %i\nSaveConfig = false\nListenPort = 51820\n\n[Peer]\nPublicKey = {}\n\
-         AllowedIPs = 10.0.0.2/32, 0.0.0.0/0\nEndpoint = 192.0.2.1:51820\n\n[Peer] # nested prefixes are fine\nPublicKey = {}\n\
-         AllowedIPs = 10.0.0.0/24,\n",
+        "[Interface]\nPrivateKey = {PRIVATE}\nAddress = 10.0.0.1/24, fd00::1/64\n\
+         DNS = 10.0.0.53, example.org\nMTU = 1420\nTable = auto\nPostUp = echo %i\n\
+         SaveConfig = false\nListenPort = 51820\n\n[Peer]\nPublicKey = {}\n\
+         AllowedIPs = 10.0.0.2/32, 0.0.0.0/0\nEndpoint = 192.0.2.1:51820\n\n\
+         [Peer] # nested prefixes are fine\nPublicKey = {}\nAllowedIPs = 10.0.0.0/24,\n",
         key(1),
         key(2)
     )
@@ -55,10 +56,12 @@ fn nothing_to_say_about_a_good_file() {
 fn every_fault_with_its_place() {
     let long = "x".repeat(70);
     let text = format!(
-        "PrivateKey = {PRIVATE}\nhello\n[Interfaces]\n[Interface]\nPrivatKey = {PRIVATE}\nListenPort = 70000\nFwMark = x\n\
-         PublicKey = {OWN}\nAddress = 10.0.0.1/24, 10.0.0.300/24 x\nMTU = big\nTable = nowhere\nSaveConfig = maybe\nMTU =\n\
-         {long} = 1\n[Peer]\nAllowedIPs = 10.0.0.0/33, x\nAllowedIPs = 1.2.3.4/8 , y\nEndpoint = 192.0.2.1\nEndpoint = [::1\n\
-         PersistentKeepalive = 1d\nPresharedKey = abc\nListenPort = 5\n[Peer]\nPublicKey = {}\nAllowedIPs = ::/0\n[Interface]\n",
+        "PrivateKey = {PRIVATE}\nhello\n[Interfaces]\n[Interface]\nPrivatKey = {PRIVATE}\n\
+         ListenPort = 70000\nFwMark = x\nPublicKey = {OWN}\n\
+         Address = 10.0.0.1/24, 10.0.0.300/24 x\nMTU = big\nTable = nowhere\nSaveConfig = maybe\n\
+         MTU =\n{long} = 1\n[Peer]\nAllowedIPs = 10.0.0.0/33, x\nAllowedIPs = 1.2.3.4/8 , y\n\
+         Endpoint = 192.0.2.1\nEndpoint = [::1\nPersistentKeepalive = 1d\nPresharedKey = abc\n\
+         ListenPort = 5\n[Peer]\nPublicKey = {}\nAllowedIPs = ::/0\n[Interface]\n",
         &OWN[1..]
     );
     let wanted = [
@@ -112,9 +115,11 @@ fn bytes_that_are_no_text() {
 #[test]
 fn few_and_true_warnings() {
     let text = format!(
-        "[Interface]\nPrivateKey = {PRIVATE}\nMTU = 1280\nMTU = 1300\n[Peer]\nPublicKey = {OWN}\n[Peer]\nPublicKey = {one}\n\
-         AllowedIPs = 10.0.0.1/24, 10.1.0.0/16, 10.1.0.0/16\nEndpoint = vpn.example.org:51820\n[Peer]\nPublicKey = {two}\n\
-         AllowedIPs = 10.0.0.0/24, ::/0\n[Peer]\nPublicKey = {one}\nAllowedIPs = 10.1.0.0/16, ::/0\n",
+        "[Interface]\nPrivateKey = {PRIVATE}\nMTU = 1280\nMTU = 1300\n[Peer]\nPublicKey = {OWN}\n\
+         [Peer]\nPublicKey = {one}\nAllowedIPs = 10.0.0.1/24, 10.1.0.0/16, 10.1.0.0/16\n\
+         Endpoint = vpn.example.org:51820\n[Peer]\nPublicKey = {two}\n\
+         AllowedIPs = 10.0.0.0/24, ::/0\n[Peer]\nPublicKey = {one}\n\
+         AllowedIPs = 10.1.0.0/16, ::/0\n",
         one = key(1),
         two = key(2),
     );
@@ -191,10 +196,14 @@ fn verdicts() {
 
 proptest! {
     #[test]
-    fn never_panics_and_stays_inside(text in "(\\[Interface\\]|\\[Peer\\]|[A-Za-z]{0,12} ?=? ?[-0-9a-zä./,:\t\\[\\]\u{0}]{0,20}\r?\n?){0,10}") {
+    fn never_panics_and_stays_inside(
+        text in "(\\[Interface\\]|\\[Peer\\]|\
+                 [A-Za-z]{0,12} ?=? ?[-0-9a-zä./,:\t\\[\\]\u{0}]{0,20}\r?\n?){0,10}"
+    ) {
         let lines: Vec<&str> = text.split('\n').collect();
         for finding in findings(text.as_bytes()) {
-            let shown = finding.show("f", &text.as_bytes().split(|c| *c == b'\n').collect::<Vec<_>>(), false);
+            let source: Vec<_> = text.as_bytes().split(|c| *c == b'\n').collect();
+            let shown = finding.show("f", &source, false);
             prop_assert!(shown.lines().count() <= 3);
             if let Some(place) = finding.place {
                 let line = lines.get(place.line - 1).copied().unwrap_or_default();
@@ -210,7 +219,13 @@ proptest! {
 
     /// Whatever is done to the line of a key, no larger part of it comes out.
     #[test]
-    fn no_key_comes_out(key: [u8; 32], at in 0usize..44, cut in 0usize..20, name in "(PrivateKey|PresharedKey|PrivateKy|Key|Endpoint|PostUp|)", psk: bool) {
+    fn no_key_comes_out(
+        key: [u8; 32],
+        at in 0usize..44,
+        cut in 0usize..20,
+        name in "(PrivateKey|PresharedKey|PrivateKy|Key|Endpoint|PostUp|)",
+        psk: bool,
+    ) {
         let base64 = SecretKey::new(&key).to_base64();
         let mut value = base64.as_str().to_owned();
         value.replace_range(at..(at + cut).min(44), "");

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! What is allowed, but not what anybody wants.
 
 use std::collections::{HashMap, HashSet};

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! From [`Statement`]s to the change of a device that they describe.
 
 use super::fault::{Fault, Kind, Place, Warning};
@@ -39,8 +39,9 @@ pub enum CompileError {
     Reported,
 }
 
-/// Adds what the statements say to `device` (empty for `addconf`, [`SetDevice::whole`] for `setconf`). Stops at the first
-/// fault, so that lookups and warnings come in the order of the file and nothing is half-done.
+/// Adds what the statements say to `device` (empty for `addconf`, [`SetDevice::whole`] for
+/// `setconf`). Stops at the first fault, so that lookups and warnings come in the order of the file
+/// and nothing is half-done.
 pub fn compile(
     statements: impl IntoIterator<Item = Statement>,
     mut device: SetDevice,

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! What can be wrong with a value or a line, and where.
 
 /// Where in a file: 1-based line, 1-based column in characters, and how many characters.
@@ -92,7 +92,8 @@ impl Kind {
         )
     }
 
-    /// The line that `wg` prints for this problem, without the line's end. `text` is the offending text.
+    /// The line that `wg` prints for this problem, without the line's end. `text` is the offending
+    /// text.
     pub fn wg_message(&self, text: &[u8]) -> Vec<u8> {
         let what = match self {
             Self::Line => "Line unrecognized",

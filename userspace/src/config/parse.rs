@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! From text to [`Statement`]s. Nothing here stops at the first fault, resolves names or panics, whatever the input.
+// SPDX-License-Identifier: GPL-2.0-only
+//! From text to [`Statement`]s. Nothing here stops at the first fault, resolves names or panics,
+//! whatever the input.
 
 use super::fault::{Fault, Kind, Place, Problem, Warning, HIDDEN};
 use super::value::{self, AllowedIps, EndpointText, Port};
@@ -12,7 +13,8 @@ use zeroize::Zeroizing;
 pub struct Dialect {
     /// Accept the `[Interface]` keys of wg-quick as well.
     pub quick: bool,
-    /// Refuse what `wg` lets pass although it cannot be meant: ports above 65535, a second `[Interface]` section, NULs.
+    /// Refuse what `wg` lets pass although it cannot be meant: ports above 65535, a second
+    /// `[Interface]` section, NULs.
     pub strict: bool,
 }
 
@@ -389,7 +391,8 @@ fn quick_pair(raw: &[u8]) -> Option<(QuickKey, &[u8])> {
     ))
 }
 
-/// The configuration without the lines that only wg-quick understands; all others are kept as they are.
+/// The configuration without the lines that only wg-quick understands; all others are kept as they
+/// are.
 pub fn strip(input: &[u8]) -> Zeroizing<Vec<u8>> {
     // What is kept is no longer than the input, but for a last newline: this never reallocates.
     let mut kept = Zeroizing::new(Vec::with_capacity(input.len() + 1));

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Tests of reading and writing configurations.
 
 use super::*;
@@ -62,9 +62,10 @@ fn fault(text: &str, dialect: Dialect) -> ((usize, usize, usize), String) {
 #[test]
 fn reads_everything() {
     let text = format!(
-        "# comment\r\n[INTERFACE] # more\r\n PrivateKey={KEY}\r\nlistenport = 5 1 8 2 0\nListenPort = domain\nFwMark = 0xff\n\n\
-         [Peer]\nPublicKey = {KEY}\nPresharedKey = {KEY}\nAllowedIPs = 10.0.0.1/8, ::/0\nAllowedIPs=-10.0.0.2\n\
-         Endpoint = 192.0.2.1:80\nPersistentKeepalive = 25\n[Peer]\nPublicKey={KEY}"
+        "# comment\r\n[INTERFACE] # more\r\n PrivateKey={KEY}\r\nlistenport = 5 1 8 2 0\n\
+         ListenPort = domain\nFwMark = 0xff\n\n[Peer]\nPublicKey = {KEY}\nPresharedKey = {KEY}\n\
+         AllowedIPs = 10.0.0.1/8, ::/0\nAllowedIPs=-10.0.0.2\nEndpoint = 192.0.2.1:80\n\
+         PersistentKeepalive = 25\n[Peer]\nPublicKey={KEY}"
     );
     let mut lookup = Offline::default();
     let device = compile(
@@ -276,8 +277,8 @@ fn later_lines_win() {
 #[test]
 fn wg_quick_lines() {
     let text = format!(
-        "[Interface]\n Address = 10.0.0.1/8, fd00::1/64 # home\ndns=1.1.1.1\nPostUp = echo  a=b\nPrivateKey = {KEY}\nMTU=\n\
-         [Peer]\nMTU = 1\nPublicKey = {KEY}"
+        "[Interface]\n Address = 10.0.0.1/8, fd00::1/64 # home\ndns=1.1.1.1\nPostUp = echo  a=b\n\
+         PrivateKey = {KEY}\nMTU=\n[Peer]\nMTU = 1\nPublicKey = {KEY}"
     );
     let statements = parse(
         text.as_bytes(),
@@ -381,7 +382,8 @@ proptest! {
     fn written_and_read_again(device in device()) {
         let mut text = Vec::new();
         write(&device, &mut text).unwrap();
-        let set = compile(parse(&text, STRICT), SetDevice::whole(), &mut Offline::default()).unwrap();
+        let statements = parse(&text, STRICT);
+        let set = compile(statements, SetDevice::whole(), &mut Offline::default()).unwrap();
         prop_assert!(set.replace_peers && set.peers.iter().all(|peer| peer.replace_allowed_ips));
         prop_assert_eq!(applied(set), device);
     }
@@ -396,7 +398,12 @@ proptest! {
 
     #[test]
     fn never_panics_on_near_misses(
-        lines in vec("(\\[Interface\\]|\\[Peer\\]|(ListenPort|FwMark|Endpoint|AllowedIPs|PublicKey|PostUp|PersistentKeepalive) ?= ?[-+0-9a-z:./, #\\[\\]]{0,20})\r?\0?", 0..12),
+        lines in vec(
+            "(\\[Interface\\]|\\[Peer\\]|\
+             (ListenPort|FwMark|Endpoint|AllowedIPs|PublicKey|PostUp|PersistentKeepalive) ?= ?\
+             [-+0-9a-z:./, #\\[\\]]{0,20})\r?\0?",
+            0..12,
+        ),
         quick: bool,
     ) {
         let text = lines.join("\n");

@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The values on the right of the `=`, which are also those of `wg set`. What is accepted is what `wg` accepts.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The values on the right of the `=`, which are also those of `wg set`. What is accepted is what
+//! `wg` accepts.
 
 use super::fault::{Kind, Problem};
 use crate::model::{AllowedIp, SetAllowedIp};
@@ -55,7 +56,8 @@ fn number(digits: &[u8], base: u32) -> Option<u64> {
     digits.iter().try_fold(0, add)
 }
 
-/// `ListenPort`. In strict mode a number above 65535 is an error; else it is left to the C library, as `wg` does.
+/// `ListenPort`. In strict mode a number above 65535 is an error; else it is left to the C library,
+/// as `wg` does.
 pub fn port(value: &[u8], strict: bool) -> Result<Port, Problem> {
     if value.is_empty() {
         return problem(Kind::EmptyPort, 0..0);
@@ -151,7 +153,8 @@ impl EndpointText {
     }
 }
 
-/// `AllowedIPs`: a comma-separated list, spaces already removed. On an error, `list` holds what came before it.
+/// `AllowedIPs`: a comma-separated list, spaces already removed. On an error, `list` holds what
+/// came before it.
 pub fn allowed_ips(value: &[u8], list: &mut AllowedIps) -> Result<(), Problem> {
     if value.is_empty() {
         return Ok(());
@@ -375,8 +378,8 @@ mod tests {
             let within = |at: Range<usize>| at.start <= at.end && at.end <= text.len();
             let mut list = AllowedIps::default();
             let results = [
-                port(&text, strict).err(), fwmark(&text).err(), keepalive(&text).err(), endpoint(&text, strict).err(),
-                allowed_ips(&text, &mut list).err(),
+                port(&text, strict).err(), fwmark(&text).err(), keepalive(&text).err(),
+                endpoint(&text, strict).err(), allowed_ips(&text, &mut list).err(),
             ];
             prop_assert!(results.into_iter().flatten().all(|problem| within(problem.at)));
             prop_assert!(list.host_bits.into_iter().all(within));

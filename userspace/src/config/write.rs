@@ -1,10 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! A device as a configuration file.
 
 use crate::model::{Device, ShownEndpoint};
 use std::io::{self, Write};
 
-/// Writes what `wg showconf` prints. The text holds the private key: write it to a place that is zeroed.
+/// Writes what `wg showconf` prints. The text holds the private key: write it to a place that is
+/// zeroed.
 pub fn write(device: &Device, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "[Interface]")?;
     if device.listen_port != 0 {

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! What an error of the kernel means to the person at the keyboard.
 
 use nix::errno::Errno;
@@ -8,8 +8,8 @@ use std::io;
 /// The first kernel with WireGuard in it.
 const IN_TREE: (u32, u32) = (5, 6);
 
-/// What to do about an error of [`get_device`](super::get_device) or [`set_device`](super::set_device), where something can be
-/// said about it.
+/// What to do about an error of [`get_device`](super::get_device) or
+/// [`set_device`](super::set_device), where something can be said about it.
 pub fn explain(error: &io::Error, interface: &str) -> Option<String> {
     Some(match Errno::from_raw(error.raw_os_error()?) {
         Errno::EPROTONOSUPPORT => not_loaded(
@@ -19,7 +19,10 @@ pub fn explain(error: &io::Error, interface: &str) -> Option<String> {
         ),
         Errno::EPERM => "this needs CAP_NET_ADMIN: run it as root, for example with sudo".into(),
         Errno::ENODEV => {
-            format!("there is no interface {interface} here; make it with `ip link add {interface} type wireguard' or `wg-rs up'")
+            format!(
+                "there is no interface {interface} here; make it with `ip link add {interface} \
+                     type wireguard' or `wg-rs up'"
+            )
         }
         Errno::EOPNOTSUPP => format!("{interface} is not a WireGuard interface"),
         Errno::ENAMETOOLONG => "names of interfaces have at most 15 characters".into(),
@@ -38,9 +41,14 @@ fn version(release: &str) -> Option<(u32, u32)> {
 fn not_loaded(kernel: Option<(u32, u32)>) -> String {
     match kernel {
         Some(kernel @ (major, minor)) if kernel < IN_TREE => {
-            format!("this kernel ({major}.{minor}) is too old: WireGuard needs {}.{} or newer", IN_TREE.0, IN_TREE.1)
+            format!(
+                "this kernel ({major}.{minor}) is too old: WireGuard needs {}.{} or newer",
+                IN_TREE.0, IN_TREE.1
+            )
         }
-        _ => "the kernel module is not loaded: try `modprobe wireguard_rs' (or `modprobe wireguard' for the in-tree one)".into(),
+        _ => "the kernel module is not loaded: try `modprobe wireguard_rs' (or `modprobe \
+              wireguard' for the in-tree one)"
+            .into(),
     }
 }
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Which interfaces are WireGuard's, over rtnetlink.
 
 use super::message::Message;
@@ -23,8 +23,8 @@ pub struct WireguardLink {
     pub family: &'static str,
 }
 
-/// All WireGuard interfaces of this network namespace, in the kernel's order. If interfaces come and go meanwhile, the list may
-/// miss some, as that of `wg` may.
+/// All WireGuard interfaces of this network namespace, in the kernel's order. If interfaces come
+/// and go meanwhile, the list may miss some, as that of `wg` may.
 pub fn wireguard_links() -> io::Result<Vec<WireguardLink>> {
     let mut links = Vec::new();
     let request = Message::new(

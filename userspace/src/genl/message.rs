@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! A netlink message under construction, in a buffer that never moves and is zeroed in the end.
 
 use super::Link;
@@ -6,53 +6,14 @@ use crate::buffer::Buffer;
 use netlink_packet_core::{nla_align, NetlinkBuffer, NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE};
 use nix::errno::Errno;
 use std::io;
+use wireguard_rs::proto::uapi::{device, IFNAME_MAX_LEN};
 
 /// Bytes in a netlink header, and in the header of generic netlink after it.
 pub const HEADER: usize = 16;
 pub const GENL_HEADER: usize = 4;
-/// Longest message: half of what a nested attribute can hold, and less than the default send buffer.
+/// Longest message: half of what a nested attribute can hold, and less than the default send
+/// buffer.
 const LIMIT: usize = 32 * 1024;
-/// Longest name of an interface.
-pub const NAME_MAX: usize = 15;
-
-/// WGDEVICE_A_…
-pub mod device {
-    pub const IFINDEX: u16 = 1;
-    pub const IFNAME: u16 = 2;
-    pub const PRIVATE_KEY: u16 = 3;
-    pub const PUBLIC_KEY: u16 = 4;
-    pub const FLAGS: u16 = 5;
-    pub const LISTEN_PORT: u16 = 6;
-    pub const FWMARK: u16 = 7;
-    pub const PEERS: u16 = 8;
-    pub const F_REPLACE_PEERS: u32 = 1;
-}
-
-/// WGPEER_A_…
-pub mod peer {
-    pub const PUBLIC_KEY: u16 = 1;
-    pub const PRESHARED_KEY: u16 = 2;
-    pub const FLAGS: u16 = 3;
-    pub const ENDPOINT: u16 = 4;
-    pub const PERSISTENT_KEEPALIVE: u16 = 5;
-    pub const LAST_HANDSHAKE: u16 = 6;
-    pub const RX_BYTES: u16 = 7;
-    pub const TX_BYTES: u16 = 8;
-    pub const ALLOWED_IPS: u16 = 9;
-    pub const F_REMOVE_ME: u32 = 1;
-    pub const F_REPLACE_ALLOWED_IPS: u32 = 2;
-    pub const F_UPDATE_ONLY: u32 = 4;
-}
-
-/// WGALLOWEDIP_A_…
-pub mod allowed_ip {
-    pub const FAMILY: u16 = 1;
-    pub const IPADDR: u16 = 2;
-    pub const CIDR_MASK: u16 = 3;
-    pub const FLAGS: u16 = 4;
-    pub const F_REMOVE_ME: u32 = 1;
-}
-
 /// A message under construction.
 pub struct Message(Buffer);
 
@@ -133,7 +94,7 @@ impl Message {
             Link::Index(index) => self
                 .put(device::IFINDEX, &index.to_ne_bytes())
                 .map_err(full),
-            Link::Name(name) if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG.into()),
+            Link::Name(name) if name.len() > IFNAME_MAX_LEN => Err(Errno::ENAMETOOLONG.into()),
             Link::Name(name) => self
                 .put(device::IFNAME, &[name.as_bytes(), b"\0"].concat())
                 .map_err(full),

@@ -1,9 +1,10 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The kernel's side: reads and changes devices over the generic netlink family of the driver.
 //!
-//! [`Wireguard`] is a connection to one family. [`get_device`] and [`set_device`] find the family themselves: `wireguard`, or
-//! `wireguard_rs` for the devices of a module loaded with `coexist=1`. Errors are the kernel's, as [`io::Error`] with an errno;
-//! [`explain`] says what they mean to a user.
+//! [`Wireguard`] is a connection to one family. [`get_device`] and [`set_device`] find the family
+//! themselves: `wireguard`, or `wireguard_rs` for the devices of a module loaded with `coexist=1`.
+//! Errors are the kernel's, as [`io::Error`] with an errno; [`explain`] says what they mean to a
+//! user.
 
 mod hint;
 mod links;
@@ -23,8 +24,10 @@ use crate::model::{Device, SetDevice};
 use nix::errno::Errno;
 use socket::Socket;
 use std::io;
+use wireguard_rs::proto::uapi::IFNAME_MAX_LEN;
 
-/// The families there are: that of the in-tree driver and of our module in its place, and ours beside it.
+/// The families there are: that of the in-tree driver and of our module in its place, and ours
+/// beside it.
 pub const FAMILIES: [&str; 2] = ["wireguard", "wireguard_rs"];
 
 /// Which interface.
@@ -40,7 +43,7 @@ impl Link<'_> {
     /// `ENAMETOOLONG` for what no interface can be called, before anything else is looked at.
     fn check(&self) -> io::Result<()> {
         match self {
-            Link::Name(name) if name.len() > message::NAME_MAX => Err(Errno::ENAMETOOLONG.into()),
+            Link::Name(name) if name.len() > IFNAME_MAX_LEN => Err(Errno::ENAMETOOLONG.into()),
             _ => Ok(()),
         }
     }
@@ -76,7 +79,8 @@ impl Wireguard {
         }
     }
 
-    /// Changes a device. Stops at the kernel's first error; what came before stays, as the kernel has no transactions.
+    /// Changes a device. Stops at the kernel's first error; what came before stays, as the kernel
+    /// has no transactions.
     pub fn set(&mut self, link: Link<'_>, change: &SetDevice) -> io::Result<()> {
         write_requests(self.family, link, change, &mut |request| {
             self.socket.acknowledged(request)

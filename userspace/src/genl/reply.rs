@@ -1,7 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Replies to a GET: attributes to model. Unknown attributes and those of an unexpected size are passed over.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Replies to a GET: attributes to model. Unknown attributes and those of an unexpected size are
+//! passed over.
 
-use super::message::{allowed_ip, device, peer};
 use crate::key::{PublicKey, SecretKey};
 use crate::model::{AllowedIp, Device, Peer, Timestamp};
 use netlink_packet_core::{NlaBuffer, NlasIterator};
@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::libc::{AF_INET, AF_INET6};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use wireguard_rs::proto::uapi::{allowedip, device, peer};
 
 /// The kernel's reply makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +38,9 @@ fn array<const N: usize>(value: &[u8]) -> Option<[u8; N]> {
     value.try_into().ok()
 }
 
-/// Adds what one message says to `device`; `attributes` are those after the header of generic netlink. The kernel spreads a
-/// device over several messages, and a peer with many allowed IPs over several peers of the same key.
+/// Adds what one message says to `device`; `attributes` are those after the header of generic
+/// netlink. The kernel spreads a device over several messages, and a peer with many allowed IPs
+/// over several peers of the same key.
 pub fn read_reply(buffer: &[u8], device: &mut Device) -> Parsed {
     attributes(buffer, &mut |kind, value| {
         match kind {
@@ -96,11 +98,11 @@ fn read_peer(buffer: &[u8]) -> Result<Peer, Malformed> {
                 }
             }
             peer::ENDPOINT => peer.endpoint = read_endpoint(value),
-            peer::PERSISTENT_KEEPALIVE => {
+            peer::PERSISTENT_KEEPALIVE_INTERVAL => {
                 peer.persistent_keepalive =
                     array(value).map_or(peer.persistent_keepalive, u16::from_ne_bytes);
             }
-            peer::LAST_HANDSHAKE => {
+            peer::LAST_HANDSHAKE_TIME => {
                 if let Some((sec, nsec)) = value.split_at_checked(8) {
                     if let (Some(sec), Some(nsec)) = (array(sec), array(nsec)) {
                         peer.last_handshake = Timestamp {
@@ -116,7 +118,7 @@ fn read_peer(buffer: &[u8]) -> Result<Peer, Malformed> {
             peer::TX_BYTES => {
                 peer.tx_bytes = array(value).map_or(peer.tx_bytes, u64::from_ne_bytes)
             }
-            peer::ALLOWED_IPS => {
+            peer::ALLOWEDIPS => {
                 // Most have one: no room for more.
                 peer.allowed_ips.reserve_exact(value.len() / ALLOWED_IP_LEN);
                 attributes(value, &mut |_, value| {
@@ -151,14 +153,14 @@ fn read_allowed_ip(buffer: &[u8]) -> Result<AllowedIp, Malformed> {
     let (mut family, mut cidr, mut addr) = (0, 0, None::<IpAddr>);
     attributes(buffer, &mut |kind, value| {
         match kind {
-            allowed_ip::FAMILY => family = array(value).map_or(family, u16::from_ne_bytes),
-            allowed_ip::IPADDR => {
+            allowedip::FAMILY => family = array(value).map_or(family, u16::from_ne_bytes),
+            allowedip::IPADDR => {
                 addr = array::<4>(value)
                     .map(IpAddr::from)
                     .or_else(|| array::<16>(value).map(IpAddr::from))
                     .or(addr);
             }
-            allowed_ip::CIDR_MASK => cidr = array(value).map_or(cidr, u8::from_ne_bytes),
+            allowedip::CIDR_MASK => cidr = array(value).map_or(cidr, u8::from_ne_bytes),
             _ => {}
         }
         Ok(())

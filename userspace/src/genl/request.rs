@@ -1,7 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Requests: a GET, and a SET split over as many messages as it needs.
 
-use super::message::{allowed_ip, device, peer, Full, Message};
+use super::message::{Full, Message};
 use super::Link;
 use crate::model::{SetAllowedIp, SetDevice, SetPeer};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
@@ -9,16 +9,14 @@ use nix::errno::Errno;
 use nix::libc::{AF_INET, AF_INET6};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-
-const CMD_GET_DEVICE: u8 = 0;
-const CMD_SET_DEVICE: u8 = 1;
+use wireguard_rs::proto::uapi::{allowedip, cmd, device, peer};
 
 /// Asks for a device.
 pub fn get(family: u16, link: Link<'_>) -> io::Result<Message> {
     let mut message = Message::generic(
         family,
         NLM_F_REQUEST | NLM_F_ACK | NLM_F_DUMP,
-        CMD_GET_DEVICE,
+        cmd::GET_DEVICE,
     );
     message.link(link)?;
     Ok(message)
@@ -26,8 +24,9 @@ pub fn get(family: u16, link: Link<'_>) -> io::Result<Message> {
 
 /// Hands the messages of a SET to `send` one by one, reusing nothing: each is zeroed when sent.
 ///
-/// A peer with more allowed IPs than fit goes on in the next message, where it has its key, the flags that must hold for every
-/// part (REMOVE_ME, UPDATE_ONLY) and more allowed IPs, but none of the things that are done once.
+/// A peer with more allowed IPs than fit goes on in the next message, where it has its key, the
+/// flags that must hold for every part (REMOVE_ME, UPDATE_ONLY) and more allowed IPs, but none of
+/// the things that are done once.
 pub fn write_requests(
     family: u16,
     link: Link<'_>,
@@ -35,7 +34,7 @@ pub fn write_requests(
     send: &mut dyn FnMut(Message) -> io::Result<()>,
 ) -> io::Result<()> {
     let start = || {
-        let mut message = Message::generic(family, NLM_F_REQUEST | NLM_F_ACK, CMD_SET_DEVICE);
+        let mut message = Message::generic(family, NLM_F_REQUEST | NLM_F_ACK, cmd::SET_DEVICE);
         message.link(link)?;
         io::Result::Ok(message)
     };
@@ -43,7 +42,8 @@ pub fn write_requests(
     let mut message = start()?;
     once(&mut message, change).map_err(too_long)?;
     let mut rest = &change.peers[..];
-    // Allowed IPs of the first peer of `rest` that are sent already; `None` before its first message.
+    // Allowed IPs of the first peer of `rest` that are sent already; `None` before its first
+    // message.
     let mut sent = None;
     while !rest.is_empty() {
         let peers = message.nest(device::PEERS).map_err(too_long)?;
@@ -89,8 +89,8 @@ fn once(message: &mut Message, change: &SetDevice) -> Result<(), Full> {
     Ok(())
 }
 
-/// Adds a peer, or the rest of it after `sent` allowed IPs. Returns how many allowed IPs are sent if some are left, and leaves
-/// the message as it was if nothing fits.
+/// Adds a peer, or the rest of it after `sent` allowed IPs. Returns how many allowed IPs are sent
+/// if some are left, and leaves the message as it was if nothing fits.
 fn put_peer(
     message: &mut Message,
     set: &SetPeer,
@@ -104,7 +104,7 @@ fn put_peer(
     let before = sent.unwrap_or(0);
     let mut count = before;
     if count < set.allowed_ips.len() {
-        if let Ok(list) = message.nest(peer::ALLOWED_IPS) {
+        if let Ok(list) = message.nest(peer::ALLOWEDIPS) {
             count += set.allowed_ips[count..]
                 .iter()
                 .take_while(|ip| put_allowed_ip(message, ip).is_ok())
@@ -131,7 +131,7 @@ fn put_peer_head(message: &mut Message, set: &SetPeer, first: bool) -> Result<()
     }
     if first {
         if set.replace_allowed_ips {
-            flags |= peer::F_REPLACE_ALLOWED_IPS;
+            flags |= peer::F_REPLACE_ALLOWEDIPS;
         }
         if let Some(key) = &set.preshared_key {
             message.put(peer::PRESHARED_KEY, key.as_bytes())?;
@@ -140,7 +140,7 @@ fn put_peer_head(message: &mut Message, set: &SetPeer, first: bool) -> Result<()
             put_endpoint(message, endpoint)?;
         }
         if let Some(seconds) = set.persistent_keepalive {
-            message.put(peer::PERSISTENT_KEEPALIVE, &seconds.to_ne_bytes())?;
+            message.put(peer::PERSISTENT_KEEPALIVE_INTERVAL, &seconds.to_ne_bytes())?;
         }
     }
     if flags != 0 {
@@ -174,11 +174,11 @@ fn put_allowed_ip(message: &mut Message, set: &SetAllowedIp) -> Result<(), Full>
             IpAddr::V4(addr) => (AF_INET, &addr.octets()),
             IpAddr::V6(addr) => (AF_INET6, &addr.octets()),
         };
-        message.put(allowed_ip::FAMILY, &(family as u16).to_ne_bytes())?;
-        message.put(allowed_ip::IPADDR, octets)?;
-        message.put(allowed_ip::CIDR_MASK, &[set.ip.cidr])?;
+        message.put(allowedip::FAMILY, &(family as u16).to_ne_bytes())?;
+        message.put(allowedip::IPADDR, octets)?;
+        message.put(allowedip::CIDR_MASK, &[set.ip.cidr])?;
         if set.remove {
-            message.put(allowed_ip::FLAGS, &allowed_ip::F_REMOVE_ME.to_ne_bytes())?;
+            message.put(allowedip::FLAGS, &allowedip::F_REMOVE_ME.to_ne_bytes())?;
         }
         Ok(())
     };

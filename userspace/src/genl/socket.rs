@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! A netlink socket: one request at a time, and its replies.
 
 use super::message::{Message, GENL_HEADER, HEADER};
@@ -83,8 +83,8 @@ impl Socket {
         self.run(request, GENL_HEADER, &mut |_| Ok(()))
     }
 
-    /// Sends a request and reads replies until its end, `EINTR` if what was dumped changed meanwhile. `skip` bytes of each
-    /// payload are not handed over.
+    /// Sends a request and reads replies until its end, `EINTR` if what was dumped changed
+    /// meanwhile. `skip` bytes of each payload are not handed over.
     pub fn run(&mut self, mut request: Message, skip: usize, each: Each<'_>) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         self.socket.send(request.finish(self.sequence), 0)?;
@@ -136,7 +136,8 @@ impl Socket {
     }
 }
 
-/// The messages in a datagram as type, flags, sequence number and payload; `None` for one that is cut off.
+/// The messages in a datagram as type, flags, sequence number and payload; `None` for one that is
+/// cut off.
 pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Option<(u16, u16, u32, &[u8])>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {

@@ -1,7 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Requests and replies against each other, without a kernel.
 
-use super::message::{allowed_ip, device, peer, Message, GENL_HEADER};
+use super::message::{Message, GENL_HEADER};
 use super::socket::messages;
 use super::*;
 use crate::key::{PublicKey, SecretKey};
@@ -11,6 +11,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use wireguard_rs::proto::uapi::{allowedip, device, peer};
 
 const LINK: Link<'_> = Link::Name("wg0");
 
@@ -117,7 +118,7 @@ fn a_long_peer_goes_on_in_the_next_message() {
         let long = usize::from(index == 0);
         let flags = of_peers(request, peer::FLAGS)[long].clone().unwrap();
         let expected = if index == 0 {
-            peer::F_UPDATE_ONLY | peer::F_REPLACE_ALLOWED_IPS
+            peer::F_UPDATE_ONLY | peer::F_REPLACE_ALLOWEDIPS
         } else {
             peer::F_UPDATE_ONLY
         };
@@ -125,7 +126,7 @@ fn a_long_peer_goes_on_in_the_next_message() {
         for once in [
             peer::PRESHARED_KEY,
             peer::ENDPOINT,
-            peer::PERSISTENT_KEEPALIVE,
+            peer::PERSISTENT_KEEPALIVE_INTERVAL,
         ] {
             assert_eq!(of_peers(request, once)[long].is_some(), index == 0);
         }
@@ -193,13 +194,11 @@ fn refuses_nonsense_from_the_kernel() {
         if with_key {
             message.put(peer::PUBLIC_KEY, &[1; 32]).unwrap();
         }
-        let list = message.nest(peer::ALLOWED_IPS).unwrap();
+        let list = message.nest(peer::ALLOWEDIPS).unwrap();
         let ip = message.nest(0).unwrap();
-        message
-            .put(allowed_ip::FAMILY, &2u16.to_ne_bytes())
-            .unwrap();
-        message.put(allowed_ip::IPADDR, &[1; 4]).unwrap();
-        message.put(allowed_ip::CIDR_MASK, &[cidr]).unwrap();
+        message.put(allowedip::FAMILY, &2u16.to_ne_bytes()).unwrap();
+        message.put(allowedip::IPADDR, &[1; 4]).unwrap();
+        message.put(allowedip::CIDR_MASK, &[cidr]).unwrap();
         for nest in [ip, list, nest, peers] {
             message.end(nest);
         }
@@ -288,7 +287,11 @@ proptest! {
     }
 
     #[test]
-    fn damaged_replies(change in change().prop_filter("small", |change| change.peers.len() < 3), at: prop::sample::Index, byte: u8) {
+    fn damaged_replies(
+        change in change().prop_filter("small", |change| change.peers.len() < 3),
+        at: prop::sample::Index,
+        byte: u8,
+    ) {
         for mut request in requests(&change) {
             let at = at.index(request.len());
             request[at] = byte;

@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `wg-rs monitor`: what the tunnels are doing, again and again. A live table on a terminal, plain lines elsewhere.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `wg-rs monitor`: what the tunnels are doing, again and again. A live table on a terminal, plain
+//! lines elsewhere.
 
 mod reading;
 mod screen;
@@ -30,8 +31,8 @@ pub struct Options {
     pub colour: bool,
 }
 
-/// The devices of the moment: those of these names, or all. Those that go away meanwhile are left out; only if none of
-/// those asked for is there, that is an error.
+/// The devices of the moment: those of these names, or all. Those that go away meanwhile are left
+/// out; only if none of those asked for is there, that is an error.
 pub fn devices(names: &[String], family: Option<&str>) -> io::Result<Vec<Device>> {
     let links = interfaces(family)?;
     let mut devices = Vec::new();
@@ -66,7 +67,8 @@ pub fn table(devices: &[Device]) -> Vec<String> {
     Table::new(&Reading::new(devices).rows(None)).plain()
 }
 
-/// Runs until it has shown `count` tables, or the user ends it. `read` gives the devices of the moment.
+/// Runs until it has shown `count` tables, or the user ends it. `read` gives the devices of the
+/// moment.
 pub fn run(options: &Options, read: impl FnMut() -> io::Result<Vec<Device>>) -> io::Result<()> {
     if io::stdout().is_terminal() && io::stdin().is_terminal() && !options.plain {
         live(options, read)

@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What the monitor keeps of a device: counters and addresses, no secret; and what changed between two readings.
+// SPDX-License-Identifier: GPL-2.0-only
+//! What the monitor keeps of a device: counters and addresses, no secret; and what changed between
+//! two readings.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -84,7 +85,8 @@ impl Reading {
         }
     }
 
-    /// The table: devices by name, each with its peers, the busiest first, then those with the newest handshake.
+    /// The table: devices by name, each with its peers, the busiest first, then those with the
+    /// newest handshake.
     pub fn rows(&self, before: Option<&Reading>) -> Vec<Row> {
         let elapsed = before.map_or(Duration::ZERO, |b| self.at.saturating_duration_since(b.at));
         let old: HashMap<_, _> = before
@@ -179,7 +181,8 @@ impl PeerReading {
     }
 }
 
-/// Bytes per second between two readings; none when the counters began anew (the peer was removed and added again).
+/// Bytes per second between two readings; none when the counters began anew (the peer was removed
+/// and added again).
 fn rate(before: &PeerReading, now: &PeerReading, elapsed: Duration) -> Option<Traffic> {
     let nanos = elapsed.as_nanos();
     let per_second =
@@ -264,7 +267,8 @@ mod tests {
 
     #[test]
     fn what_began_anew_has_no_rate_yet() {
-        // A peer that came, one that was removed and added again, a device made again under its old name.
+        // A peer that came, one that was removed and added again, a device made again under its old
+        // name.
         let old = [
             device("wg0", 2, vec![peer(1, 900, 900, 0)]),
             device("wg1", 3, vec![peer(1, 0, 0, 0)]),

@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The terminal while the table is on it: taken over as a whole, and given back as it was, however the monitor ends.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The terminal while the table is on it: taken over as a whole, and given back as it was, however
+//! the monitor ends.
 
 use std::io::{self, Stdout};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -77,7 +78,8 @@ impl Screen {
         terminal::disable_raw_mode().and(shown)
     }
 
-    /// Draws a title and as much of the table as fits; `table` makes its lines for a width, headings first.
+    /// Draws a title and as much of the table as fits; `table` makes its lines for a width,
+    /// headings first.
     pub fn draw(
         &mut self,
         title: &str,

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Rows into lines of text: the plain table, and the one that has to fit a terminal.
 
 use std::time::Duration;

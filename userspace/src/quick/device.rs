@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The WireGuard device of a tunnel: what `wg` does to it.
 
 use super::say::Failed;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Name servers, by resolvconf(8); by resolvectl(1) where there is no resolvconf.
 
 use super::process::{command, is_installed, run, Signals};

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Which file describes a tunnel, and what the tunnel is called.
 
 use super::say::say;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! What keeps packets from going past a tunnel that is the default route.
 
 use super::netlink::strerror;
@@ -81,7 +81,8 @@ fn rules(interface: &str, addresses: &[IpAddr], mark: u32) -> String {
     let mut text = "*raw\n".to_owned();
     for address in addresses {
         text += &format!(
-            "-I PREROUTING ! -i {interface} -d {address} -m addrtype ! --src-type LOCAL -j DROP {comment}\n"
+            "-I PREROUTING ! -i {interface} -d {address} -m addrtype ! --src-type LOCAL -j DROP \
+             {comment}\n"
         );
     }
     text += "COMMIT\n*mangle\n";

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! wg-quick: sets up a tunnel with its addresses, routes, name servers and firewall rules as its
 //! configuration file says, takes it down, saves it.
 //!

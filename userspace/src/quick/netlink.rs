@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! A netlink socket that asks one thing at a time and waits for the kernel's verdict.
 
 use netlink_packet_core::{

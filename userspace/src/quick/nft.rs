@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! nf_tables over netlink: the few messages that one small table takes.
 
 use super::netlink::{Error, Request, Socket};

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Decisions: in which order routes are made and which are needed, the MTU, the table.
 
 use super::rtnl::{PolicyRule, Way};

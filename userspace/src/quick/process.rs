@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Commands of others: hooks, resolvconf, iptables; and the signals that end us meanwhile.
 
 use super::say::{say, Failed};

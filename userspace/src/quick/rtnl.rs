@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! What is asked of rtnetlink: links, addresses, routes and rules as they are.
 
 use super::netlink::{attribute, attribute_u32, attributes, Error, Request, Socket};

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! A running tunnel as a configuration file.
 
 use super::settings::Settings;
@@ -106,7 +106,8 @@ mod tests {
     #[test]
     fn layout() {
         let settings = Settings::parse(
-            b"[Interface]\nMTU=1300\nTable=off\nSaveConfig=true\nPostUp=b\nPreUp=a = a\nDNS=1.1.1.1\nPostUp=\nPreDown=c\nPostDown=d",
+            b"[Interface]\nMTU=1300\nTable=off\nSaveConfig=true\nPostUp=b\nPreUp=a = a\n\
+              DNS=1.1.1.1\nPostUp=\nPreDown=c\nPostDown=d",
         )
         .unwrap();
         let addresses = [

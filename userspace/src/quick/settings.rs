@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The keys of a configuration file that are wg-quick's own, and the rest, which is wg's.
 
 use std::ffi::OsString;
@@ -428,7 +428,9 @@ mod tests {
         assert_eq!(hooks.pre_down, ["c"]);
         assert_eq!(hooks.post_down, [""]);
         assert!(settings.save);
-        let stripped = "[interface] # me\nprivatekey = a=b=\n# kept\n[Peer]\nAddress = not ours\n\n[Interface]\n";
+        let stripped =
+            "[interface] # me\nprivatekey = a=b=\n# kept\n[Peer]\nAddress = not ours\n\n\
+                        [Interface]\n";
         assert_eq!(String::from_utf8_lossy(&settings.stripped), stripped);
         let blanked = String::from_utf8_lossy(&settings.blanked);
         assert_eq!(blanked.lines().count(), 20);

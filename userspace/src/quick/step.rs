@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! What is done to links, addresses, routes and rules: each step as the netlink request that does
 //! it, and as the `ip` command people know it by.
 
@@ -305,13 +305,17 @@ mod tests {
                 Step::LinkAdd { kind: "wireguard" },
                 "ip link add dev wg0 type wireguard",
                 (16, create),
-                "00000000 00000000 00000000 00000000 08000300 77673000 14001200 0e000100 77697265 67756172 64000000",
+                "00000000 00000000 00000000 00000000 08000300 77673000 14001200 0e000100 77697265 \
+                 67756172 64000000",
             ),
             (
-                Step::LinkAdd { kind: "wireguard_rs" },
+                Step::LinkAdd {
+                    kind: "wireguard_rs",
+                },
                 "ip link add dev wg0 type wireguard_rs",
                 (16, create),
-                "00000000 00000000 00000000 00000000 08000300 77673000 18001200 11000100 77697265 67756172 645f7273 00000000",
+                "00000000 00000000 00000000 00000000 08000300 77673000 18001200 11000100 77697265 \
+                 67756172 645f7273 00000000",
             ),
             (
                 Step::LinkDelete,
@@ -341,7 +345,8 @@ mod tests {
                 Step::RouteAdd(ip("::", 0), Some(&table)),
                 "ip -6 route add ::/0 dev wg0 table main",
                 (24, create),
-                "0a000000 00030001 00000000 14000100 00000000 00000000 00000000 00000000 08000400 09000000 08000f00 fe000000",
+                "0a000000 00030001 00000000 14000100 00000000 00000000 00000000 00000000 08000400 \
+                 09000000 08000f00 fe000000",
             ),
             (
                 Step::RuleAdd(Family::V4, Rule::Unmarked(51820)),

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Devices of programs (wireguard-go, boringtun …): each listens on a socket and speaks the text protocol that is called
-//! "cross-platform userspace implementation".
+// SPDX-License-Identifier: GPL-2.0-only
+//! Devices of programs (wireguard-go, boringtun …): each listens on a socket and speaks the text
+//! protocol that is called "cross-platform userspace implementation".
 
 #[cfg(test)]
 mod tests;
@@ -24,8 +24,8 @@ pub const FOLDER: &str = "/var/run/wireguard";
 /// What follows the interface's name there.
 const SUFFIX: &str = ".sock";
 
-/// A connection to the program that has this interface; `None` if there is none, or if it may not be spoken to. The socket of
-/// one that has ended is removed.
+/// A connection to the program that has this interface; `None` if there is none, or if it may not
+/// be spoken to. The socket of one that has ended is removed.
 fn connect(folder: &Path, name: &str) -> Option<UnixStream> {
     if name.contains('/') {
         return None;

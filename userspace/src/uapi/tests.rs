@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 use super::*;
 use crate::key::{PublicKey, SecretKey};
 use crate::model::{AllowedIp, Peer, SetAllowedIp, SetPeer, Timestamp};
@@ -21,7 +21,8 @@ impl Folder {
         self.0.join(format!("{name}.sock"))
     }
 
-    /// A program that gives each of `answers` once, and then ends; the handle gives what it was asked.
+    /// A program that gives each of `answers` once, and then ends; the handle gives what it was
+    /// asked.
     fn program(&self, name: &str, answers: Vec<Vec<u8>>) -> thread::JoinHandle<Vec<Vec<u8>>> {
         let listener = UnixListener::bind(self.socket(name)).unwrap();
         thread::spawn(move || {
@@ -57,10 +58,11 @@ fn hex(byte: u8) -> String {
 fn reads_a_device() {
     let folder = Folder::new("get");
     let text = format!(
-        "private_key={}\nlisten_port=51820\nfwmark=7\nprotocol_version=1\npublic_key={}\npreshared_key={}\n\
-         endpoint=[fe80::1%lo]:5\nlast_handshake_time_sec=9\nlast_handshake_time_nsec=8\ntx_bytes=7\nrx_bytes=6\n\
-         persistent_keepalive_interval=25\nallowed_ip=10.0.0.0/8\nallowed_ip=fd00::/64\nnews=1\npublic_key={}\n\
-         preshared_key={}\nendpoint=192.0.2.1:51821\nerrno=0\n\n",
+        "private_key={}\nlisten_port=51820\nfwmark=7\nprotocol_version=1\npublic_key={}\n\
+         preshared_key={}\nendpoint=[fe80::1%lo]:5\nlast_handshake_time_sec=9\n\
+         last_handshake_time_nsec=8\ntx_bytes=7\nrx_bytes=6\npersistent_keepalive_interval=25\n\
+         allowed_ip=10.0.0.0/8\nallowed_ip=fd00::/64\nnews=1\npublic_key={}\npreshared_key={}\n\
+         endpoint=192.0.2.1:51821\nerrno=0\n\n",
         hex(0x11),
         hex(0x22),
         hex(0x33),
@@ -147,9 +149,10 @@ fn changes_a_device() {
     assert_eq!(failed(), Some(13));
     let asked = program.join().unwrap();
     let expected = format!(
-        "set=1\nprivate_key={}\nlisten_port=1\nfwmark=4294967295\nreplace_peers=true\npublic_key={}\nupdate_only=true\n\
-         preshared_key={}\nendpoint=[2001:db8::1]:2\npersistent_keepalive_interval=0\nreplace_allowed_ips=true\n\
-         allowed_ip=10.0.0.1/32\nallowed_ip=-fd00::/8\npublic_key={}\nremove=true\n\n",
+        "set=1\nprivate_key={}\nlisten_port=1\nfwmark=4294967295\nreplace_peers=true\n\
+         public_key={}\nupdate_only=true\npreshared_key={}\nendpoint=[2001:db8::1]:2\n\
+         persistent_keepalive_interval=0\nreplace_allowed_ips=true\nallowed_ip=10.0.0.1/32\n\
+         allowed_ip=-fd00::/8\npublic_key={}\nremove=true\n\n",
         hex(0x11),
         hex(0x22),
         hex(0),
@@ -223,7 +226,11 @@ proptest! {
     }
 
     #[test]
-    fn any_values(name in "[a-z_]{1,20}|public_key|endpoint|allowed_ip|errno", value in "[-0-9a-f:./\\[\\]%]{0,70}") {
-        let _ = read_reply(format!("public_key={}\n{name}={value}\nerrno=0\n\n", hex(1)).as_bytes());
+    fn any_values(
+        name in "[a-z_]{1,20}|public_key|endpoint|allowed_ip|errno",
+        value in "[-0-9a-f:./\\[\\]%]{0,70}",
+    ) {
+        let reply = format!("public_key={}\n{name}={value}\nerrno=0\n\n", hex(1));
+        let _ = read_reply(reply.as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The text: lines `key=value`, an empty line at the end.
 
 use crate::key::{PublicKey, SecretKey, KEY_LEN};
@@ -10,7 +10,8 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 use zeroize::Zeroizing;
 
-/// The request that makes the change; of its size at once, so that no key is left behind where it outgrew its place.
+/// The request that makes the change; of its size at once, so that no key is left behind where it
+/// outgrew its place.
 pub fn write_request(change: &SetDevice) -> Zeroizing<Vec<u8>> {
     let ips: usize = change.peers.iter().map(|peer| peer.allowed_ips.len()).sum();
     let mut text = Zeroizing::new(Vec::with_capacity(
@@ -82,8 +83,8 @@ fn key(out: &mut Vec<u8>, name: &str, bytes: &[u8; KEY_LEN]) {
     out.push(b'\n');
 }
 
-/// Reads an answer: that to a `get` makes the device, that to a `set` only says whether it went well. Keys that are not known
-/// are passed over.
+/// Reads an answer: that to a `get` makes the device, that to a `set` only says whether it went
+/// well. Keys that are not known are passed over.
 ///
 /// # Errors
 ///

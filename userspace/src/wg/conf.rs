@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! `setconf`, `addconf`, `syncconf`.
 
 use super::lookup::System;
@@ -71,7 +71,8 @@ pub fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, (&'static str, io::E
     Ok(bytes)
 }
 
-/// Applies a configuration, of which `path` is only the name. Nothing is sent unless all of it is valid.
+/// Applies a configuration, of which `path` is only the name. Nothing is sent unless all of it is
+/// valid.
 pub fn apply(context: &Context, how: How, interface: &str, path: &Path, input: &[u8]) -> Done {
     let statements = config::statements(
         input,
@@ -107,8 +108,9 @@ pub fn apply(context: &Context, how: How, interface: &str, path: &Path, input: &
         .map_err(|error| kernel(context, "Unable to modify interface", interface, &error))
 }
 
-/// Instead of all peers, removes only those that are not wanted. `thorough` also takes away the preshared key and the keepalive
-/// that a wanted peer has but should not have, which `wg` 1.0.20250521 forgets.
+/// Instead of all peers, removes only those that are not wanted. `thorough` also takes away the
+/// preshared key and the keepalive that a wanted peer has but should not have, which `wg`
+/// 1.0.20250521 forgets.
 fn synchronize(change: &mut SetDevice, device: &Device, thorough: bool) {
     if device.peers.is_empty() {
         return;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! `genkey`, `genpsk`, `pubkey`; and keys in files.
 
 use super::report::{perror, say, unless_key};
@@ -25,7 +25,8 @@ pub fn generate(context: &Context, command: &OsStr, arguments: &[OsString]) -> D
             && mode & Mode::S_IRWXO.bits() != 0
     };
     if fstat(io::stdout()).is_ok_and(|stat| world(stat.st_mode)) {
-        say(b"Warning: writing to world accessible file.\nConsider setting the umask to 077 and trying again.");
+        say(b"Warning: writing to world accessible file.\n\
+              Consider setting the umask to 077 and trying again.");
     }
     let key = if command == "genkey" {
         SecretKey::generate_private()
@@ -83,7 +84,8 @@ fn read_file(path: &Path) -> Result<SecretKey, Failed> {
     let mut text = Zeroizing::new([0; KEY_BASE64_LEN]);
     match read_up_to(&mut file, &mut *text) {
         Ok(KEY_BASE64_LEN) => {}
-        // An empty pipe is no empty file to `wg`: it asks for the position, which a pipe does not have.
+        // An empty pipe is no empty file to `wg`: it asks for the position, which a pipe does not
+        // have.
         Ok(0) if file.stream_position().is_ok() => return Ok(SecretKey::default()),
         _ => return Err(complain(b"Invalid length key in key file")),
     }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Names of hosts and services, looked up by the C library with the patience that `wg` has.
 
 use super::report::{os_message, say, warning};
@@ -118,7 +118,8 @@ pub fn port(service: &[u8]) -> Result<u16, LookupError> {
     Ok(found.port())
 }
 
-/// The address of an endpoint. Failures that may pass are waited out, as often as the environment says.
+/// The address of an endpoint. Failures that may pass are waited out, as often as the environment
+/// says.
 pub fn endpoint(text: &EndpointText) -> Result<SocketAddr, LookupError> {
     let mut retries = retries()?;
     if let Some(addr) = text.numeric() {

@@ -1,12 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The commands of `wg`.
 //!
-//! They exist in two voices. [`Voice::Wg`] is what `wg` 1.0.20250521 says, byte for byte. [`Voice::WgRs`] says the same, and
-//! where in the file the fault is, and what to do about it; it also refuses what `wg` lets pass although it cannot be meant.
+//! They exist in two voices. [`Voice::Wg`] is what `wg` 1.0.20250521 says, byte for byte.
+//! [`Voice::WgRs`] says the same, and where in the file the fault is, and what to do about it; it
+//! also refuses what `wg` lets pass although it cannot be meant.
 //!
-//! On purpose, the first voice differs from `wg` in these points: a private or preshared key (or what may be a mistyped one)
-//! that cannot be read is never repeated in the error; a configuration that cannot be read to its end is an error, not an empty
-//! configuration; and `--version` says who speaks.
+//! On purpose, the first voice differs from `wg` in these points: a private or preshared key (or
+//! what may be a mistyped one) that cannot be read is never repeated in the error; a configuration
+//! that cannot be read to its end is an error, not an empty configuration; and `--version` says who
+//! speaks.
 
 mod conf;
 mod keys;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Standard output through a buffer that is zeroed: what is shown may be a key.
 
 use super::{report, Context, Done, Failed, Voice};
@@ -10,7 +10,8 @@ use std::os::fd::AsFd;
 
 const SIZE: usize = 64 * 1024;
 
-/// Buffered standard output. Nothing is written until the buffer is full or [`Out::finish`] is called.
+/// Buffered standard output. Nothing is written until the buffer is full or [`Out::finish`] is
+/// called.
 pub struct Out {
     buffer: Buffer,
     error: Option<io::Error>,
@@ -40,7 +41,8 @@ impl Out {
         let _ = self.write_fmt(text);
     }
 
-    /// Writes what is left. A closed pipe ends the program, as it does to `wg`; other errors are told (`wg` ignores them).
+    /// Writes what is left. A closed pipe ends the program, as it does to `wg`; other errors are
+    /// told (`wg` ignores them).
     pub fn finish(mut self) -> Done {
         self.drain();
         match self.error.take() {

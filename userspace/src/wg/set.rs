@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! `set`.
 
 use super::report::{kernel, problem, say};
@@ -11,13 +11,12 @@ use crate::model::{SetDevice, SetPeer};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use wireguard_rs::proto::uapi::IFNAME_MAX_LEN;
 
-const USAGE: &str = "<interface> [listen-port <port>] [fwmark <mark>] [private-key <file path>] [peer <base64 public key> \
-                     [remove] [preshared-key <file path>] [endpoint <ip>:<port>] [persistent-keepalive <interval seconds>] \
-                     [allowed-ips [+|-]<ip1>/<cidr1>[,[+|-]<ip2>/<cidr2>]...] ]...";
-
-/// Longest name that `wg set` looks at.
-const NAME_MAX: usize = 15;
+const USAGE: &str = "<interface> [listen-port <port>] [fwmark <mark>] [private-key <file path>] \
+                     [peer <base64 public key> [remove] [preshared-key <file path>] [endpoint \
+                     <ip>:<port>] [persistent-keepalive <interval seconds>] [allowed-ips \
+                     [+|-]<ip1>/<cidr1>[,[+|-]<ip2>/<cidr2>]...] ]...";
 
 /// `set INTERFACE SETTING…`
 pub fn set(context: &Context, arguments: &[OsString]) -> Done {
@@ -33,20 +32,21 @@ pub fn set(context: &Context, arguments: &[OsString]) -> Done {
         .map_err(|error| kernel(context, "Unable to modify interface", interface, &error))
 }
 
-/// `wg` cuts a name that is too long where it changes something, so that it may change another interface than the named one;
-/// only as `wg` do we follow.
+/// `wg` cuts a name that is too long where it changes something, so that it may change another
+/// interface than the named one; only as `wg` do we follow.
 pub fn name_to_change<'a>(context: &Context, name: &'a str) -> &'a str {
-    let end = (0..=NAME_MAX)
+    let end = (0..=IFNAME_MAX_LEN)
         .rev()
         .find(|&end| name.is_char_boundary(end))
         .unwrap_or(0);
     match context.voice {
-        Voice::Wg if name.len() > NAME_MAX => &name[..end],
+        Voice::Wg if name.len() > IFNAME_MAX_LEN => &name[..end],
         _ => name,
     }
 }
 
-/// Reads the settings one after the other, including key files and names, and stops at the first that is wrong.
+/// Reads the settings one after the other, including key files and names, and stops at the first
+/// that is wrong.
 fn read(context: &Context, settings: &[OsString]) -> Result<SetDevice, Failed> {
     let mut change = SetDevice::default();
     let mut rest = settings;

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! `show` and `showconf`.
 
 use super::report::{hint, kernel, perror, say};
@@ -13,8 +13,9 @@ use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-const USAGE: &str = "{ <interface> | all | interfaces } [public-key | private-key | listen-port | fwmark | peers | preshared-keys | \
-                     endpoints | allowed-ips | latest-handshakes | transfer | persistent-keepalive | dump]";
+const USAGE: &str = "{ <interface> | all | interfaces } [public-key | private-key | listen-port | \
+                     fwmark | peers | preshared-keys | endpoints | allowed-ips | latest-handshakes \
+                     | transfer | persistent-keepalive | dump]";
 
 /// The fields that `show` can be asked for.
 pub const FIELDS: [&str; 12] = [
@@ -96,7 +97,8 @@ fn read(context: &Context, interface: &str) -> Result<Device, Failed> {
         .map_err(|error| kernel(context, "Unable to access interface", interface, &error))
 }
 
-/// All interfaces. Those that cannot be read are told and passed over; it is a failure if that is all of them.
+/// All interfaces. Those that cannot be read are told and passed over; it is a failure if that is
+/// all of them.
 fn all(
     context: &Context,
     field: Option<&OsStr>,

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! How often functions of the kernel and its modules are entered.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Counts calls of kernel and module functions.
 //!
 //! C functions are counted by a BPF program on kprobes. Debian's kernel allows no probe of a
 //! function that ftrace does not know, and it knows none of Rust: those are counted by execution
@@ -9,7 +9,7 @@
 //! or `Peer::start`; the mangled symbol is looked up in `/proc/kallsyms`. A function that the
 //! compiler inlined everywhere is not there: that is an error, never a count of zero.
 
-use super::{get, load, map, number, program};
+use super::object::{get, load, map, number, program};
 use anyhow::{ensure, Context, Result};
 use libbpf_rs::{KprobeOpts, Link, MapHandle, Object};
 use nix::errno::Errno;
@@ -22,7 +22,7 @@ const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/calls.bpf.o"));
 /// How many functions may be watched at once.
 const MAX: usize = 64;
 
-/// Counts of entries into chosen functions, from its making to its end.
+/// Counts calls of chosen functions while it exists.
 pub struct Calls {
     counts: MapHandle,
     index: BTreeMap<String, u32>,
@@ -33,8 +33,8 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Watches `functions`; the modules they belong to are loaded. A name with `::` is a Rust
-    /// function's (at most four at once), others are whole symbols.
+    /// Starts to count calls of `functions`, whose modules must be loaded. A name with `::` is that
+    /// of a Rust function (at most four at once), any other is a symbol.
     pub fn attach(functions: &[&str]) -> Result<Self> {
         ensure!(functions.len() <= MAX, "too many functions to watch");
         let object = load("calls", IMAGE)?;
@@ -74,7 +74,7 @@ impl Calls {
         Ok(calls)
     }
 
-    /// How often `function`, one of those given to [`Calls::attach`], has been entered.
+    /// The number of calls of `function`, one of those given to [`Calls::attach`].
     pub fn of(&self, function: &str) -> Result<u64> {
         if let Some(fds) = self.breakpoints.get(function) {
             let mut sum = 0;

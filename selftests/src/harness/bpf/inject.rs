@@ -1,8 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Frames put onto a watched interface past its programs: what was held back, or anything else.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Injects frames on a watched interface, bypassing its BPF programs.
 
-use super::Direction;
-use crate::harness::netns::Netns;
+use super::object::Direction;
+use crate::netns::Netns;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use std::mem::{size_of, zeroed};
@@ -15,11 +15,12 @@ const MARKS: [u32; 2] = [0x5747_5253, 0x5747_5254];
 pub struct Injector([OwnedFd; 2]);
 
 impl Injector {
+    /// Opens both sockets on `ifname` in `ns`.
     pub fn open(ns: &Netns, ifname: &str) -> Result<Self> {
         ns.run(|| Ok(Injector([open(ifname, MARKS[0])?, open(ifname, MARKS[1])?])))
     }
 
-    /// Sends a whole Ethernet frame out of the interface, or lets it come in there.
+    /// Sends an Ethernet frame out of the interface, or makes the interface receive it.
     pub fn send(&self, direction: Direction, frame: &[u8]) -> Result<()> {
         nix::unistd::write(&self.0[direction as usize], frame).context("inject a frame")?;
         Ok(())

@@ -1,27 +1,28 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What a packet's buffer carries from one interface to another: values are put into its fields at
+// SPDX-License-Identifier: GPL-2.0-only
+//! Which skb fields survive from one interface to another: marked values are written into them at
 //! the first, and looked for at the second.
 
-use super::{attach, get, load, map, number, Direction};
-use crate::harness::netns::Netns;
+use super::object::{attach, get, load, map, number, Direction};
+use crate::netns::Netns;
 use anyhow::Result;
 use libbpf_rs::{libbpf_sys, MapHandle, Object};
 use std::os::fd::OwnedFd;
 
 const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stain.bpf.o"));
 
-/// Stained packets, and what is left of it. Of frames over 200 bytes only: those carry data.
+/// Counts of stained packets, and of stains that survived. Only frames over 200 bytes, which carry
+/// data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Packets that were stained.
     pub stained: u64,
-    /// Packets that came to where they are looked at.
+    /// Packets inspected at the second interface.
     pub packets: u64,
     /// How many of them have the stain's mark, priority, `tc_index` and queue.
     pub with: [u64; 4],
-    /// How many have its flow hash.
+    /// How many have the stain's flow hash.
     pub with_hash: u64,
-    /// How many have another mark than the stain's or none.
+    /// How many have a mark other than 0 or the stain's.
     pub other_mark: u64,
 }
 
@@ -33,7 +34,7 @@ pub struct Stain {
 }
 
 impl Stain {
-    /// Stains what passes at one place, and looks at what passes at another.
+    /// Stains packets at `stain` and inspects them at `look`: (interface, direction) each.
     pub fn attach(ns: &Netns, stain: (&str, Direction), look: (&str, Direction)) -> Result<Self> {
         let object = load("stain", IMAGE)?;
         let place = |program, (ifname, direction): (&str, Direction)| {
@@ -52,7 +53,7 @@ impl Stain {
         })
     }
 
-    /// What has been seen since the attachment.
+    /// The counts since the attachment.
     pub fn seen(&self) -> Result<Seen> {
         let at = |n: u32| get(&self.counts, n).map(|value| number(&value, 0));
         Ok(Seen {

@@ -1,7 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The underlay as a tc program sees it: which messages pass, and what happens to the n-th one.
+// SPDX-License-Identifier: GPL-2.0-only
+//! A tc program on the underlay: classifies all messages, and disturbs those that a rule selects.
 //!
-//! ```no_run
+//! ```ignore
 //! let mut underlay = Underlay::attach(tunnel.ns(0), "v0")?;
 //! let lost = underlay.disturb(Rule::new(Direction::Out, &[Class::Initiation], Action::Drop))?;
 //! ping_all(tunnel.ns(0), inner(false, 1), 1)?;
@@ -10,13 +10,13 @@
 //! ```
 //!
 //! Both directions are watched at one end of the veth pair: *out* is what the namespace sends
-//! there. On the way out the programs come before packet captures, on the way in after them.
-//! What is injected or sent twice here is not counted and meets no rule.
+//! there. Outgoing frames pass the programs before packet captures, incoming ones after them.
+//! Injected and duplicated frames are not counted and match no rule.
 
 use super::inject::{complete_checksum, spoil_checksum, Injector};
-use super::{attach, get, load, map, number, set};
-use crate::harness::netns::Netns;
-use crate::harness::topo;
+use super::object::{attach, get, load, map, number, set, Direction};
+use crate::netns::Netns;
+use crate::topo;
 use anyhow::{ensure, Context, Result};
 use libbpf_rs::{libbpf_sys, MapCore, MapFlags, MapHandle, Object, RingBuffer, RingBufferBuilder};
 use std::net::IpAddr;
@@ -28,18 +28,8 @@ const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/underlay.bpf.o"))
 const MAX_RULES: u32 = 8;
 const CLASSES: usize = 8;
 
-/// Which way a frame goes, seen from the namespace that has the watched interface.
+/// The class of a frame, or of one message of an aggregate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Sent by the namespace.
-    Out,
-    /// Sent to the namespace.
-    In,
-}
-
-/// What a frame (or one message of an aggregate) is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // what the program counts, asked for or not
 pub enum Class {
     /// Handshake initiation, 148 bytes.
     Initiation,
@@ -53,7 +43,7 @@ pub enum Class {
     Keepalive,
     /// ARP, neighbour discovery, multicast listener reports.
     Neighbour,
-    /// An ICMP error, as when nobody listens on a port.
+    /// An ICMP error, such as port unreachable.
     IcmpError,
     /// Anything else.
     Stranger,
@@ -70,49 +60,52 @@ impl Class {
     ];
 }
 
-/// Why a frame is a stranger.
+/// Why a frame does not belong on the underlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Neither IP nor the link's own talk.
+    /// Neither IP nor ARP.
     NotIp,
     /// A fragment of an IP packet.
     Fragment,
-    /// Another protocol over IP.
+    /// An unexpected IP protocol.
     NotUdp,
-    /// UDP between other ports than the tunnel's.
+    /// UDP, but not between the tunnel's ports.
     Ports,
     /// Not a message type of WireGuard.
     Type,
     /// Reserved bytes that are not zero.
     Reserved,
-    /// A length that this type of message cannot have, or bytes beyond the datagram.
+    /// An invalid length for this message type, or bytes beyond the datagram.
     Length,
     /// Transport data that is not padded to 16 bytes (nor as long as the MTU allows).
     Padding,
-    /// An inner address can be read: in the outer header, or where data should be encrypted.
+    /// An inner address in the clear: in the outer header, or where data should be encrypted.
     Inner,
-    /// A number that the program should not give.
+    /// A code that the program should not report.
     Unknown,
 }
 
-/// What happens to the messages that a rule hits.
+/// What happens to the messages that match a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// They are lost.
+    /// Dropped.
     Drop,
-    /// They arrive twice.
+    /// Duplicated.
     Duplicate,
-    /// They are taken out, see [`Underlay::held`].
+    /// Held back, see [`Underlay::held`].
     Hold,
-    /// One byte, at `offset` into the message (negative: from its end), is XORed with `mask`. The
-    /// receiver's UDP takes it for sound: on a veth the checksum is never computed. For a message
-    /// that UDP refuses, hold it and use [`Underlay::release_spoiled`].
-    #[allow(missing_docs)]
-    Corrupt { offset: i32, mask: u8 },
+    /// One byte, at `offset` in the message (negative: from its end), is XORed with `mask`. The
+    /// receiver's UDP accepts it: the checksum is never verified on a veth. For a message that UDP
+    /// refuses, hold it and use [`Underlay::release_spoiled`].
+    Corrupt {
+        /// In bytes.
+        offset: i32,
+        /// The bits to change.
+        mask: u8,
+    },
 }
 
-/// Which messages are disturbed, and how. The first one seen after [`Underlay::disturb`] unless
-/// said otherwise.
+/// Which messages are disturbed, and how: the first one after [`Underlay::disturb`] by default.
 ///
 /// If a frame is an aggregate (outer segmentation offload), all its messages are counted one by
 /// one, but it is dropped, duplicated or held as a whole.
@@ -180,7 +173,7 @@ impl Rule {
     }
 }
 
-/// A rule in force.
+/// Identifies an active rule.
 #[derive(Clone, Copy, Debug)]
 pub struct RuleId(u32);
 
@@ -212,7 +205,7 @@ impl Counts {
 /// A frame that should not be on the underlay.
 #[derive(Clone, Debug)]
 pub struct Stranger {
-    /// Which way it went.
+    /// Its direction.
     pub direction: Direction,
     /// What is wrong with it.
     pub reason: Reason,
@@ -220,20 +213,20 @@ pub struct Stranger {
     pub bytes: Vec<u8>,
 }
 
-/// A frame that a rule took out.
+/// A frame that a rule held back.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// Which way it was going.
+    /// Its direction.
     pub direction: Direction,
-    /// All of it, with a complete UDP checksum.
+    /// The whole frame, with a complete UDP checksum.
     pub bytes: Vec<u8>,
 }
 
 impl Held {
     /// The WireGuard message in it.
     pub fn message(&self) -> &[u8] {
-        match crate::harness::wire::frame(&self.bytes) {
-            crate::harness::wire::Frame::Udp { payload, .. } => payload,
+        match crate::wire::frame(&self.bytes) {
+            crate::wire::Frame::Udp { payload, .. } => payload,
             _ => &[],
         }
     }
@@ -245,7 +238,7 @@ struct Events {
     held: Vec<Held>,
 }
 
-/// A watched interface. Everything ends on drop.
+/// A watched interface. All programs are detached on drop.
 pub struct Underlay {
     ports: MapHandle,
     inner: MapHandle,
@@ -363,7 +356,8 @@ impl Underlay {
         };
         let shown: String = first.bytes.iter().take(80).map(hex).collect();
         anyhow::bail!(
-            "{} frames on the underlay are no WireGuard messages; the first goes {:?}, {:?}, {} bytes: {shown}",
+            "{} frames on the underlay are no WireGuard messages; the first goes {:?}, {:?}, \
+             {} bytes: {shown}",
             strangers.len(),
             first.direction,
             first.reason,

@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! A UDP socket with keys: the common things in one call.
 
-use super::super::netns::Netns;
-use super::super::wgdev::Key;
-use super::super::wire::{self, Message};
 use super::handshake::{self, Keys, Pending, Tweak};
 use super::session::Session;
 use super::{cookie, packet};
+use crate::netns::Netns;
+use crate::wgdev::Key;
+use crate::wire::{self, Message};
 use anyhow::{bail, ensure, Context, Result};
 use std::cell::Cell;
 use std::io::ErrorKind;
@@ -53,7 +53,7 @@ impl Client {
             psk: [0; 32],
             to,
             cookie: Cell::new(None),
-            socket: super::super::traffic::udp(ns, from)?,
+            socket: crate::traffic::udp(ns, from)?,
             seq: Cell::new(0),
         })
     }
@@ -135,7 +135,7 @@ impl Client {
 
     /// Drops what has come so far; gives its number.
     pub fn flush(&self) -> Result<usize> {
-        super::super::traffic::drain(&self.socket)
+        crate::traffic::drain(&self.socket)
     }
 
     /// Makes an initiation and sends it.

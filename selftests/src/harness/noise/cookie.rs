@@ -1,10 +1,9 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The two MACs at the end of handshake messages, and cookie replies (whitepaper, sections 5.4.4
 //! and 5.4.7).
 
-use super::super::wgdev::Key;
 use super::crypto::{hash, mac, xopen, xseal};
-use super::handshake::Tweak;
+use crate::wgdev::Key;
 use anyhow::{ensure, Context, Result};
 
 /// Bytes of a cookie reply.
@@ -18,16 +17,6 @@ pub fn mac1(body: &[u8], receiver: &Key) -> [u8; 16] {
 /// The second MAC of a message that is `body` up to there (mac1 included).
 pub fn mac2(body: &[u8], cookie: &[u8; 16]) -> [u8; 16] {
     mac(cookie, &[body])
-}
-
-/// Ends a handshake message to the holder of `receiver`.
-pub(super) fn put_macs(message: &mut Vec<u8>, receiver: &Key, tweak: &Tweak) {
-    let first = tweak.mac1.unwrap_or_else(|| mac1(message, receiver));
-    message.extend_from_slice(&first);
-    let by_cookie = || tweak.cookie.map(|cookie| mac2(message, &cookie));
-    let second = tweak.mac2.or_else(by_cookie).unwrap_or_default();
-    message.extend_from_slice(&second);
-    message.extend_from_slice(&tweak.trailing);
 }
 
 /// Computes both MACs of a whole, altered handshake message anew, so that only the alteration is
@@ -73,39 +62,4 @@ pub fn reply(own: &Key, to: &[u8], cookie: &[u8; 16]) -> Vec<u8> {
     let mac1 = mac1_of(to).expect("a handshake message");
     reply.extend(xseal(&hash(&[b"cookie--", own]), &nonce, cookie, &mac1));
     reply
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::handshake::{initiate, receive, Keys};
-    use super::*;
-
-    #[test]
-    fn cookies_come_and_go() {
-        let [a, b] = [Keys::random(), Keys::random()];
-        let message = initiate(&a, &b.public, &Tweak::default()).message;
-        let reply = reply(&b.public, &message, &[3; 16]);
-        assert_eq!(reply.len(), REPLY);
-        assert_eq!(open_reply(&reply, &b.public, &message).unwrap(), [3; 16]);
-        assert!(open_reply(&reply, &a.public, &message).is_err());
-        let other = initiate(&a, &b.public, &Tweak::default()).message;
-        assert!(open_reply(&reply, &b.public, &other).is_err());
-    }
-
-    #[test]
-    fn macs_can_be_repaired() {
-        let [a, b] = [Keys::random(), Keys::random()];
-        let tweak = Tweak {
-            cookie: Some([3; 16]),
-            ..Tweak::default()
-        };
-        let message = initiate(&a, &b.public, &tweak).message;
-        let mut copy = message.clone();
-        copy[116..].fill(0);
-        assert!(receive(&b, &copy).is_err());
-        repair_macs(&mut copy, &b.public, Some(&[3; 16]));
-        assert_eq!(copy, message);
-        repair_macs(&mut copy, &b.public, None);
-        assert_eq!(copy[132..], [0; 16]);
-    }
 }

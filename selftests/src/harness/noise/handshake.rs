@@ -1,10 +1,11 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Both roles of the handshake (whitepaper, sections 5.4.2 and 5.4.3).
 
-use super::super::wgdev::{random_key, Key};
 use super::cookie;
 use super::crypto::{dh, hash, kdf, open, public, seal};
 use super::session::Session;
+use crate::wgdev::{random_key, Key};
+use crate::wire::word;
 use anyhow::{ensure, Context, Result};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -171,9 +172,16 @@ impl Ephemeral {
     }
 }
 
-/// Four bytes of `message` as a little-endian number.
-pub(super) fn word(message: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*message.get(at..)?.first_chunk()?))
+/// Ends a handshake message to the holder of `receiver`.
+fn put_macs(message: &mut Vec<u8>, receiver: &Key, tweak: &Tweak) {
+    let first = tweak
+        .mac1
+        .unwrap_or_else(|| cookie::mac1(message, receiver));
+    message.extend_from_slice(&first);
+    let by_cookie = || tweak.cookie.map(|secret| cookie::mac2(message, &secret));
+    let second = tweak.mac2.or_else(by_cookie).unwrap_or_default();
+    message.extend_from_slice(&second);
+    message.extend_from_slice(&tweak.trailing);
 }
 
 fn key_at(message: &[u8], at: usize) -> Option<Key> {
@@ -208,7 +216,7 @@ pub fn initiate(own: &Keys, peer: &Key, tweak: &Tweak) -> Pending {
         .unwrap_or_else(|| dh(&own.private, peer));
     let key = state.shared(&secret);
     message.extend(state.seal(&key, &tweak.timestamp.unwrap_or_else(now)));
-    cookie::put_macs(&mut message, peer, tweak);
+    put_macs(&mut message, peer, tweak);
     Pending {
         message,
         index,
@@ -304,7 +312,7 @@ impl Received {
         state.shared(&ephemeral.with(&self.initiator));
         let key = state.preshared(psk);
         message.extend(state.seal(&key, &[]));
-        cookie::put_macs(&mut message, &self.initiator, tweak);
+        put_macs(&mut message, &self.initiator, tweak);
         let [receive, send] = kdf(&state.chain, &[]);
         let session = Session {
             send,
@@ -380,5 +388,37 @@ mod tests {
         assert_eq!(received.timestamp, tai64n(5, 6));
         let (_, response) = received.respond(&[0; 32], &Tweak::default());
         assert!(forged.finish(&response, &[0; 32]).is_err());
+    }
+
+    #[test]
+    fn cookies_come_and_go() {
+        let [a, b] = [Keys::random(), Keys::random()];
+        let message = initiate(&a, &b.public, &Tweak::default()).message;
+        let reply = cookie::reply(&b.public, &message, &[3; 16]);
+        assert_eq!(reply.len(), cookie::REPLY);
+        assert_eq!(
+            cookie::open_reply(&reply, &b.public, &message).unwrap(),
+            [3; 16]
+        );
+        assert!(cookie::open_reply(&reply, &a.public, &message).is_err());
+        let other = initiate(&a, &b.public, &Tweak::default()).message;
+        assert!(cookie::open_reply(&reply, &b.public, &other).is_err());
+    }
+
+    #[test]
+    fn macs_can_be_repaired() {
+        let [a, b] = [Keys::random(), Keys::random()];
+        let tweak = Tweak {
+            cookie: Some([3; 16]),
+            ..Tweak::default()
+        };
+        let message = initiate(&a, &b.public, &tweak).message;
+        let mut copy = message.clone();
+        copy[116..].fill(0);
+        assert!(receive(&b, &copy).is_err());
+        cookie::repair_macs(&mut copy, &b.public, Some(&[3; 16]));
+        assert_eq!(copy, message);
+        cookie::repair_macs(&mut copy, &b.public, None);
+        assert_eq!(copy[132..], [0; 16]);
     }
 }

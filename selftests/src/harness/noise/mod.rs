@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! A WireGuard protocol client of the tests' own: what an attacker, or a very odd peer, can send.
 //!
 //! Written from the whitepaper (sections 5.4 to 5.4.7), for tests only: it keeps no rules, has no

@@ -1,12 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! IP packets as bytes: inner packets to be sent through a session, and outer frames with any
-//! source address, to be sent by [`Injector`](super::super::capture::Injector).
+//! source address, to be sent by [`Injector`](crate::capture::Injector).
 
-use super::super::topo::mac;
-use super::super::traffic::checksum;
+use crate::topo::mac;
+use crate::traffic::checksum;
 use std::net::{IpAddr, SocketAddr};
 
 const ICMP: u8 = 1;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
@@ -67,6 +68,103 @@ pub fn udp(src: SocketAddr, dst: SocketAddr, data: &[u8]) -> Vec<u8> {
     ip(src.ip(), dst.ip(), UDP, &datagram)
 }
 
+/// A TCP segment in an IP packet.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Source.
+    pub src: SocketAddr,
+    /// Destination, of the same family.
+    pub dst: SocketAddr,
+    /// The IPv4 identification; with one, the packet must not be fragmented.
+    pub id: Option<u16>,
+    /// Sequence number of the first byte.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// The flags: FIN is 1, SYN 2, RST 4, PSH 8, ACK 16.
+    pub flags: u8,
+    /// Options, a multiple of four bytes.
+    pub options: Vec<u8>,
+    /// The data.
+    pub data: Vec<u8>,
+}
+
+impl Segment {
+    /// The packet.
+    pub fn packet(&self) -> Vec<u8> {
+        let mut tcp = self.src.port().to_be_bytes().to_vec();
+        tcp.extend_from_slice(&self.dst.port().to_be_bytes());
+        tcp.extend_from_slice(&self.seq.to_be_bytes());
+        tcp.extend_from_slice(&self.ack.to_be_bytes());
+        tcp.push(((20 + self.options.len()) * 4) as u8);
+        tcp.push(self.flags);
+        tcp.extend_from_slice(&[0xff, 0xff, 0, 0, 0, 0]);
+        tcp.extend_from_slice(&self.options);
+        tcp.extend_from_slice(&self.data);
+        let sum = pseudo(self.src.ip(), self.dst.ip(), TCP, &tcp);
+        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        let mut packet = ip(self.src.ip(), self.dst.ip(), TCP, &tcp);
+        if let Some(id) = self.id {
+            if self.src.is_ipv4() {
+                packet[4..6].copy_from_slice(&id.to_be_bytes());
+                packet[6] = 0x40;
+                packet[10..12].fill(0);
+                let sum = checksum(&packet[..20]);
+                packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            }
+        }
+        packet
+    }
+
+    /// Parses a packet, behind which there may be padding. All lengths and checksums must be right.
+    pub fn parse(bytes: &[u8]) -> Option<Segment> {
+        let half = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+        let (ip_len, len, id, src, dst) = if bytes.first()? >> 4 == 4 {
+            let src: [u8; 4] = *bytes.get(12..)?.first_chunk()?;
+            let dst: [u8; 4] = *bytes.get(16..)?.first_chunk()?;
+            if bytes[0] != 0x45 || bytes[9] != TCP || checksum(bytes.get(..20)?) != 0 {
+                return None;
+            }
+            (
+                20,
+                usize::from(half(2)?),
+                Some(half(4)?),
+                src.into(),
+                dst.into(),
+            )
+        } else {
+            let src: [u8; 16] = *bytes.get(8..)?.first_chunk()?;
+            let dst: [u8; 16] = *bytes.get(24..)?.first_chunk()?;
+            if *bytes.get(6)? != TCP {
+                return None;
+            }
+            (
+                40,
+                40 + usize::from(half(4)?),
+                None,
+                IpAddr::from(src),
+                IpAddr::from(dst),
+            )
+        };
+        let tcp = bytes.get(ip_len..len)?;
+        let word = |at: usize| Some(u32::from_be_bytes(*tcp.get(at..)?.first_chunk()?));
+        let header_len = usize::from(tcp.get(12)? >> 4) * 4;
+        if pseudo(src, dst, TCP, tcp) != 0 {
+            return None;
+        }
+        Some(Segment {
+            src: SocketAddr::new(src, half(ip_len)?),
+            dst: SocketAddr::new(dst, half(ip_len + 2)?),
+            id,
+            seq: word(4)?,
+            ack: word(8)?,
+            flags: tcp[13],
+            options: tcp.get(20..header_len)?.to_vec(),
+            data: tcp.get(header_len..)?.to_vec(),
+        })
+    }
+}
+
 fn icmp(src: IpAddr, dst: IpAddr, kind: u8, seq: u16, data: &[u8]) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0, 0x77, 0x67];
     message.extend_from_slice(&seq.to_be_bytes());
@@ -94,7 +192,7 @@ pub fn answers(got: &[u8], src: IpAddr, dst: IpAddr, seq: u16, data: &[u8]) -> b
 }
 
 /// An Ethernet frame with a datagram from veth end `n` to the other end (see
-/// [`topo`](super::super::topo)), with any addresses.
+/// [`topo`](crate::topo)), with any addresses.
 pub fn frame(n: u8, src: SocketAddr, dst: SocketAddr, data: &[u8]) -> Vec<u8> {
     let mut frame = mac(1 - n).to_vec();
     frame.extend_from_slice(&mac(n));
@@ -106,8 +204,8 @@ pub fn frame(n: u8, src: SocketAddr, dst: SocketAddr, data: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::wire;
     use super::*;
+    use crate::wire;
 
     #[test]
     fn frames_are_read_as_written() {

@@ -1,9 +1,9 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Transport data (whitepaper, section 5.4.6), without any of its rules.
 
-use super::super::wgdev::Key;
 use super::crypto::{open, seal};
-use super::handshake::word;
+use crate::wgdev::Key;
+use crate::wire::word;
 use anyhow::{ensure, Context, Result};
 
 /// A session's keys and indices.

@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Reflected and spliced messages: what was meant for one peer, device or direction makes no
-//! session and carries no data for another.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Reflected and spliced messages: a message for one peer, device or direction must not make a
+//! session or deliver data for another.
 
-use super::scene::{device, inside, outside, tagged, Scene, WAIT};
 use super::{drop_in, Test};
-use crate::harness::capture::Seen;
-use crate::harness::noise::{cookie, handshake, Client, Session, Tweak};
-use crate::harness::runner::Ctx;
-use crate::harness::wgdev::{DeviceConf, PeerConf, Wg};
 use anyhow::{ensure, Context, Result};
+use harness::capture::Seen;
+use harness::noise::{cookie, handshake, Client, Session, Tweak};
+use harness::rig::{device, inside, outside, tagged, Rig, WAIT};
+use harness::runner::Ctx;
+use harness::wgdev::{DeviceConf, PeerConf, Wg};
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
@@ -33,9 +33,9 @@ fn index(message: &[u8], at: usize) -> Result<u32> {
     Ok(u32::from_le_bytes(*bytes.context("too short")?))
 }
 
-/// The device's own messages sent back to it: as they are, and with receiver and mac1 made fit.
+/// The device's own messages sent back to it: unchanged, and with receiver and mac1 fixed up.
 fn reflection(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 1)?;
+    let mut scene = Rig::fenced(ctx, 1)?;
     let initiation = scene.initiation(0)?;
     let client = &scene.clients[0];
     let own = client.peer;
@@ -61,18 +61,18 @@ fn reflection(ctx: &Ctx) -> Result<()> {
     })?;
     let mut session = pending.finish(&response, &client.psk)?;
     scene.ping(0, &mut session)?;
-    // Data to the device's own address, reflected: in the other direction it has another key.
+    // Reflected data: each direction has its own key.
     let sink = scene.sink()?;
-    scene.wake(0)?;
+    scene.say(0)?;
     let (counter, _) = client.wait_data(&session, WAIT)?;
     client.flush()?;
-    scene.wake(0)?;
+    scene.say(0)?;
     let data = client.wait(WAIT, "data", |_, _| true)?;
     scene.silent_but("its own data", again, || {
         client.send(&data)?;
         client.send(&with(&data, 4, session.peer))
     })?;
-    // And what the client would send under the key of the other direction.
+    // Data that the client seals with the key of the other direction.
     let swapped = Session {
         send: session.receive,
         ..session.clone()
@@ -87,16 +87,16 @@ fn reflection(ctx: &Ctx) -> Result<()> {
     scene.ping(0, &mut session)
 }
 
-/// Parts of two peers' messages put together.
+/// Messages spliced from those of two peers.
 fn peers(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 2)?;
+    let mut scene = Rig::fenced(ctx, 2)?;
     let make = |k: usize| {
         let client = &scene.clients[k];
         handshake::initiate(&client.keys, &client.peer, &Tweak::default())
     };
     let (a, b) = (make(0), make(1));
-    // Ephemeral, static and timestamp, each from one or the other.
-    scene.silent("an initiation of two", || {
+    // Ephemeral, static and timestamp, each from either peer.
+    scene.silent("a spliced initiation", || {
         for mix in 1..7u8 {
             let mut message = a.message.clone();
             for (bit, bytes) in [(0, 8..40), (1, 40..88), (2, 88..116)] {
@@ -111,7 +111,7 @@ fn peers(ctx: &Ctx) -> Result<()> {
         Ok(())
     })?;
 
-    // Responses to the device's initiations, exchanged.
+    // Responses to the device's initiations, swapped.
     let initiations = [scene.initiation(0)?, scene.initiation(1)?];
     let mut answers = Vec::new();
     for (client, initiation) in scene.clients.iter().zip(&initiations) {
@@ -119,7 +119,7 @@ fn peers(ctx: &Ctx) -> Result<()> {
         answers.push(received.respond(&client.psk, &Tweak::default()));
     }
     let own = scene.clients[0].peer;
-    scene.silent_but("an exchanged response", Seen::is_initiation, || {
+    scene.silent_but("a swapped response", Seen::is_initiation, || {
         for k in 0..2 {
             let other = index(&initiations[1 - k], 4)?;
             let mut message = with(&answers[k].1, 8, other);
@@ -128,7 +128,7 @@ fn peers(ctx: &Ctx) -> Result<()> {
             scene.clients[k].send(&message)?;
             scene.clients[1 - k].send(&message)?;
         }
-        // One's ephemeral key with the other's proof.
+        // One peer's ephemeral key with the other's tag.
         let mut message = answers[0].1.clone();
         message[44..60].copy_from_slice(&answers[1].1[44..60]);
         cookie::repair_macs(&mut message, &own, None);
@@ -142,9 +142,9 @@ fn peers(ctx: &Ctx) -> Result<()> {
         sessions.push(session);
     }
 
-    // Data under one's key to the other's session, by either.
+    // Data with one peer's key for the other's session, sent by either.
     let sink = scene.sink()?;
-    scene.silent("data under another's key", || {
+    scene.silent("data with another session's key", || {
         for k in 0..2 {
             for (key, to, inside) in [(0, 1, 0), (0, 1, 1), (1, 0, 0), (1, 0, 1)] {
                 let mixed = Session {
@@ -156,7 +156,7 @@ fn peers(ctx: &Ctx) -> Result<()> {
         }
         Ok(())
     })?;
-    ensure!(sink.count()? == 0, "mixed data was delivered");
+    ensure!(sink.count()? == 0, "spliced data was delivered");
     for (k, session) in sessions.iter_mut().enumerate() {
         session.counter = 500;
         scene.ping(k, session)?;
@@ -165,10 +165,10 @@ fn peers(ctx: &Ctx) -> Result<()> {
 }
 
 /// A second device in the same namespace with the same private key and the same peer: messages
-/// for the one do nothing at the other's port.
+/// for one have no effect on the other's port.
 fn devices(ctx: &Ctx) -> Result<()> {
     const PORT: u16 = 51999;
-    let mut scene = Scene::new(ctx, 1)?;
+    let mut scene = Rig::fenced(ctx, 1)?;
     let key = scene.end.get(&scene.link)?.private_key;
     scene.link.rt(0).link_add("wgx", "wireguard")?;
     let conf = DeviceConf {
@@ -188,7 +188,7 @@ fn devices(ctx: &Ctx) -> Result<()> {
         scene.clients[0].keys,
         scene.clients[0].peer,
         outside(3),
-        SocketAddr::new(device().ip(), PORT),
+        SocketAddr::new(device(false).ip(), PORT),
     )?;
 
     let initiation = scene.initiation(0)?;
@@ -206,7 +206,7 @@ fn devices(ctx: &Ctx) -> Result<()> {
     let message = session.data(&tagged(0, 7));
     scene.silent("another device's data", || second.send(&message))?;
     ensure!(sink.count()? == 0, "another device's data was delivered");
-    // Each device has a session of its own with the same client, under the same keys.
+    // Each device has its own session with the same client, under the same static keys.
     sleep(GAP);
     let mut other = second.handshake()?;
     second.send(&other.data(&[]))?;
@@ -219,8 +219,11 @@ fn devices(ctx: &Ctx) -> Result<()> {
         client.send(&mixed.seal(900, &tagged(0, 8)))?;
         second.send(&mixed.seal(900, &tagged(0, 8)))
     })?;
-    ensure!(sink.count()? == 0, "mixed data was delivered");
+    ensure!(sink.count()? == 0, "spliced data was delivered");
     client.send(&message)?;
-    ensure!(sink.until(7)? == [7], "not the message held back");
+    ensure!(
+        sink.until(7)? == [7],
+        "the held back message was not delivered"
+    );
     scene.ping(0, &mut session)
 }

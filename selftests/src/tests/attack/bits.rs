@@ -1,13 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Every bit of a handshake or data message flipped, with and without the first MAC made right
-//! again. (Cookie replies: see `cookies`.)
+// SPDX-License-Identifier: GPL-2.0-only
+//! Every bit of a handshake or data message flipped, with and without recomputing the first MAC.
+//! (Cookie replies: see `cookies`.)
 
-use super::scene::{tagged, Scene, WAIT};
 use super::{drop_in, Test};
-use crate::harness::noise::{cookie, handshake, Tweak};
-use crate::harness::runner::Ctx;
-use crate::harness::wgdev::Key;
 use anyhow::{ensure, Result};
+use harness::noise::{cookie, handshake, Tweak};
+use harness::rig::{tagged, Rig, WAIT};
+use harness::runner::Ctx;
+use harness::wgdev::Key;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "attack-bit-flips-data", 60, data);
 }
 
-/// Few enough not to put the device under load.
+/// Messages per batch, few enough not to put the device under load.
 const BATCH: usize = 200;
 
-/// `message` with each bit of `bytes` flipped in turn; mac1 made right for `receiver`, if given.
+/// `message` with each bit of `bytes` flipped in turn; mac1 recomputed for `receiver`, if given.
 fn flips(message: &[u8], bytes: Range<usize>, receiver: Option<&Key>) -> Vec<Vec<u8>> {
     let flip = |bit: usize| {
         let mut message = message.to_vec();
@@ -33,10 +33,10 @@ fn flips(message: &[u8], bytes: Range<usize>, receiver: Option<&Key>) -> Vec<Vec
     (bytes.start * 8..bytes.end * 8).map(flip).collect()
 }
 
-/// A peer's valid initiation, altered: silence. (Not altered under a right mac1: the sender's
-/// index, which the initiator may choose, and mac2, which matters under load only.)
+/// A peer's valid initiation, altered: no answer. (With a recomputed mac1, the sender's index,
+/// which the initiator may choose, and mac2, which is checked only under load, stay unaltered.)
 fn initiation(ctx: &Ctx) -> Result<()> {
-    let scene = Scene::new(ctx, 1)?;
+    let scene = Rig::fenced(ctx, 1)?;
     let client = &scene.clients[0];
     let mut session = scene.session(0)?;
     std::thread::sleep(Duration::from_millis(30));
@@ -55,12 +55,12 @@ fn initiation(ctx: &Ctx) -> Result<()> {
     scene.ping(0, &mut right.finish(&response, &client.psk)?)
 }
 
-/// The valid response to the device's initiation, altered: it goes on waiting, and takes the
-/// right one.
+/// The valid response to the device's initiation, altered: the device keeps waiting and accepts
+/// the right one.
 fn response(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 1)?;
+    let mut scene = Rig::fenced(ctx, 1)?;
     scene.initiation(0)?;
-    // In parts, each for an initiation of its own: the device tries again after 5 s.
+    // In parts, each for its own initiation: the device retries after 5 s.
     let parts: [(Range<usize>, bool); 5] = [
         (0..40, false),
         (40..76, false),
@@ -75,20 +75,20 @@ fn response(ctx: &Ctx) -> Result<()> {
         let (mut session, right) = received.respond(&client.psk, &Tweak::default());
         let altered = flips(&right, bytes.clone(), repair.then_some(&client.peer));
         let what = format!("a response with a flipped bit in bytes {bytes:?}");
-        let again = |seen: &crate::harness::capture::Seen| seen.is_initiation();
+        let again = |seen: &harness::capture::Seen| seen.is_initiation();
         for batch in altered.chunks(BATCH) {
             scene.silent_but(&what, again, || {
                 batch.iter().try_for_each(|message| client.send(message))
             })?;
         }
-        // On a very slow machine the device has tried again meanwhile: that one is to be answered.
+        // On a very slow machine the device has retried meanwhile: answer the last initiation.
         let mut last = message;
         while let Some((message, _)) = client.receive(Duration::ZERO)? {
             last = message;
         }
         let mut right = right;
         if last.get(4..8) != Some(&received.sender.to_le_bytes()) {
-            ctx.note("the device tried again meanwhile");
+            ctx.note("the device retried meanwhile");
             let received = handshake::receive(&client.keys, &last)?;
             (session, right) = received.respond(&client.psk, &Tweak::default());
         }
@@ -99,9 +99,9 @@ fn response(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// A data message, altered: not delivered, and neither window nor endpoint care.
+/// A data message, altered: not delivered, without effect on window and endpoint.
 fn data(ctx: &Ctx) -> Result<()> {
-    let scene = Scene::new(ctx, 1)?;
+    let scene = Rig::fenced(ctx, 1)?;
     let client = &scene.clients[0];
     let mut session = scene.session(0)?;
     let sink = scene.sink()?;
@@ -113,6 +113,9 @@ fn data(ctx: &Ctx) -> Result<()> {
     let early = sink.count()?;
     ensure!(early == 0, "{early} altered messages were delivered");
     client.send(&right)?;
-    ensure!(sink.until(1)? == [1], "not the right one");
+    ensure!(
+        sink.until(1)? == [1],
+        "the unaltered message was not delivered"
+    );
     scene.ping(0, &mut session)
 }

@@ -1,16 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Cookies as an attacker meets them: what a device under load answers to whom, and which cookie
-//! replies it believes. In virtual time: with one processor, what one burst brings waits in the
-//! queue as a whole.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Attacks on cookies: whom a device under load answers and how, and which cookie replies it
+//! accepts. In virtual time: with one CPU, a whole burst is queued before it is processed.
 
-use super::scene::{device, inside, outside, Scene, WAIT};
 use super::{drop_in_vtime, Test};
-use crate::harness::capture::Injector;
-use crate::harness::noise::{cookie, handshake, packet, Client, Keys, Pending, Tweak};
-use crate::harness::pace::alone;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::inner;
 use anyhow::{bail, ensure, Context, Result};
+use harness::capture::Injector;
+use harness::noise::{cookie, handshake, packet, Client, Keys, Pending, Tweak};
+use harness::pace::alone;
+use harness::rig::{device, inside, outside, Rig, WAIT};
+use harness::runner::Ctx;
+use harness::topo::inner;
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
@@ -21,27 +20,27 @@ pub fn register(list: &mut Vec<Test>) {
 }
 
 const SEC: Duration = Duration::from_secs(1);
-/// More than the 512 waiting handshake messages that mean load.
+/// More than the 512 queued handshake messages at which the device is under load.
 const BURST: usize = 700;
 
-/// What an initiation came to.
+/// The answer to an initiation.
 enum Answer {
     Response(Vec<u8>),
     Cookie([u8; 16]),
     Nothing,
 }
 
-/// Puts the device under load, and asks it things in that state.
+/// Puts the device under load and sends it handshake messages in that state.
 struct Load {
-    scene: Scene,
+    scene: Rig,
     injector: Injector,
     burst: Vec<Vec<u8>>,
 }
 
 impl Load {
     fn new(ctx: &Ctx) -> Result<Self> {
-        let mut scene = Scene::new(ctx, 2)?;
-        // The strangers' answers go nowhere.
+        let mut scene = Rig::fenced(ctx, 2)?;
+        // Answers to the strangers are not delivered.
         let nowhere = [2, 0, 0, 0, 0, 0xee];
         scene
             .link
@@ -52,7 +51,7 @@ impl Load {
         let one = |n: usize| {
             let from = ([192, 0, 2, 66], 1000 + n as u16).into();
             let message = handshake::initiate(&stranger, &scene.clients[0].peer, &Tweak::default());
-            packet::frame(1, from, device(), &message.message)
+            packet::frame(1, from, device(false), &message.message)
         };
         let burst = (0..BURST).map(one).collect();
         Ok(Load {
@@ -62,8 +61,8 @@ impl Load {
         })
     }
 
-    /// Puts the device under load, for a second at least, and `message` by `client` at the end of
-    /// what waits.
+    /// Puts the device under load, for at least a second, with `message` from `client` as the last
+    /// in its queue.
     fn send_last(&self, client: &Client, message: &[u8]) -> Result<()> {
         alone(|| {
             self.burst.iter().try_for_each(|f| self.injector.send(f))?;
@@ -71,7 +70,7 @@ impl Load {
         })
     }
 
-    /// Sends `message` by `client` while the device is under load; `index` is its sender.
+    /// Sends `message` from `client` while the device is under load; `index` is its sender index.
     fn send(&self, client: &Client, message: &[u8], index: u32) -> Result<Answer> {
         client.flush()?;
         self.send_last(client, message)?;
@@ -82,7 +81,10 @@ impl Load {
             return Ok(Answer::Nothing);
         };
         if bytes.len() == cookie::REPLY {
-            ensure!(bytes[4..8] == index.to_le_bytes(), "a cookie for another");
+            ensure!(
+                bytes[4..8] == index.to_le_bytes(),
+                "a cookie reply to another index"
+            );
             let cookie = cookie::open_reply(&bytes, &client.peer, message)?;
             return Ok(Answer::Cookie(cookie));
         }
@@ -96,7 +98,7 @@ impl Load {
         Ok((pending, answer))
     }
 
-    /// Asks with `tweak`; a cookie reply must come.
+    /// Sends an initiation with `tweak`; the answer must be a cookie reply.
     fn refused(&self, what: &str, client: &Client, tweak: &Tweak) -> Result<[u8; 16]> {
         match self.ask(client, tweak)?.1 {
             Answer::Cookie(cookie) => Ok(cookie),
@@ -105,7 +107,7 @@ impl Load {
         }
     }
 
-    /// Asks with `cookie`; a response must come.
+    /// Sends an initiation with `cookie`; the answer must be a response.
     fn taken(&self, what: &str, client: &Client, cookie: [u8; 16]) -> Result<()> {
         let tweak = Tweak {
             cookie: Some(cookie),
@@ -122,9 +124,9 @@ impl Load {
     }
 }
 
-/// mac2 must be made with the cookie for the sender's very address and port, by the present
-/// secret, over the very message; otherwise a valid mac1 gets a cookie reply and nothing else,
-/// and a wrong mac1 gets nothing.
+/// mac2 must be computed over the message with the cookie for the sender's exact address and port
+/// by the current secret. Otherwise a message with a valid mac1 gets a cookie reply and nothing
+/// else, and one with a wrong mac1 gets nothing.
 fn rules(ctx: &Ctx) -> Result<()> {
     let mut load = Load::new(ctx)?;
     let address: SocketAddr = "192.0.2.3:51821".parse()?;
@@ -132,7 +134,7 @@ fn rules(ctx: &Ctx) -> Result<()> {
     load.scene
         .link
         .rt(0)
-        .neigh_set("v0", address.ip(), crate::harness::topo::mac(1))?;
+        .neigh_set("v0", address.ip(), harness::topo::mac(1))?;
     let again = |from: SocketAddr| {
         let client = &load.scene.clients[0];
         Client::new(
@@ -155,7 +157,7 @@ fn rules(ctx: &Ctx) -> Result<()> {
         ..Tweak::default()
     };
 
-    // Without load nobody looks at mac2.
+    // Without load mac2 is not checked.
     sleep(SEC / 10);
     let pending = client.initiate(&mac2([0x55; 16]))?;
     client.wait_response(&pending, WAIT)?;
@@ -164,7 +166,7 @@ fn rules(ctx: &Ctx) -> Result<()> {
     let cookie = load.refused("a random mac2", client, &mac2(rand::random()))?;
     ensure!(none == cookie, "two cookies for one source");
     load.taken("the cookie", client, cookie)?;
-    // The fourteen bytes of secret in a mac2 that is right but for a bit.
+    // A mac2 with a single wrong bit.
     let right = handshake::initiate(&client.keys, &client.peer, &with(cookie));
     for bit in [0, 63, 127] {
         let mut message = right.message.clone();
@@ -178,7 +180,7 @@ fn rules(ctx: &Ctx) -> Result<()> {
     // Another message's mac2.
     let foreign = right.message[132..].try_into().context("mac2")?;
     load.refused("another message's mac2", client, &mac2(foreign))?;
-    // mac1 comes first.
+    // mac1 is checked first.
     for cookie in [None, Some(cookie)] {
         let tweak = Tweak {
             mac1: Some([1; 16]),
@@ -188,7 +190,7 @@ fn rules(ctx: &Ctx) -> Result<()> {
         let answer = load.ask(client, &tweak)?.1;
         ensure!(
             matches!(answer, Answer::Nothing),
-            "a wrong mac1 is answered under load"
+            "a wrong mac1 was answered under load"
         );
     }
     // Bound to the port and to the address.
@@ -201,22 +203,22 @@ fn rules(ctx: &Ctx) -> Result<()> {
     load.taken("the other port's cookie", &other_port, of_port)?;
     sleep(SEC);
     load.taken("the other address's cookie", &other_address, of_address)?;
-    // Who is unknown can have a cookie (any key will do for mac1), and still gets no response.
+    // An unknown peer gets a cookie (mac1 needs only the device's key), but still no response.
     let mut stranger = again(outside(8))?;
     stranger.keys = Keys::random();
     let of_stranger = load.refused("a stranger", &stranger, &Tweak::default())?;
     let answer = load.ask(&stranger, &with(of_stranger))?.1;
     ensure!(
         matches!(answer, Answer::Nothing),
-        "a stranger with a cookie is answered"
+        "a stranger with a cookie was answered"
     );
-    // The secret behind it is replaced after 120 s.
+    // The cookie secret is replaced after 120 s.
     sleep(125 * SEC);
     let new = load.refused("a stale cookie", client, &with(cookie))?;
     ensure!(new != cookie, "the cookie is the same after 125 s");
     load.taken("the new cookie", client, new)?;
 
-    // Responses are treated alike: the device's own handshake waits until mac2 is right.
+    // The same for responses: the device's own handshake waits for one with a valid mac2.
     sleep(2 * SEC);
     let initiation = load.scene.initiation(0)?;
     let client = &load.scene.clients[0];
@@ -226,7 +228,7 @@ fn rules(ctx: &Ctx) -> Result<()> {
     let Answer::Cookie(of_response) = answer else {
         bail!("a response without mac2 gets no cookie reply");
     };
-    ensure!(of_response == new, "another cookie for a response");
+    ensure!(of_response == new, "a different cookie for a response");
     let (session, right) = received.respond(&client.psk, &with(new));
     for bit in [0, 63, 127] {
         let mut response = right.clone();
@@ -247,10 +249,10 @@ fn rules(ctx: &Ctx) -> Result<()> {
     load.scene.ping(0, &mut session)
 }
 
-/// A cookie reply counts only if it is for the last handshake message we sent, whole, from its
-/// receiver, and the first.
+/// A cookie reply is accepted only if it is intact, answers the last handshake message that the
+/// device sent to the peer, and is the first answer to it.
 fn replies(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 2)?;
+    let mut scene = Rig::fenced(ctx, 2)?;
     let is = |message: &[u8], cookie: Option<[u8; 16]>| {
         let wanted = cookie.map(|cookie| cookie::mac2(&message[..132], &cookie));
         message[132..] == wanted.unwrap_or_default()
@@ -266,33 +268,33 @@ fn replies(ctx: &Ctx) -> Result<()> {
         reply[bit / 8] ^= 1 << (bit % 8);
         client.send(&reply)?;
     }
-    // By another peer, and by one who has not seen the message.
+    // From another peer, and from one that has not seen the message.
     other.send(&cookie::reply(&other.keys.public, &first, &[2; 16]))?;
     let mut unseen = first.clone();
     unseen[116] ^= 1;
     client.send(&cookie::reply(&client.keys.public, &unseen, &[2; 16]))?;
     let second = next()?;
-    ensure!(is(&second, None), "an altered cookie reply was believed");
+    ensure!(is(&second, None), "an altered cookie reply was accepted");
 
-    // To the message before the last.
+    // In reply to the message before the last.
     client.send(&right)?;
     let mut late = right.clone();
     late[4..8].copy_from_slice(&second[4..8]);
     client.send(&late)?;
     let third = next()?;
-    ensure!(is(&third, None), "a late cookie reply was believed");
+    ensure!(is(&third, None), "a late cookie reply was accepted");
 
-    // The right one, from anywhere; and a second one to the same message.
+    // A valid one, from another address; and a second one to the same message.
     let endpoint = scene.clients[0].socket.local_addr()?;
     other.send(&cookie::reply(&client.keys.public, &third, &[3; 16]))?;
     client.send(&cookie::reply(&client.keys.public, &third, &[4; 16]))?;
     let fourth = next()?;
     ensure!(
         !is(&fourth, Some([4; 16])),
-        "a second cookie reply to one message was believed"
+        "a second cookie reply to one message was accepted"
     );
-    ensure!(is(&fourth, Some([3; 16])), "the cookie is not used");
-    // Responses carry it too; and no reply moves an endpoint.
+    ensure!(is(&fourth, Some([3; 16])), "the cookie was not used");
+    // Responses use it, too; and no cookie reply changes the endpoint.
     let received = handshake::receive(&client.keys, &fourth)?;
     let (mut session, response) = received.respond(&client.psk, &Tweak::default());
     client.send(&response)?;
@@ -303,7 +305,7 @@ fn replies(ctx: &Ctx) -> Result<()> {
     ensure!(response[76..] == mac2, "a response without the cookie");
     ensure!(
         scene.peer(0)?.endpoint == Some(endpoint),
-        "the endpoint moved"
+        "the endpoint changed"
     );
     scene.ping(0, &mut session)
 }

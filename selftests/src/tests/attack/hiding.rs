@@ -1,15 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What an observer of the underlay can tell: as little as possible.
+// SPDX-License-Identifier: GPL-2.0-only
+//! What an observer of the underlay can learn: as little as possible.
 
-use super::scene::{inside, wall_clock, Scene, WAIT};
 use super::{drop_in, Test};
-use crate::harness::capture::Seen;
-use crate::harness::noise::{handshake, Tweak};
-use crate::harness::runner::Ctx;
-use crate::harness::topo::inner;
-use crate::harness::traffic::udp;
-use crate::harness::wire::Message;
 use anyhow::{ensure, Context, Result};
+use harness::capture::Seen;
+use harness::noise::{handshake, Tweak};
+use harness::rig::{inside, wall_clock, Rig, WAIT};
+use harness::runner::Ctx;
+use harness::topo::inner;
+use harness::traffic::udp;
+use harness::wire::Message;
 use nix::sys::socket::{setsockopt, sockopt::Ipv4Tos};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,10 +18,10 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "attack-hiding", 90, hiding);
 }
 
-/// Indices are random and never come again, nor do ephemeral keys; data is padded to 16 bytes
-/// (never beyond the MTU) with zeros; of the inner TOS only ECN is seen outside.
+/// Indices are random and never repeat, nor do ephemeral keys; data is padded to a multiple of 16
+/// bytes (never beyond the MTU) with zeros; of the inner TOS only ECN is visible outside.
 fn hiding(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 1)?;
+    let mut scene = Rig::fenced(ctx, 1)?;
     let mut indices = Vec::new();
     let mut ephemerals = BTreeSet::new();
     let mut take = |message: &[u8], at: usize| -> Result<()> {
@@ -32,7 +32,7 @@ fn hiding(ctx: &Ctx) -> Result<()> {
             "mac2 without a cookie"
         );
         let fresh = ephemerals.insert(message[at..at + 32].to_vec());
-        ensure!(fresh, "the same ephemeral key again");
+        ensure!(fresh, "an ephemeral key was used twice");
         Ok(())
     };
     for _ in 0..40 {
@@ -47,7 +47,7 @@ fn hiding(ctx: &Ctx) -> Result<()> {
     let distinct: BTreeSet<u32> = indices.iter().copied().collect();
     ensure!(
         distinct.len() == indices.len(),
-        "an index came again: {indices:08x?}"
+        "an index was used twice: {indices:08x?}"
     );
     let (ones, zeros) = indices.iter().fold((0, 0), |(o, z), i| (o | i, z | !i));
     ensure!(
@@ -58,7 +58,7 @@ fn hiding(ctx: &Ctx) -> Result<()> {
     let close = indices.windows(2).filter(|pair| close(pair)).count();
     ensure!(
         close == 0,
-        "{close} times an index was near the last: {indices:08x?}"
+        "{close} indices were close to the previous one: {indices:08x?}"
     );
 
     let initiation = scene.initiation(0)?;
@@ -82,7 +82,7 @@ fn hiding(ctx: &Ctx) -> Result<()> {
             len + 28,
             plain.len()
         );
-        ensure!(plain[28..28 + len] == content, "other content");
+        ensure!(plain[28..28 + len] == content, "the content differs");
         let zeros = plain[28 + len..].iter().all(|byte| *byte == 0);
         ensure!(zeros, "the padding of {} bytes is not zeros", len + 28);
     }
@@ -96,10 +96,10 @@ fn hiding(ctx: &Ctx) -> Result<()> {
     let sent = |seen: &Seen| {
         seen.outgoing && seen.at >= start && matches!(seen.message, Message::Data { .. })
     };
-    let seen = scene.watch.wait(values.len(), WAIT, sent)?;
+    let seen = scene.underlay.wait(values.len(), WAIT, sent)?;
     let seen: Vec<u8> = seen.iter().filter(|s| sent(s)).map(|s| s.tos).collect();
-    // Congestion that was met inside already is not told again outside. (A datagram socket's
-    // ECN bits may be cleared by the stack: what matters is that no other bit gets out.)
+    // An inner CE mark is not copied to the outer header. (The stack may clear a datagram
+    // socket's ECN bits: what matters is that no other bit is visible.)
     ensure!(
         seen.len() == values.len() && seen.iter().all(|tos| tos & !3 == 0),
         "the outer TOS bytes are {seen:02x?} for inner {values:02x?}"

@@ -1,15 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Replayed initiations, timestamps, and the wall clock that they come from.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Replayed initiations, timestamps, and the wall clock behind them.
 
-use super::scene::{inside, outside, wall_clock, Scene, WAIT};
 use super::{drop_in, Test};
-use crate::harness::capture::Injector;
-use crate::harness::noise::handshake::{self, now, tai64n, Timestamp};
-use crate::harness::noise::{packet, Keys, Tweak};
-use crate::harness::runner::Ctx;
-use crate::harness::topo::inner;
-use crate::harness::wgdev::DeviceConf;
 use anyhow::{ensure, Context, Result};
+use harness::capture::Injector;
+use harness::noise::handshake::{self, now, tai64n, Timestamp};
+use harness::noise::{packet, Keys, Tweak};
+use harness::rig::{inside, outside, wall_clock, Rig, WAIT};
+use harness::runner::Ctx;
+use harness::topo::inner;
+use harness::wgdev::DeviceConf;
 use nix::sys::time::TimeSpec;
 use nix::time::{clock_gettime, clock_settime, ClockId};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "attack-clock-set-back", 60, clock_set_back);
 }
 
-/// Initiations of one peer that come closer are refused for that alone.
+/// More than the minimum time between two accepted initiations of one peer.
 const GAP: Duration = Duration::from_millis(30);
 
 fn at(timestamp: Timestamp) -> Tweak {
@@ -31,14 +31,14 @@ fn at(timestamp: Timestamp) -> Tweak {
     }
 }
 
-/// An initiation is taken if its timestamp is greater than the greatest of the peer, and only
-/// then: not twice, not from elsewhere, not after the link was down, not under another key of
-/// ours; and for one peer alone.
+/// An initiation is accepted only if its timestamp is greater than the peer's greatest: not twice,
+/// not from elsewhere, not after the link was down, not with another private key of ours. Other
+/// peers' timestamps do not matter.
 fn replay(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 2)?;
+    let mut scene = Rig::fenced(ctx, 2)?;
     let base = 2_000_000_000;
     let client = &scene.clients[0];
-    let accepted = |scene: &Scene, stamp: Timestamp| -> Result<Vec<u8>> {
+    let accepted = |scene: &Rig, stamp: Timestamp| -> Result<Vec<u8>> {
         sleep(GAP);
         let client = &scene.clients[0];
         let pending = client.initiate(&at(stamp))?;
@@ -47,7 +47,7 @@ fn replay(ctx: &Ctx) -> Result<()> {
         client.ping(&mut session, inside(false, 0), inner(false, 0))?;
         Ok(pending.message)
     };
-    let refused = |scene: &Scene, what: &str, stamp: Timestamp| {
+    let refused = |scene: &Rig, what: &str, stamp: Timestamp| {
         sleep(GAP);
         scene.silent(what, || {
             scene.clients[0].initiate(&at(stamp))?;
@@ -58,7 +58,7 @@ fn replay(ctx: &Ctx) -> Result<()> {
     let first = accepted(&scene, stamp)?;
     sleep(GAP);
     scene.silent("the same initiation again", || client.send(&first))?;
-    // From elsewhere: no answer, and the endpoint stays.
+    // From elsewhere: no answer, and the endpoint is unchanged.
     let injector = Injector::open(scene.link.end(1), "v1")?;
     let elsewhere: SocketAddr = "192.0.2.77:7777".parse()?;
     scene.silent("the same initiation from elsewhere", || {
@@ -75,12 +75,12 @@ fn replay(ctx: &Ctx) -> Result<()> {
     accepted(&scene, tai64n(base, 1001))?;
     accepted(&scene, tai64n(base + 1, 0))?;
     refused(&scene, "the first timestamp", stamp)?;
-    // The greatest timestamp outlives the link's being down.
+    // The greatest timestamp is kept when the link goes down,
     for up in [false, true] {
         scene.link.rt(0).set_up("wg0", up)?;
     }
     refused(&scene, "after down and up", tai64n(base + 1, 0))?;
-    // And a change of our private key.
+    // and when our private key changes.
     let keys = Keys::random();
     let conf = DeviceConf {
         private_key: Some(keys.private),
@@ -90,23 +90,27 @@ fn replay(ctx: &Ctx) -> Result<()> {
     for client in &mut scene.clients {
         client.peer = keys.public;
     }
-    refused(&scene, "under another key of ours", tai64n(base + 1, 0))?;
+    refused(
+        &scene,
+        "with another private key of ours",
+        tai64n(base + 1, 0),
+    )?;
     let second = accepted(&scene, tai64n(base + 2, 0))?;
-    // It is the peer's own: the other client is still at an earlier time.
+    // It is per peer: the other client still uses an earlier time.
     let mut session = scene.session(1)?;
-    // A timestamp is 12 bytes that grow, whatever they mean.
+    // Timestamps are compared as 12 bytes, whatever they mean.
     accepted(&scene, [0xff; 12])?;
     refused(&scene, "the greatest timestamp again", [0xff; 12])?;
     refused(&scene, "this moment", now())?;
-    // Only forgetting the peer helps.
+    // Only removing the peer resets it.
     scene.reset(0)?;
     sleep(GAP);
     let response = scene.clients[0].send(&second);
     response?;
     let index = second.get(4..8).and_then(|b| b.try_into().ok());
     let index = u32::from_le_bytes(index.context("index")?);
-    scene.clients[0].wait(WAIT, "a response to a forgotten peer", |message, _| {
-        matches!(message, crate::harness::wire::Message::Response { receiver, .. } if *receiver == index)
+    scene.clients[0].wait(WAIT, "a response to a peer added again", |message, _| {
+        matches!(message, harness::wire::Message::Response { receiver, .. } if *receiver == index)
     })?;
     accepted(&scene, tai64n(base + 3, 0))?;
     scene.ping(1, &mut session)
@@ -136,11 +140,11 @@ fn move_clock(seconds: i64) -> Result<()> {
 }
 
 /// A clock set back lowers the timestamps of our own initiations (which a peer must refuse), and
-/// nothing else: sessions go on, others' initiations are taken, and our own again by a peer that
-/// does not know us. Timestamps have their nanoseconds rounded down.
+/// nothing else: sessions stay usable, others' initiations are accepted, and so are our own by a
+/// peer that has not seen us before. The nanoseconds of timestamps are rounded down.
 fn clock_set_back(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 2)?;
-    let stamp = |scene: &mut Scene| -> Result<Timestamp> {
+    let mut scene = Rig::fenced(ctx, 2)?;
+    let stamp = |scene: &mut Rig| -> Result<Timestamp> {
         let initiation = scene.initiation(0)?;
         let received = handshake::receive(&scene.clients[0].keys, &initiation)?;
         let client = &scene.clients[0];
@@ -152,7 +156,7 @@ fn clock_set_back(ctx: &Ctx) -> Result<()> {
         let nanos = u32::from_be_bytes(nanos.context("nanoseconds")?);
         ensure!(
             nanos % (1 << 24) == 0 && nanos < 1_000_000_000,
-            "{nanos} ns tell the time too well"
+            "{nanos} ns are not rounded"
         );
         Ok(received.timestamp)
     };
@@ -166,7 +170,7 @@ fn clock_set_back(ctx: &Ctx) -> Result<()> {
         let margin = tai64n(wall_clock()?.as_secs() + 60, 0);
         ensure!(back < margin, "the timestamp is not the wall clock's");
         scene.ping(1, &mut session)?;
-        // A peer whose clock is right.
+        // A peer with the right clock.
         sleep(GAP);
         let pending = scene.clients[1].initiate(&at(ahead))?;
         let response = scene.clients[1].wait_response(&pending, WAIT)?;
@@ -174,7 +178,7 @@ fn clock_set_back(ctx: &Ctx) -> Result<()> {
         scene.ping(1, &mut session)?;
     }
     let after = stamp(&mut scene)?;
-    ensure!(after > before, "the clock is not right again");
+    ensure!(after > before, "the clock was not restored");
     scene.ping(1, &mut session)?;
     Ok(())
 }

@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Key compromise: who knows one end's private key must not pass for the other end.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Key compromise impersonation: one end's private key must not suffice to impersonate the other.
 
-use super::scene::{inside, tagged, Scene, WAIT};
 use super::{drop_in, Test};
-use crate::harness::noise::crypto::dh;
-use crate::harness::noise::{handshake, Keys, Session, Tweak};
-use crate::harness::runner::Ctx;
-use crate::harness::topo::inner;
-use crate::harness::wgdev::Key;
 use anyhow::{ensure, Context, Result};
+use harness::noise::crypto::dh;
+use harness::noise::{handshake, Keys, Session, Tweak};
+use harness::rig::{inside, tagged, Rig, WAIT};
+use harness::runner::Ctx;
+use harness::topo::inner;
+use harness::wgdev::Key;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "attack-kci-confirmation", 60, confirmation);
 }
 
-/// The attacker has the device's private key and claims to be client 0. The device answers, but
-/// neither sends nor accepts anything under that session; the real session goes on, and a real
-/// handshake ends the matter.
+/// The attacker has the device's private key and claims to be client 0. The device responds, but
+/// neither sends nor accepts anything in that session; the real session stays usable, and a real
+/// handshake replaces the forged one.
 fn confirmation(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 1)?;
+    let mut scene = Rig::fenced(ctx, 1)?;
     let stolen: Key = scene
         .end
         .get(&scene.link)?
@@ -36,7 +36,7 @@ fn confirmation(ctx: &Ctx) -> Result<()> {
         static_shared: Some(dh(&stolen, &client.keys.public)),
         ..Tweak::default()
     };
-    // Everything of the forger's is from its own keys but the claim.
+    // The forger uses its own keys for everything but the claimed identity.
     let forger = Keys::random();
     let forged = handshake::initiate(&forger, &client.peer, &claim);
     client.send(&forged.message)?;
@@ -45,7 +45,7 @@ fn confirmation(ctx: &Ctx) -> Result<()> {
         forged.finish(&response, &client.psk).is_err(),
         "the forger knows the session's keys"
     );
-    // The index is right; the keys can only be guessed.
+    // The index is known; the keys can only be guessed.
     let peer = response.get(4..8).and_then(|b| b.try_into().ok());
     let peer = u32::from_le_bytes(peer.context("index")?);
     for guess in [[0; 32], session.send, session.receive, stolen] {
@@ -61,29 +61,29 @@ fn confirmation(ctx: &Ctx) -> Result<()> {
             client.send(&guess.seal(counter, &tagged(0, 66)))?;
         }
     }
-    // What the device has to say goes under the old session, which the forger cannot read.
+    // The device sends in the old session, which the forger cannot read.
     for _ in 0..3 {
-        scene.wake(0)?;
+        scene.say(0)?;
         client.wait_data(&session, WAIT)?;
     }
     scene.ping(0, &mut session)?;
     scene.fence()?;
     ensure!(
         sink.count()? == 0,
-        "data was accepted under the forged session"
+        "data was accepted in the forged session"
     );
     ensure!(
         scene.peer(0)?.last_handshake == told,
-        "the forged handshake counts as done"
+        "the forged handshake counts as completed"
     );
-    let to_forger = scene.watch.seen().into_iter().filter(|seen| {
-        matches!(seen.message, crate::harness::wire::Message::Data { receiver, .. }
+    let to_forger = scene.underlay.seen().into_iter().filter(|seen| {
+        matches!(seen.message, harness::wire::Message::Data { receiver, .. }
             if receiver == forged.index)
     });
     let count = to_forger.count();
-    ensure!(count == 0, "{count} data messages under the forged session");
+    ensure!(count == 0, "{count} data messages in the forged session");
 
-    // Without any session the device waits for the confirmation with what it has to send.
+    // Without any session the device keeps packets staged until the confirmation.
     scene.reset(0)?;
     let client = &scene.clients[0];
     sleep(Duration::from_millis(30));
@@ -93,9 +93,9 @@ fn confirmation(ctx: &Ctx) -> Result<()> {
     scene.silent_but(
         "an unconfirmed session",
         |seen| seen.is_initiation(),
-        || scene.wake(0),
+        || scene.say(0),
     )?;
-    // The real client comes.
+    // A handshake by the real client.
     let mut real = client.handshake()?;
     client.ping(&mut real, inside(false, 0), inner(false, 0))
 }

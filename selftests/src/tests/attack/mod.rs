@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The attacks of RELIABILITY.md's first table, made with the protocol client of the harness.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Attacks on the protocol, made with the protocol client of the harness.
 
 mod binding;
 mod bits;
@@ -13,12 +13,11 @@ mod points;
 mod replay;
 mod roaming;
 mod roles;
-mod scene;
 mod silence;
 mod source;
 mod zeroization;
 
-use super::{drop_in, drop_in_vtime, Test};
+use super::{both, drop_in, drop_in_vtime, Test};
 
 pub fn register(list: &mut Vec<Test>) {
     roles::register(list);

@@ -1,19 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The end of the nonces, as the sender meets it. Nobody can wait for 2^60 messages: the module
-//! of the sanitizer boot begins where it is told to (`selftests/near-limits.patch`).
+// SPDX-License-Identifier: GPL-2.0-only
+//! Nonce limits at the sender. No test can send 2^60 messages: the module of the sanitizer boot
+//! takes its first nonce from a parameter (`selftests/near-limits.patch`).
 
-use super::scene::{inside, tagged, Scene, WAIT};
 use super::Test;
-use crate::harness::capture::Seen;
-use crate::harness::modules::Modules;
-use crate::harness::noise::{handshake, Session, Tweak};
-use crate::harness::pace::slow;
-use crate::harness::runner::{Boot, Ctx, Subject};
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::{set_option, udp};
-use crate::harness::wire::Message;
 use crate::tests::{needs_ours, Check};
 use anyhow::{ensure, Context, Result};
+use harness::capture::Seen;
+use harness::modules::Modules;
+use harness::noise::{handshake, Session, Tweak};
+use harness::pace::slow;
+use harness::rig::{inside, tagged, Rig, WAIT};
+use harness::runner::{Boot, Ctx, Subject};
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::{set_option, udp};
+use harness::wire::Message;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread::sleep;
@@ -39,27 +39,27 @@ pub fn register(list: &mut Vec<Test>) {
 
 /// After more messages than this, a new handshake is due.
 const REKEY: u64 = 1 << 60;
-/// No message has this number or a greater one.
+/// No message has this counter or a greater one.
 const LIMIT: u64 = u64::MAX - 8129;
-/// A peer is sent no initiation for 5 s after a handshake message.
+/// The device sends a peer no initiation for 5 s after a handshake message.
 const GAP: Duration = Duration::from_millis(5500);
 
-/// Loads the module; its sessions begin with the message of this number.
+/// Loads the module; its sessions start with this message counter.
 fn load(ctx: &Ctx, first: u64) -> Result<()> {
     needs_ours(ctx)?;
     Ok(ctx.env.load_ours(&format!("first_nonce={first}"))?)
 }
 
-/// Something behind the device that sends to client 0: datagrams of 4 bytes.
+/// An application behind the device that sends datagrams of 4 bytes to client 0.
 struct App(UdpSocket);
 
 impl App {
-    fn new(scene: &Scene) -> Result<Self> {
+    fn new(scene: &Rig) -> Result<Self> {
         let at = SocketAddr::new(inner(false, 0), 0);
         Ok(App(udp(scene.link.end(0), at)?))
     }
 
-    /// A run of datagrams with these tags, segmented by the device only.
+    /// Sends a run of datagrams with these tags, segmented only by the device.
     fn say(&self, tags: std::ops::Range<u32>) -> Result<()> {
         const UDP_SEGMENT: i32 = 103;
         set_option(&self.0, libc::SOL_UDP, UDP_SEGMENT, 4)?;
@@ -70,15 +70,15 @@ impl App {
     }
 }
 
-/// The number, and the tag, of the next datagram to client 0 under `session`.
-fn next(scene: &Scene, session: &Session) -> Result<(u64, u32)> {
+/// The counter and the tag of the next datagram to client 0 in `session`.
+fn next(scene: &Rig, session: &Session) -> Result<(u64, u32)> {
     let (number, plain) = scene.clients[0].wait_data(session, slow(WAIT))?;
     let tag = plain.get(28..32).and_then(|tag| tag.first_chunk());
     Ok((number, u32::from_ne_bytes(*tag.context("no datagram")?)))
 }
 
-/// The session that client 0 makes by its answer to the last initiation that has come to it.
-fn answer(scene: &Scene) -> Result<Session> {
+/// The session that client 0 makes by responding to the last initiation that it has received.
+fn answer(scene: &Rig) -> Result<Session> {
     let client = &scene.clients[0];
     let mut initiation = client.wait_initiation(slow(WAIT))?;
     while let Ok(later) = client.wait_initiation(Duration::from_millis(100)) {
@@ -90,23 +90,23 @@ fn answer(scene: &Scene) -> Result<Session> {
     Ok(session)
 }
 
-/// The device receives under `session`.
-fn takes(scene: &Scene, session: &mut Session) -> Result<()> {
+/// The device accepts data in `session`.
+fn takes(scene: &Rig, session: &mut Session) -> Result<()> {
     let sink = scene.sink()?;
     let tag = session.counter;
     scene.clients[0].send(&session.data(&tagged(0, tag)))?;
     let got = sink.next()?;
-    ensure!(got == tag, "datagram {got} arrives in place of {tag}");
+    ensure!(got == tag, "datagram {got} arrived instead of {tag}");
     Ok(())
 }
 
-/// Having sent 2^60 messages, the device asks for nothing; with one more it does, whoever made the
-/// session. The new session begins from the start.
+/// After 2^60 messages the device does not start a handshake; with one more it does, whichever
+/// side initiated the session. The new session's counter starts over.
 fn rekey(ctx: &Ctx) -> Result<()> {
     const FIRST: u64 = REKEY - 3;
     load(ctx, FIRST)?;
     for by_device in [false, true] {
-        let scene = Scene::new(ctx, 1)?;
+        let scene = Rig::fenced(ctx, 1)?;
         let client = &scene.clients[0];
         let app = App::new(&scene)?;
         let mut number = FIRST;
@@ -124,17 +124,17 @@ fn rekey(ctx: &Ctx) -> Result<()> {
         };
         sleep(GAP);
         while number <= REKEY {
-            // From now on an initiation could come, and none may be left from before.
+            // From now on an initiation is possible; none may be pending from before.
             client.silence(Duration::from_millis(300))?;
             app.say(1..2)?;
             let got = next(&scene, &session)?;
             ensure!(got == (number, 1), "message {number:#x} is {got:x?}");
-            // Or the device would take silence for a fault.
+            // Or the device would start a handshake because of the silence.
             client.send(&session.data(&[]))?;
             number += 1;
         }
         let mut new = answer(&scene).context("after 2^60 messages and one")?;
-        // Nothing waited: the device confirms with a keepalive. It takes nothing before.
+        // Nothing is staged: the device confirms with a keepalive.
         let keepalive = client.wait(
             slow(WAIT),
             "the confirmation",
@@ -143,7 +143,7 @@ fn rekey(ctx: &Ctx) -> Result<()> {
         let got = new.open(&keepalive)?;
         ensure!(
             got == (FIRST, Vec::new()),
-            "the new session begins with {got:x?}"
+            "the new session starts with {got:x?}"
         );
         takes(&scene, &mut new)?;
         app.say(2..3)?;
@@ -153,12 +153,12 @@ fn rekey(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The last number is used, and then nothing is sent until there is a new session; what waited
-/// arrives under that, in order. The old one receives on.
+/// The last counter is used, and then nothing is sent until there is a new session; the staged
+/// packets are sent in that, in order. The old one still receives.
 fn end(ctx: &Ctx) -> Result<()> {
     const FIRST: u64 = LIMIT - 8;
     load(ctx, FIRST)?;
-    let scene = Scene::new(ctx, 1)?;
+    let scene = Rig::fenced(ctx, 1)?;
     let app = App::new(&scene)?;
     let mut session = scene.clients[0].handshake()?;
     takes(&scene, &mut session)?;
@@ -172,15 +172,15 @@ fn end(ctx: &Ctx) -> Result<()> {
             "message {tag} before the end is {got:x?}"
         );
     }
-    takes(&scene, &mut session).context("at the end of what it may send")?;
+    takes(&scene, &mut session).context("in a session that can no longer send")?;
     sleep(GAP);
     app.say(10..11)?;
     let second = answer(&scene)?;
     for tag in 8..11 {
         let got = next(&scene, &second)?;
-        ensure!(got.1 == tag, "datagram {tag} that waited is {got:x?}");
+        ensure!(got.1 == tag, "staged datagram {tag} is {got:x?}");
     }
-    // A run for which the session's last numbers are too few waits as a whole.
+    // A run for which the session has too few counters left is staged as a whole.
     app.say(11..17)?;
     sleep(GAP);
     app.say(17..18)?;
@@ -189,9 +189,9 @@ fn end(ctx: &Ctx) -> Result<()> {
         let got = next(&scene, &third)?;
         ensure!(got.1 == tag, "datagram {tag} of a run is {got:x?}");
     }
-    // Whatever was sent had a number that it may have.
+    // Every message sent had a valid counter.
     let sent = |session: &Session| -> Vec<u64> {
-        let all = scene.watch.seen();
+        let all = scene.underlay.seen();
         let ours = all.iter().filter(|seen| seen.outgoing).filter_map(numbered);
         let of_session = ours.filter(|(receiver, _)| *receiver == session.own);
         of_session.map(|(_, number)| number).collect()
@@ -208,7 +208,7 @@ fn end(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The receiver index and the number of a data message.
+/// The receiver index and the counter of a data message.
 fn numbered(seen: &Seen) -> Option<(u32, u64)> {
     match seen.message {
         Message::Data {
@@ -218,18 +218,18 @@ fn numbered(seen: &Seen) -> Option<(u32, u64)> {
     }
 }
 
-/// One by one from `first` on, and none is too great.
+/// Whether the counters are consecutive from `first` on, and below the limit.
 fn in_order(numbers: &[u64], first: u64) -> bool {
     let wanted = (first..LIMIT).take(numbers.len());
     numbers.iter().copied().eq(wanted)
 }
 
-/// A tunnel whose end runs out of numbers again and again: every datagram arrives, in order, and
-/// no number is left out or too great.
+/// A tunnel whose end repeatedly runs out of counters: every datagram arrives, in order, and no
+/// counter is skipped or too great.
 fn tunnel(ctx: &Ctx) -> Result<()> {
     const COUNT: u32 = 300;
     const NUMBERS: u64 = 130;
-    // What may be under way: fewer than may wait for a session.
+    // Datagrams in flight: fewer than can be staged.
     const AHEAD: u32 = 60;
     load(ctx, LIMIT - NUMBERS)?;
     let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
@@ -249,7 +249,7 @@ fn tunnel(ctx: &Ctx) -> Result<()> {
         sink.recv(&mut tag)
             .with_context(|| format!("datagram {wanted}"))?;
         let got = u32::from_ne_bytes(tag);
-        ensure!(got == wanted, "datagram {got} arrives in place of {wanted}");
+        ensure!(got == wanted, "datagram {got} arrived instead of {wanted}");
     }
     let mut sessions: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     for seen in watch.seen() {
@@ -266,7 +266,7 @@ fn tunnel(ctx: &Ctx) -> Result<()> {
     );
     ensure!(
         sessions.values().any(whole) && sessions.len() >= 3,
-        "{} sessions, none came to the end of its numbers",
+        "{} sessions, none reached its last counter",
         sessions.len()
     );
     Ok(())

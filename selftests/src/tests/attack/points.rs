@@ -1,16 +1,16 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Points of low order in every place where a public key comes in. Any Diffie-Hellman with one
-//! gives zeros, which anybody knows.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Points of low order wherever a public key is received. Any Diffie-Hellman with one gives
+//! zeros, which everybody knows.
 
-use super::scene::{outside, Scene, WAIT};
 use super::{drop_in, Test};
-use crate::harness::noise::crypto::dh;
-use crate::harness::noise::{handshake, Tweak};
-use crate::harness::runner::Ctx;
-use crate::harness::topo::inner;
-use crate::harness::traffic::udp;
-use crate::harness::wgdev::{uapi, Key, PeerConf};
 use anyhow::{ensure, Result};
+use harness::noise::crypto::dh;
+use harness::noise::{handshake, Tweak};
+use harness::rig::{outside, Rig, WAIT};
+use harness::runner::Ctx;
+use harness::topo::inner;
+use harness::traffic::udp;
+use harness::wgdev::{uapi, Key, PeerConf};
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
@@ -19,8 +19,8 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "attack-low-order-points", 90, low_order);
 }
 
-/// All points of low order, as the 32 bytes that name them; with p = 2^255 − 19: 0, 1, p−1, p,
-/// p+1 and the two points of order 8, each also with the bit that is not looked at.
+/// All encodings of points of low order; with p = 2^255 − 19: 0, 1, p−1, p, p+1 and the two points
+/// of order 8, each also with the top bit, which is ignored.
 fn points() -> Vec<Key> {
     let end = |first: u8| {
         let mut key = [0xff; 32];
@@ -59,7 +59,7 @@ fn points() -> Vec<Key> {
 }
 
 fn low_order(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 2)?;
+    let mut scene = Rig::fenced(ctx, 2)?;
     for point in points() {
         let shared = dh(&scene.clients[0].keys.private, &point);
         ensure!(shared == [0; 32], "{point:02x?} is not of low order");
@@ -67,8 +67,8 @@ fn low_order(ctx: &Ctx) -> Result<()> {
     let mut session = scene.session(0)?;
     let before = scene.peer(0)?;
 
-    // As the ephemeral key of an initiation, by a peer; everything else is right. Had one been
-    // believed, then this one, which is older, would be refused.
+    // As the ephemeral key of a peer's initiation that is otherwise valid. If one were accepted,
+    // this older one would be refused later.
     let client = &scene.clients[0];
     sleep(Duration::from_millis(25));
     let older = handshake::initiate(&client.keys, &client.peer, &Tweak::default());
@@ -83,7 +83,7 @@ fn low_order(ctx: &Ctx) -> Result<()> {
         Ok(())
     })?;
 
-    // As a peer's static key: nothing is sent to it, and nobody can speak for it.
+    // As a peer's static key: nothing is sent to it, and nobody can impersonate it.
     for point in points() {
         let mut peer = PeerConf {
             public_key: point,
@@ -103,7 +103,7 @@ fn low_order(ctx: &Ctx) -> Result<()> {
             })?;
             Ok(())
         })?;
-        peer.flags = uapi::PEER_REMOVE_ME;
+        peer.flags = uapi::peer::F_REMOVE_ME;
         scene.end.set_peer(&scene.link, peer)?;
     }
     let after = scene.peer(0)?;
@@ -117,11 +117,11 @@ fn low_order(ctx: &Ctx) -> Result<()> {
     let response = client.wait_response(&older, WAIT)?;
     scene.ping(0, &mut older.finish(&response, &client.psk)?)?;
 
-    // As the ephemeral key of a response; the device goes on waiting for the right one.
+    // As the ephemeral key of a response; the device keeps waiting for the right one.
     let mut initiation = scene.initiation(1)?;
     let client = &scene.clients[1];
     let received = handshake::receive(&client.keys, &initiation)?;
-    let again = |seen: &crate::harness::capture::Seen| seen.is_initiation();
+    let again = |seen: &harness::capture::Seen| seen.is_initiation();
     scene.silent_but("a low-order ephemeral key in a response", again, || {
         for point in points() {
             let (_, response) = received.respond(
@@ -135,7 +135,7 @@ fn low_order(ctx: &Ctx) -> Result<()> {
         }
         Ok(())
     })?;
-    // If it took so long that the device tried again, the new try is the one to answer.
+    // If this took so long that the device retried, answer the last initiation.
     while let Some((message, _)) = client.receive(Duration::ZERO)? {
         initiation = message;
     }

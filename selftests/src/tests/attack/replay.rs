@@ -1,23 +1,23 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Replayed and forged transport data: the window, its edges, the counter's end.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Replayed and forged transport data: the window, its edges, the counter limit.
 
-use super::scene::{tagged, Scene, Sink};
 use super::{drop_in, Test};
-use crate::harness::noise::Session;
-use crate::harness::runner::Ctx;
 use anyhow::{ensure, Result};
+use harness::noise::Session;
+use harness::rig::{tagged, Rig, Sink};
+use harness::runner::Ctx;
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "attack-replay-window", 60, window);
     drop_in(list, "attack-counter-limit", 60, limit);
 }
 
-/// How far behind the greatest counter a message may come.
+/// How far a counter may lie behind the greatest one accepted.
 const WINDOW: u64 = 8128;
 /// No message with this counter or a greater one is accepted.
 const LIMIT: u64 = u64::MAX - WINDOW - 1;
 
-/// A message with this counter, and what must become of it.
+/// A message with this counter, and its expected fate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Op {
     Taken(u64),
@@ -27,9 +27,9 @@ enum Op {
 }
 use Op::{Forged, Refused, Taken};
 
-/// Sends the messages of `script` in order; the last one must be taken. A peer's messages are
-/// delivered in order, so when it arrives, all have been decided.
-fn play(scene: &Scene, sink: &Sink, session: &Session, name: &str, script: &[Op]) -> Result<()> {
+/// Sends the messages of `script` in order; the last one must be accepted. A peer's messages are
+/// delivered in order, so when it arrives, all earlier ones have been processed.
+fn play(scene: &Rig, sink: &Sink, session: &Session, name: &str, script: &[Op]) -> Result<()> {
     let mut wanted = Vec::new();
     for (n, op) in script.iter().enumerate() {
         let tag = n as u64;
@@ -51,17 +51,17 @@ fn play(scene: &Scene, sink: &Sink, session: &Session, name: &str, script: &[Op]
     };
     ensure!(
         got == wanted,
-        "{name}: taken were {:?}, not {:?}",
+        "{name}: accepted {:?}, not {:?}",
         decided(&got),
         decided(&wanted)
     );
     Ok(())
 }
 
-/// With m the greatest counter accepted: an unseen m−8128 is taken once; m−8129 and duplicates
+/// With m the greatest counter accepted: an unseen m−8128 is accepted once; m−8129 and duplicates
 /// never. A forged counter changes nothing.
 fn window(ctx: &Ctx) -> Result<()> {
-    let scene = Scene::new(ctx, 1)?;
+    let scene = Rig::fenced(ctx, 1)?;
     let mut session = scene.session(0)?;
     let sink = scene.sink()?;
     let play = |name: &str, script: &[Op]| play(&scene, &sink, &session, name, script);
@@ -81,7 +81,7 @@ fn window(ctx: &Ctx) -> Result<()> {
             Taken(10),
         ],
     )?;
-    // The greatest counter in every place of a word of the bitmap that could make a difference.
+    // The greatest counter at each position in a word of the bitmap that could make a difference.
     for m in [
         20_000,
         40_000 + 31,
@@ -121,7 +121,7 @@ fn window(ctx: &Ctx) -> Result<()> {
             Taken(m + 1),
         ],
     )?;
-    // Jumps of less than the bitmap, of the bitmap, and beyond: nothing old comes back.
+    // Jumps by less than the bitmap, its size, and more: no old counter is accepted again.
     let mut m = 300_000;
     for jump in [
         63,
@@ -152,9 +152,9 @@ fn window(ctx: &Ctx) -> Result<()> {
 }
 
 /// No counter of 2^64−1−8129 or more is ever accepted, and the last one below ends the session
-/// in this direction. (That an end stops sending there, and renews the session above 2^60: `nonces`.)
+/// in this direction. (For the sender's limit there, and the rekey above 2^60, see `nonces`.)
 fn limit(ctx: &Ctx) -> Result<()> {
-    let scene = Scene::new(ctx, 1)?;
+    let scene = Rig::fenced(ctx, 1)?;
     let session = scene.session(0)?;
     let sink = scene.sink()?;
     play(
@@ -185,7 +185,7 @@ fn limit(ctx: &Ctx) -> Result<()> {
     let late = sink.count()?;
     ensure!(
         late == 0,
-        "{late} messages were taken after the last counter"
+        "{late} messages were accepted after the last counter"
     );
     scene.ping(0, &mut session)
 }

@@ -1,13 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What may move a peer's endpoint: authenticated and never seen before, nothing else.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Only an authenticated message that is not a replay may change a peer's endpoint.
 
-use super::scene::{inside, outside, tagged, Scene};
 use super::{drop_in, Test};
-use crate::harness::capture::Injector;
-use crate::harness::noise::handshake::{self, now};
-use crate::harness::noise::{cookie, packet, Tweak};
-use crate::harness::runner::Ctx;
 use anyhow::{ensure, Result};
+use harness::capture::Injector;
+use harness::noise::handshake::{self, now};
+use harness::noise::{cookie, packet, Tweak};
+use harness::rig::{inside, outside, tagged, Rig};
+use harness::runner::Ctx;
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub fn register(list: &mut Vec<Test>) {
 
 /// Messages of every kind from addresses that are not the peer's.
 fn roaming(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 1)?;
+    let mut scene = Rig::fenced(ctx, 1)?;
     let injector = Injector::open(scene.link.end(1), "v1")?;
     let to = scene.clients[0].to;
     let elsewhere = |n: u8| SocketAddr::from(([192, 0, 2, 100 + n], 7000 + u16::from(n)));
@@ -74,20 +74,20 @@ fn roaming(ctx: &Ctx) -> Result<()> {
         let endpoint = scene.peer(0)?.endpoint;
         ensure!(
             endpoint == Some(outside(0)),
-            "{what} moved the endpoint to {endpoint:?}"
+            "{what} changed the endpoint to {endpoint:?}"
         );
     }
     scene.ping(0, &mut session)?;
 
-    // What does move it: data, a keepalive, an initiation; also data with a false inside, for it
-    // is the peer's all the same.
+    // These do change it: data, a keepalive, an initiation; also data with an invalid inner
+    // packet, for it is authentic.
     let [a, b] = [inside(false, 7), inside(false, 0)].map(|ip| SocketAddr::new(ip, 9));
     sleep(Duration::from_millis(30));
     let right = [
         ("data", session.seal(30_000, &plain(4))),
         ("a keepalive", session.seal(30_001, &[])),
         (
-            "data with a false source inside",
+            "data with a wrong inner source",
             session.seal(30_002, &packet::udp(a, b, b"x")),
         ),
         (
@@ -110,7 +110,7 @@ fn roaming(ctx: &Ctx) -> Result<()> {
         while scene.peer(0)?.endpoint != Some(from) {
             ensure!(
                 start.elapsed() < Duration::from_secs(20),
-                "{what} did not move the endpoint"
+                "{what} did not change the endpoint"
             );
             sleep(Duration::from_millis(10));
         }
@@ -119,7 +119,7 @@ fn roaming(ctx: &Ctx) -> Result<()> {
     scene.ping(0, &mut session)?;
     ensure!(
         scene.peer(0)?.endpoint == Some(outside(0)),
-        "the endpoint did not come back"
+        "the endpoint did not change back"
     );
     Ok(())
 }

@@ -1,22 +1,22 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The client itself: a well-behaved peer in either role.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The test client itself: a well-behaved peer in either role.
 
-use super::scene::{inside, Scene, WAIT, WAKE};
 use super::{drop_in, Test};
-use crate::harness::noise::handshake;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::inner;
-use crate::harness::wgdev::PeerConf;
 use anyhow::{ensure, Result};
+use harness::noise::handshake;
+use harness::rig::{inside, Rig, SAID, WAIT};
+use harness::runner::Ctx;
+use harness::topo::inner;
+use harness::wgdev::PeerConf;
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "attack-client-roles", 60, roles);
 }
 
-/// Handshakes in both roles, with and without a preshared key, pings over IPv4 and IPv6: what all
-/// other tests of this folder rest on.
+/// Handshakes in both roles, with and without a preshared key, pings over IPv4 and IPv6: all other
+/// tests in this directory rely on these.
 fn roles(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 2)?;
+    let mut scene = Rig::fenced(ctx, 2)?;
     let psk = rand::random();
     let set = PeerConf {
         public_key: scene.clients[1].keys.public,
@@ -31,8 +31,11 @@ fn roles(ctx: &Ctx) -> Result<()> {
         for v6 in [false, true] {
             client.ping(&mut session, inside(v6, k), inner(v6, 0))?;
         }
-        ensure!(session.counter == 4, "two pings took other counters");
-        // The device's own handshake: it has no session any more, and something to send.
+        ensure!(
+            session.counter == 4,
+            "two pings did not use counters 0 to 3"
+        );
+        // The device's own handshake: it has no session any more and a packet to send.
         let initiation = scene.initiation(k)?;
         let client = &scene.clients[k];
         let received = handshake::receive(&client.keys, &initiation)?;
@@ -42,13 +45,13 @@ fn roles(ctx: &Ctx) -> Result<()> {
         let (counter, plain) = client.wait_data(&session, WAIT)?;
         ensure!(counter == 0, "the first counter is {counter}");
         ensure!(
-            plain.windows(WAKE.len()).any(|w| w == WAKE),
-            "not what was sent"
+            plain.windows(SAID.len()).any(|w| w == SAID),
+            "the content differs"
         );
         client.ping(&mut session, inside(false, k), inner(false, 0))?;
         ensure!(
             !scene.peer(k)?.last_handshake.is_zero(),
-            "no handshake is told"
+            "no handshake is reported"
         );
     }
     scene.silent("nothing", || Ok(()))

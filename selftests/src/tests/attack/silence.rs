@@ -1,17 +1,17 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Where not one packet may come out: wrong lengths, wrong MACs, strangers, no key.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Messages that must not be answered at all: wrong lengths, wrong MACs, strangers, no key.
 
-use super::scene::{inside, outside, wall_clock, Scene};
 use super::{drop_in, Test};
-use crate::harness::capture::seen;
-use crate::harness::noise::crypto::mac;
-use crate::harness::noise::{cookie, handshake, packet, Client, Keys, Tweak};
-use crate::harness::pace::{slow, SENT};
-use crate::harness::runner::Ctx;
-use crate::harness::topo::inner;
-use crate::harness::traffic::pattern;
-use crate::harness::wgdev::DeviceConf;
 use anyhow::{ensure, Result};
+use harness::capture::seen;
+use harness::noise::crypto::mac;
+use harness::noise::{cookie, handshake, packet, Client, Keys, Tweak};
+use harness::pace::{slow, SENT};
+use harness::rig::{inside, outside, wall_clock, Rig};
+use harness::runner::Ctx;
+use harness::topo::inner;
+use harness::traffic::pattern;
+use harness::wgdev::DeviceConf;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "attack-silence-strangers", 60, strangers);
 }
 
-/// Every length from 0 to 2000 of every type: random content, and a valid message cut short or
-/// drawn out.
+/// Every length from 0 to 2000 of every type: random content, and a valid message truncated or
+/// extended.
 fn lengths(ctx: &Ctx) -> Result<()> {
-    let scene = Scene::new(ctx, 1)?;
+    let scene = Rig::fenced(ctx, 1)?;
     let client = &scene.clients[0];
     let mut session = scene.session(0)?;
-    // An answer to what the device has sent last: else it would begin a handshake after 15 s.
+    // Answer what the device sent last, or it would start a handshake after 15 s.
     sleep(slow(SENT));
     client.send(&session.data(&[]))?;
     let before = scene.clients[0].flush()?;
@@ -34,7 +34,7 @@ fn lengths(ctx: &Ctx) -> Result<()> {
     let valid = [
         handshake::initiate(&client.keys, &client.peer, &Tweak::default()).message,
         {
-            // A response to nothing, valid in form.
+            // A well-formed response to no initiation.
             let foreign =
                 handshake::initiate(&Keys::random(), &client.keys.public, &Tweak::default());
             let received = handshake::receive(&client.keys, &foreign.message)?;
@@ -59,7 +59,7 @@ fn lengths(ctx: &Ctx) -> Result<()> {
         })?;
     }
     for (n, message) in valid.iter().enumerate() {
-        // As long as it is: an initiation or a keepalive may be answered; not the subject here.
+        // Except its own length, at which an initiation or keepalive may be answered.
         scene.silent(
             &format!("a message of type {} at other lengths", n + 1),
             || {
@@ -67,7 +67,7 @@ fn lengths(ctx: &Ctx) -> Result<()> {
                 {
                     let mut message = message.clone();
                     message.resize(len, 0);
-                    // Right in every other respect.
+                    // Otherwise valid.
                     if n < 2 && len >= 32 {
                         cookie::repair_macs(&mut message, &client.peer, None);
                     }
@@ -80,9 +80,9 @@ fn lengths(ctx: &Ctx) -> Result<()> {
     scene.ping(0, &mut session)
 }
 
-/// Wrong MACs and headers, keys that nobody knows, answers to nothing, a device without a key.
+/// Wrong MACs and headers, unknown keys, unsolicited replies, a device without a key.
 fn strangers(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 1)?;
+    let mut scene = Rig::fenced(ctx, 1)?;
     let mut session = scene.session(0)?;
     let client = &scene.clients[0];
     let gap = || sleep(Duration::from_millis(25));
@@ -123,13 +123,13 @@ fn strangers(ctx: &Ctx) -> Result<()> {
         )?;
     }
     tweaked(
-        "one byte too much",
+        "one byte too many",
         Tweak {
             trailing: vec![0],
             ..Tweak::default()
         },
     )?;
-    // Somebody whom the device does not know, and somebody who claims to be known.
+    // An unknown peer, and one that claims to be known.
     let stranger = Client::new(scene.link.end(1), other, client.peer, outside(2), client.to)?;
     scene.silent("an unknown peer", || {
         for _ in 0..3 {
@@ -152,7 +152,7 @@ fn strangers(ctx: &Ctx) -> Result<()> {
         cookie::repair_macs(&mut response, &client.peer, None);
         response
     };
-    scene.silent("responses and cookies to nothing", || {
+    scene.silent("unsolicited responses and cookie replies", || {
         for index in [0, 1, session.peer, u32::MAX, rand::random()] {
             let mut response = response.clone();
             response[8..12].copy_from_slice(&index.to_le_bytes());
@@ -166,9 +166,9 @@ fn strangers(ctx: &Ctx) -> Result<()> {
     })?;
     scene.ping(0, &mut session)?;
 
-    // Without a private key. There can be no fence then.
+    // Without a private key. There can be no fence in that state.
     let key = scene.end.get(&scene.link)?.private_key;
-    let set = |scene: &mut Scene, private_key| {
+    let set = |scene: &mut Rig, private_key| {
         let conf = DeviceConf {
             private_key,
             ..DeviceConf::default()
@@ -182,29 +182,29 @@ fn strangers(ctx: &Ctx) -> Result<()> {
         gap();
         client.initiate(&Tweak::default())?;
     }
-    // As if there were a key of zeros for mac1.
+    // mac1 with a key of zeros.
     let mut unkeyed = handshake::initiate(&client.keys, &client.peer, &Tweak::default()).message;
     let zeros = mac(&[0; 32], &[&unkeyed[..116]]);
     unkeyed[116..132].copy_from_slice(&zeros);
     client.send(&unkeyed)?;
-    // Answers to nothing, and what was the live session: its data may arrive, but nothing comes
-    // back.
+    // Unsolicited replies, and the session from before: its data may be delivered, but is not
+    // answered.
     client.send(&response)?;
     client.send(&cookie::reply(&client.keys.public, &right, &[7; 16]))?;
     let ping = packet::echo(inside(false, 0), inner(false, 0), 1, b"anybody there?");
     for packet in [&ping[..], &[]] {
         client.send(&session.data(packet))?;
     }
-    scene.wake(0)?;
+    scene.say(0)?;
     sleep(Duration::from_millis(500));
     let sent = {
-        let frames = scene.watch.frames();
+        let frames = scene.underlay.frames();
         let frames = frames.lock().expect("poisoned");
-        // What left earlier may be seen later.
+        // Frames sent earlier may be captured late.
         let late = frames.iter().filter(|f| f.outgoing && f.at >= start);
         late.filter(|f| seen(f).is_some()).count()
     };
-    ensure!(sent == 0, "{sent} messages by a device without a key");
+    ensure!(sent == 0, "{sent} messages from a device without a key");
     set(&mut scene, key)?;
     scene.session(0).map(drop)
 }

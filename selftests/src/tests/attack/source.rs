@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What an authenticated peer may not put inside: another's source address, false lengths, other
-//! things than IP.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Inner packets that an authenticated peer must not send: another's source address, wrong
+//! lengths, anything but IP.
 
-use super::scene::{inside, tagged, Errors, Scene};
 use super::{drop_in, Test};
-use crate::harness::noise::packet;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::inner;
-use crate::harness::wgdev::PeerConf;
 use anyhow::{ensure, Result};
+use harness::noise::packet;
+use harness::rig::{inside, tagged, Errors, Rig};
+use harness::runner::Ctx;
+use harness::topo::inner;
+use harness::wgdev::PeerConf;
 use std::net::{IpAddr, SocketAddr};
 
 pub fn register(list: &mut Vec<Test>) {
@@ -22,10 +22,10 @@ fn padded(mut packet: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-/// The inner source's longest-prefix owner across the whole device must be the sender: each
-/// refused packet is counted and none is delivered.
+/// The longest prefix across the whole device that matches the inner source must belong to the
+/// sender: each refused packet is counted and none is delivered.
 fn spoofing(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 2)?;
+    let mut scene = Rig::fenced(ctx, 2)?;
     // Client 0 owns a network with a hole in it that is client 1's.
     let net = |k: usize, prefix: &str, len: u8| -> Result<PeerConf> {
         Ok(PeerConf {
@@ -43,7 +43,7 @@ fn spoofing(ctx: &Ctx) -> Result<()> {
     for conf in confs {
         scene.end.set_peer(&scene.link, conf)?;
     }
-    // What owners send from outside the device's subnets is not answered, but delivered.
+    // Packets from owned addresses outside the device's subnets are delivered, but not answered.
     let mut sessions = [scene.session(0)?, scene.session(1)?];
     let sink = scene.sink()?;
     let from = |ip: &str, tag: u64| -> Result<Vec<u8>> {
@@ -109,7 +109,7 @@ fn spoofing(ctx: &Ctx) -> Result<()> {
     };
     ensure!(
         got == wanted,
-        "taken were {:?}, not {:?}",
+        "accepted {:?}, not {:?}",
         name(&got),
         name(&wanted)
     );
@@ -122,17 +122,17 @@ fn spoofing(ctx: &Ctx) -> Result<()> {
     };
     ensure!(after == counted, "counted {after:?}, not {counted:?}");
     let rx = scene.peer(0)?.rx_bytes - rx;
-    ensure!(rx == 3 * 80, "{rx} bytes count as received of client 0");
+    ensure!(rx == 3 * 80, "{rx} bytes counted as received from client 0");
     for (k, session) in sessions.iter_mut().enumerate() {
         scene.ping(k, session)?;
     }
     Ok(())
 }
 
-/// Inner packets that are none, or whose length is false: each counted under its name, none
-/// delivered.
+/// Inner packets that are not IP, or have a wrong length: each is counted as the right error, none
+/// is delivered.
 fn false_inside(ctx: &Ctx) -> Result<()> {
-    let mut scene = Scene::new(ctx, 1)?;
+    let mut scene = Rig::fenced(ctx, 1)?;
     let mut session = scene.session(0)?;
     let sink = scene.sink()?;
     let good = tagged(0, 5);
@@ -150,7 +150,7 @@ fn false_inside(ctx: &Ctx) -> Result<()> {
     let all = |packet: &[u8]| packet.to_vec();
     let len6 = |len: u16| with(&good6, &[(4, (len >> 8) as u8), (5, len as u8)]);
     let (length, frame) = (Some(true), Some(false));
-    // What is inside, and how it counts: a length error, a frame error, none.
+    // The inner packet, and the expected error: length, frame, or none.
     let cases = [
         ("IPv4, length 0", with(&good, &[(2, 0), (3, 0)]), length),
         ("IPv4, length 19", with(&good, &[(3, 19)]), length),
@@ -182,7 +182,7 @@ fn false_inside(ctx: &Ctx) -> Result<()> {
         let message = session.seal(session.counter, plain);
         session.counter += 1;
         scene.clients[0].send(&message)?;
-        // In order after it, by the same way.
+        // Delivered in order after it.
         scene.clients[0].send(&session.data(&tagged(0, 77)))?;
         let got = sink.until(77)?;
         ensure!(got == [77], "{what}: delivered");
@@ -195,7 +195,7 @@ fn false_inside(ctx: &Ctx) -> Result<()> {
         };
         ensure!(after == wanted, "{what}: counted {after:?}, not {wanted:?}");
     }
-    // The padding is cut off by the inner length, whatever it is filled with.
+    // The inner length cuts off the padding, whatever its content.
     let mut plain = good;
     plain.resize(48, 0xee);
     let message = session.seal(session.counter, &plain);

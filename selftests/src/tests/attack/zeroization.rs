@@ -1,19 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Secrets leave the machine's memory when they are done with. Each is first seen in it, so that
-//! the search is known to work, and must then be gone.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Secrets are erased from memory when they are no longer needed. Each is first found in memory,
+//! so that the search is known to work, and must then be gone.
 
-use super::scene::{conf, inside, Scene, WAIT};
 use super::{drop_in_vtime, Test};
-use crate::harness::modules::unload_all;
-use crate::harness::noise::crypto::{dh, public};
-use crate::harness::noise::{handshake, Received, Session, Tweak};
-use crate::harness::ram;
-use crate::harness::runner::{Ctx, Subject};
-use crate::harness::suspend::rehearse;
-use crate::harness::topo::inner;
-use crate::harness::wgdev::{random_key, uapi, DeviceConf, Key};
-use crate::harness::wire::Message;
 use anyhow::{ensure, Context, Result};
+use harness::modules::unload_all;
+use harness::noise::crypto::{dh, public};
+use harness::noise::{handshake, Received, Session, Tweak};
+use harness::ram;
+use harness::rig::{conf, inside, Rig, WAIT};
+use harness::runner::{Ctx, Subject};
+use harness::suspend::rehearse;
+use harness::topo::inner;
+use harness::wgdev::{random_key, uapi, DeviceConf, Key};
+use harness::wire::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::Duration;
@@ -27,18 +27,18 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in_vtime(list, "attack-zeroization-rmmod", 900, rmmod);
 }
 
-/// For what waits for an RCU grace period, or for a work queue.
+/// Enough for an RCU grace period and for work queues.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Where secrets are, by name.
+/// Where secrets were found, by name.
 type Found = BTreeMap<String, Vec<u64>>;
 
-/// Secrets by name, and handshakes that the device has begun and waits for the responses of.
+/// Secrets by name, and handshakes that the device has initiated and that await a response.
 #[derive(Default)]
 struct Secrets {
     keys: Vec<(String, Key)>,
     open: Vec<(String, Received)>,
-    /// Where they have been seen.
+    /// Where they have been found.
     places: BTreeSet<u64>,
 }
 
@@ -63,7 +63,7 @@ impl Secrets {
         self.open.push((name.to_owned(), received.clone()));
     }
 
-    /// Adds the ephemeral private keys of the handshakes: they lie near the chaining keys.
+    /// Adds the ephemeral private keys of the handshakes, which are stored near the chaining keys.
     fn add_ephemerals(&mut self, found: &Found) -> Result<()> {
         for (name, received) in std::mem::take(&mut self.open) {
             let places = found.get(&chain_of(&name)).context("no chaining key")?;
@@ -79,7 +79,7 @@ fn chain_of(name: &str) -> String {
     format!("{name}: chaining key")
 }
 
-/// The private key to `public`, if it lies near one of these places.
+/// The private key of `wanted`, if it is near one of these places.
 fn ephemeral(places: &[u64], wanted: &Key) -> Result<Option<Key>> {
     const NEAR: usize = 512;
     for place in places {
@@ -94,10 +94,10 @@ fn ephemeral(places: &[u64], wanted: &Key) -> Result<Option<Key>> {
     Ok(None)
 }
 
-/// A device whose private key no dump has told.
+/// A device whose private key was never dumped.
 struct Memory<'a> {
     ctx: &'a Ctx,
-    scene: Scene,
+    scene: Rig,
     key: Key,
 }
 
@@ -106,7 +106,7 @@ impl<'a> Memory<'a> {
         ram::keep_pages()?;
         let mut memory = Memory {
             ctx,
-            scene: Scene::new(ctx, clients)?,
+            scene: Rig::fenced(ctx, clients)?,
             key: [0; 32],
         };
         memory.change_key()?;
@@ -143,13 +143,13 @@ impl<'a> Memory<'a> {
 
     fn remove(&mut self, k: usize) -> Result<()> {
         let mut gone = conf(k, &self.scene.clients[k]);
-        gone.flags = uapi::PEER_REMOVE_ME;
+        gone.flags = uapi::peer::F_REMOVE_ME;
         gone.preshared_key = None;
         self.scene.end.set_peer(&self.scene.link, gone)
     }
 
-    /// The device's handshakes with the clients `who`, which do not answer: after its last tries
-    /// their state stays for a while.
+    /// The device's handshakes with the clients `who`, which do not answer: their state is kept for
+    /// a while after the last retry.
     fn open<const N: usize>(&mut self, who: [usize; N]) -> Result<[Received; N]> {
         for k in who {
             self.scene.initiation(k)?;
@@ -162,29 +162,30 @@ impl<'a> Memory<'a> {
             while let Some((message, _)) = client.receive(Duration::ZERO)? {
                 last = Some(message);
             }
-            let last = last.context("the device did not try again")?;
+            let last = last.context("the device did not retry")?;
             open.push(handshake::receive(&client.keys, &last)?);
         }
         open.try_into().ok().context("as many as clients")
     }
 
-    /// Client `k` answers. The device confirms the session by a keepalive: it has nothing left to
-    /// send.
+    /// Client `k` responds. The device confirms the session with a keepalive, since it has nothing
+    /// left to send.
     fn answer(&self, k: usize, open: &Received) -> Result<Session> {
         let client = &self.scene.clients[k];
         let (mut session, response) = open.respond(&client.psk, &Tweak::default());
+        let own = session.own;
         client.send(&response)?;
         client.wait(
             WAIT,
             "a keepalive",
-            |message, _| matches!(message, Message::Data { receiver, .. } if *receiver == session.own),
+            |message, _| matches!(message, Message::Data { receiver, .. } if *receiver == own),
         )?;
         client.ping(&mut session, inside(false, k), inner(false, 0))?;
         Ok(session)
     }
 
-    /// All kinds of sessions: with client 0 as the initiator one, and the one before it; one with
-    /// client 1 as the responder to `open`; and one with client 2 that is not confirmed.
+    /// All kinds of sessions: the current and the previous one with client 0 as initiator; one with
+    /// client 1 as the responder to `open`; and an unconfirmed one with client 2.
     fn sessions(&self, open: &Received) -> Result<Secrets> {
         let mut secrets = Secrets::default();
         secrets.session("previous session", &self.scene.session(0)?);
@@ -194,7 +195,7 @@ impl<'a> Memory<'a> {
         Ok(secrets)
     }
 
-    /// All of these must be in memory.
+    /// Checks that all of these are in memory.
     fn all_there<const N: usize>(&self, when: &str, sets: [&mut Secrets; N]) -> Result<()> {
         let keys: Vec<_> = sets.iter().flat_map(|set| set.keys.clone()).collect();
         let found = self.search(when, &keys, &[])?;
@@ -205,9 +206,9 @@ impl<'a> Memory<'a> {
         Ok(())
     }
 
-    /// Secrets `gone` must not be in memory, secrets `there` must be. The in-tree driver leaves
-    /// copies on the stacks of kernel workers, until something else comes to lie there: of those
-    /// of its secrets only that counts which is where it was seen before.
+    /// Checks that secrets `gone` are not in memory and secrets `there` are. The in-tree driver
+    /// leaves copies on the stacks of kernel workers until they are overwritten: for it, only
+    /// copies where they were found before count.
     fn all_gone(&self, when: &str, gone: &Secrets, there: &mut Secrets) -> Result<()> {
         let found = self.search(when, &there.keys, &gone.keys)?;
         there.places.extend(found.values().flatten());
@@ -228,7 +229,7 @@ impl<'a> Memory<'a> {
         Ok(())
     }
 
-    /// Where all these are; `there` must be somewhere.
+    /// Where all these are; each of `there` must be found.
     fn search(&self, when: &str, there: &[(String, Key)], gone: &[(String, Key)]) -> Result<Found> {
         let found = ram::find(&[there, gone].concat())?;
         let halves = |secret: &(String, Key)| found.get(&secret.0).map_or(0, Vec::len);
@@ -246,8 +247,8 @@ impl<'a> Memory<'a> {
     }
 }
 
-/// After rekeys, a peer's removal, a finished handshake and another preshared key, soon; of what
-/// only time ends, after 540 s.
+/// After rekeys, a peer's removal, a finished handshake and a change of the preshared key, secrets
+/// are gone soon; those that only expire, after 540 s.
 fn sessions(ctx: &Ctx) -> Result<()> {
     let mut memory = Memory::new(ctx, 7)?;
     let [mut soon, mut later] = [Secrets::default(), Secrets::default()];
@@ -269,8 +270,8 @@ fn sessions(ctx: &Ctx) -> Result<()> {
     soon.add("replaced preshared key", memory.change_psk(2)?);
     memory.all_there("at the start", [&mut soon, &mut later])?;
 
-    // After two more handshakes the first session is not even the previous one any more; a session
-    // that was not confirmed gives way to the next at once.
+    // After two more handshakes the first session is not even the previous one any more; an
+    // unconfirmed session is replaced by the next one at once.
     let scene = &memory.scene;
     later.session("rekeyed", &scene.session(0)?);
     later.session("in use", &scene.session(0)?);
@@ -282,7 +283,7 @@ fn sessions(ctx: &Ctx) -> Result<()> {
     sleep(SOON);
     memory.all_gone("after their ends", &soon, &mut later)?;
 
-    // The device's handshakes go on for 90 s, then it gives up; the keys have 540 s.
+    // The device retries for 90 s, then it gives up; the keys are kept for 540 s.
     later.keys.retain(|(name, _)| name != "preshared key");
     sleep(Duration::from_secs(800));
     memory.all_gone("after their time", &later, &mut memory.own_key())
@@ -296,8 +297,8 @@ fn hibernation(ctx: &Ctx) -> Result<()> {
     sleeping(ctx, "disk")
 }
 
-/// When the machine goes to sleep there is no time to wait: the sessions and the handshakes under
-/// way are gone when that is over.
+/// When the machine suspends there is no time to wait: sessions and handshakes in progress are
+/// gone once it has.
 fn sleeping(ctx: &Ctx, how: &str) -> Result<()> {
     let mut memory = Memory::new(ctx, 4)?;
     let psk = memory.change_psk(0)?;
@@ -311,8 +312,8 @@ fn sleeping(ctx: &Ctx, how: &str) -> Result<()> {
     memory.all_gone(&format!("after {how}"), &go, &mut stay)
 }
 
-/// With a new private key, while the link is up, the old one and what was made of it go, and the
-/// handshakes under way. (Sessions may still receive.)
+/// A new private key, set while the link is up, erases the old one, everything derived from it,
+/// and the handshakes in progress. (Sessions may still receive.)
 fn key_change(ctx: &Ctx) -> Result<()> {
     let mut memory = Memory::new(ctx, 1)?;
     let mut go = Secrets::one("the old private key", memory.key);
@@ -326,7 +327,7 @@ fn key_change(ctx: &Ctx) -> Result<()> {
     memory.all_gone("after the key was changed", &go, &mut memory.own_key())
 }
 
-/// When the link goes down, all sessions end, and the handshakes under way.
+/// When the link goes down, all sessions and the handshakes in progress are erased.
 fn link_down(ctx: &Ctx) -> Result<()> {
     let mut memory = Memory::new(ctx, 4)?;
     let psk = memory.change_psk(0)?;
@@ -341,7 +342,7 @@ fn link_down(ctx: &Ctx) -> Result<()> {
     memory.all_gone("after the link went down", &go, &mut stay)
 }
 
-/// With the module everything goes.
+/// Unloading the module erases everything.
 fn rmmod(ctx: &Ctx) -> Result<()> {
     let mut memory = Memory::new(ctx, 4)?;
     let psk = memory.change_psk(0)?;
@@ -352,7 +353,7 @@ fn rmmod(ctx: &Ctx) -> Result<()> {
     go.add("the private key", memory.key);
     memory.all_there("before rmmod", [&mut go])?;
     unload_all()?;
-    // What the search must still find, with no module there: a file's content in the page cache.
+    // Without the module, the search must still find something: a file's content in the page cache.
     let marker: Key = rand::random();
     let path = "/run/wgrs-marker";
     std::fs::write(path, marker)?;

@@ -1,20 +1,22 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The debug messages: which events are told, and of what; and their switch.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The debug messages: which events are reported, with which details; and their switch.
 //!
-//! Both modules name the same things, in words of their own; ours adds why it refuses something, and
-//! has two messages more. In virtual time, because some events take minutes and one needs a single processor.
+//! Both modules report the same events, each in its own words; ours also gives the reason of a
+//! refusal, and has two more messages. In virtual time, because some events take minutes and one
+//! needs a single CPU; but [`removed`] needs two.
 
 mod life;
 mod refused;
+mod removed;
 mod sites;
 
-use super::{drop_in_vtime, Test};
-use crate::harness::kmsg::Kmsg;
-use crate::harness::modules::{INTREE, OURS};
-use crate::harness::runner::{Ctx, Subject};
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::{ping, ping_all};
+use super::{drop_in, drop_in_vtime, Test};
 use anyhow::{bail, ensure, Context, Result};
+use harness::kmsg::Kmsg;
+use harness::modules::{INTREE, OURS};
+use harness::runner::{Ctx, Subject};
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::{ping, ping_all};
 use sites::Site;
 use std::fs;
 use std::net::IpAddr;
@@ -24,21 +26,27 @@ use std::time::Duration;
 pub fn register(list: &mut Vec<Test>) {
     drop_in_vtime(list, "messages-events", 1500, events);
     drop_in_vtime(list, "messages-switch", 120, switch);
+    drop_in(
+        list,
+        "messages-removed-in-handshake",
+        60,
+        removed::in_handshake,
+    );
 }
 
 const COST: &str = "/proc/sys/net/core/message_cost";
-/// What all lines about device 0 begin with.
+/// The prefix of all lines about device 0.
 const PREFIX: &str = "wireguard: wg0: ";
-/// An address that belongs to no peer.
+/// An address in no peer's allowed IPs.
 const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 77));
 
 /// The subject's debug messages about device 0, not rate limited until this is dropped.
 struct Log {
     kmsg: Kmsg,
-    /// What was said and not asked for yet.
+    /// Lines logged and not expected yet.
     lines: Vec<String>,
-    /// What was asked for and said.
-    told: Vec<String>,
+    /// Lines expected and found.
+    matched: Vec<String>,
     module: &'static str,
     cost: String,
 }
@@ -52,7 +60,7 @@ impl Log {
         let log = Log {
             kmsg: Kmsg::at_end()?,
             lines: Vec::new(),
-            told: Vec::new(),
+            matched: Vec::new(),
             module,
             cost: fs::read_to_string(COST).context(COST)?,
         };
@@ -60,24 +68,24 @@ impl Log {
         Ok(log)
     }
 
-    /// Switches all messages, as a user does.
+    /// Switches all messages, the way a user does.
     fn switch(&self, on: bool) -> Result<()> {
         sites::switch(&format!("module {}", self.module), on)
     }
 
-    /// Switches the messages off that have `part` in their text.
-    fn silence(&self, part: &str) -> Result<()> {
+    /// Disables the messages with `part` in their format.
+    fn disable(&self, part: &str) -> Result<()> {
         let which = format!("module {} format \"{part}\"", self.module);
         sites::switch(&which, false)
     }
 
-    /// Waits for a line with these `parts`, in this order, and takes it away. The numbers of peers and
-    /// keypairs, which are each module's own, are written `N`.
+    /// Waits for a line with these `parts`, in this order, and consumes it. The numbers of peers
+    /// and keypairs, which differ between modules, are written `N`.
     fn expect(&mut self, what: &str, parts: &[&str]) -> Result<()> {
         for _ in 0..250 {
             self.read()?;
             if let Some(at) = self.lines.iter().position(|line| has(line, parts)) {
-                self.told.push(self.lines.remove(at));
+                self.matched.push(self.lines.remove(at));
                 return Ok(());
             }
             sleep(Duration::from_millis(20));
@@ -85,14 +93,14 @@ impl Log {
         bail!("{what}: wanted {parts:?} among {:#?}", self.lines)
     }
 
-    /// The same of a refusal, of which ours says why.
-    fn expect_why(&mut self, what: &str, parts: &[&str], why: &str) -> Result<()> {
+    /// As [`Self::expect`], for a refusal, whose reason ours also gives.
+    fn expect_refusal(&mut self, what: &str, parts: &[&str], why: &str) -> Result<()> {
         let why = if self.module == OURS { why } else { "" };
         self.expect(what, &[parts, &[why]].concat())
     }
 
-    /// The same of what the in-tree module says nothing of.
-    fn expect_of_ours(&mut self, what: &str, parts: &[&str]) -> Result<()> {
+    /// As [`Self::expect`], for a message that the in-tree module does not have.
+    fn expect_ours(&mut self, what: &str, parts: &[&str]) -> Result<()> {
         if self.module == OURS {
             self.expect(what, parts)?;
         }
@@ -108,17 +116,17 @@ impl Log {
         Ok(())
     }
 
-    /// What has been said by now is of no interest.
-    fn forget(&mut self) -> Result<()> {
+    /// Discards what has been logged so far.
+    fn discard(&mut self) -> Result<()> {
         self.read()?;
         self.lines.clear();
         Ok(())
     }
 
-    /// Nothing has been said.
+    /// Fails if anything has been logged.
     fn expect_nothing(&mut self, when: &str) -> Result<()> {
         self.read()?;
-        ensure!(self.lines.is_empty(), "said {when}: {:#?}", self.lines);
+        ensure!(self.lines.is_empty(), "logged {when}: {:#?}", self.lines);
         Ok(())
     }
 }
@@ -155,32 +163,32 @@ fn unnumbered(line: &str) -> String {
     words.join(" ")
 }
 
-/// Every message that the module has is told when its event happens.
+/// Every message of the module is logged when its event happens.
 fn events(ctx: &Ctx) -> Result<()> {
     let mut log = Log::new(ctx)?;
     log.switch(true)?;
     life::run(ctx, &mut log)?;
     refused::run(&mut log)?;
     life::orphaned(&mut log)?;
-    let untold: Vec<Site> = sites::of(log.module)?
+    let missing: Vec<Site> = sites::of(log.module)?
         .into_iter()
-        .filter(|site| !log.told.iter().any(|line| site.says(line)))
+        .filter(|site| !log.matched.iter().any(|line| site.matches(line)))
         .collect();
     ensure!(
-        untold.is_empty(),
-        "messages that this test does not provoke: {untold:#?}"
+        missing.is_empty(),
+        "messages that this test does not trigger: {missing:#?}"
     );
     Ok(())
 }
 
-/// At first nothing is said; switched on in the middle, what follows is; switched off, nothing
+/// By default nothing is logged; once switched on, what follows is; once switched off, nothing
 /// again.
 fn switch(ctx: &Ctx) -> Result<()> {
     let mut log = Log::new(ctx)?;
     let sites = sites::of(log.module)?;
     ensure!(!sites.is_empty(), "{} has no debug messages", log.module);
     let on: Vec<&Site> = sites.iter().filter(|site| site.on).collect();
-    ensure!(on.is_empty(), "switched on to begin with: {on:#?}");
+    ensure!(on.is_empty(), "on by default: {on:#?}");
 
     let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let drop_one = || {
@@ -193,11 +201,11 @@ fn switch(ctx: &Ctx) -> Result<()> {
     log.switch(true)?;
     ensure!(
         sites::of(log.module)?.iter().all(|site| site.on),
-        "one switch does not reach all messages"
+        "one switch does not enable all messages"
     );
     drop_one()?;
     log.expect("switched on", &["No peer ", "10.9.0.77"])?;
-    log.forget()?;
+    log.discard()?;
     log.switch(false)?;
     drop_one()?;
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;

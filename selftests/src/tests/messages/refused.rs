@@ -1,27 +1,27 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What is told of single packets, most of them refused: the peer is a client of the tests' own.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Messages about single packets, most of them refused: the peer is the tests' own client.
 
 use super::{Log, STRANGER};
-use crate::harness::noise::{cookie, handshake, packet, Keys, Session, Tweak};
-use crate::harness::pace::alone;
-use crate::harness::packet::PacketSocket;
-use crate::harness::topo::{inner, outer, port};
-use crate::harness::traffic::{ping, udp};
-use crate::harness::wgdev::{uapi, PeerConf};
 use crate::tests::receive::Scene;
 use anyhow::{ensure, Context, Result};
+use harness::noise::{cookie, handshake, packet, Keys, Session, Tweak};
+use harness::pace::alone;
+use harness::packet::PacketSocket;
+use harness::topo::{inner, outer, port};
+use harness::traffic::{ping, udp};
+use harness::wgdev::{uapi, PeerConf};
 use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// How long to wait for what must come.
+/// How long to wait for what must arrive.
 const LIMIT: Duration = Duration::from_secs(10);
-/// More than the least time between two initiations.
+/// More than the minimum interval between two initiations.
 const GAP: Duration = Duration::from_millis(30);
-/// As many handshake messages wait at most.
+/// Capacity of the queue of handshake messages.
 const QUEUE: usize = 4096;
-/// An initiation by its length, and nothing more.
+/// An initiation by type and length only.
 const JUNK: [u8; 148] = {
     let mut message = [0x5a; 148];
     [message[0], message[1], message[2], message[3]] = [1, 0, 0, 0];
@@ -39,12 +39,12 @@ pub(super) fn run(log: &mut Log) -> Result<()> {
     under_load(log, &scene)
 }
 
-/// Where the client is.
-fn there() -> SocketAddr {
+/// The client's endpoint.
+fn client_endpoint() -> SocketAddr {
     SocketAddr::new(outer(false, 1), port(1))
 }
 
-/// Packets that the device is given and cannot send.
+/// Packets that the device cannot send.
 fn transmitted(log: &mut Log, scene: &mut Scene) -> Result<()> {
     const ARP: u16 = libc::ETH_P_ARP as u16;
     let wait = Duration::from_millis(100);
@@ -54,10 +54,10 @@ fn transmitted(log: &mut Log, scene: &mut Scene) -> Result<()> {
     log.expect("not an IP packet", &["Invalid IP packet"])?;
 
     ping(scene.link.end(0), STRANGER, 1, 8, wait)?;
-    log.expect("nobody owns the destination", &["No peer ", "10.9.0.77"])?;
+    log.expect("no peer has the destination", &["No peer ", "10.9.0.77"])?;
     ping(scene.link.end(0), "fd09::77".parse()?, 1, 8, wait)?;
     log.expect(
-        "nobody owns the IPv6 destination",
+        "no peer has the IPv6 destination",
         &["No peer ", "fd09:", "77"],
     )?;
 
@@ -85,8 +85,8 @@ fn transmitted(log: &mut Log, scene: &mut Scene) -> Result<()> {
         };
         scene.device.set_peer(&scene.link, conf.clone())?;
         ping(scene.link.end(0), inside, 1, 8, wait)?;
-        log.expect("there is no way to the peer", &parts)?;
-        conf.flags = uapi::PEER_REMOVE_ME;
+        log.expect("the peer is unreachable", &parts)?;
+        conf.flags = uapi::peer::F_REMOVE_ME;
         scene.device.set_peer(&scene.link, conf)?;
         log.expect("the peer is removed", &["Peer N", told, "destroyed"])?;
     }
@@ -107,34 +107,34 @@ fn cookie_replies_and_responses(log: &mut Log, scene: &Scene) -> Result<()> {
         (&right, None),
     ] {
         client.send(reply)?;
-        let there = there().to_string();
-        log.expect("a cookie reply comes", &["cookie response from", &there])?;
+        let there = client_endpoint().to_string();
+        log.expect("a cookie reply arrives", &["cookie response from", &there])?;
         if let Some(why) = why {
-            log.expect_why("it is refused", &["nvalid cookie response"], why)?;
+            log.expect_refusal("it is refused", &["nvalid cookie response"], why)?;
         }
     }
 
     let received = handshake::receive(&client.keys, &initiation)?;
-    let invalid = format!("Invalid handshake response from {}", there());
+    let invalid = format!("Invalid handshake response from {}", client_endpoint());
     let elsewhere = Tweak {
         receiver: Some(0x5a5a_5a5a),
         ..Tweak::default()
     };
     let (_, response) = received.respond(&client.psk, &elsewhere);
     client.send(&response)?;
-    log.expect_why(
-        "a response to nothing",
+    log.expect_refusal(
+        "an unsolicited response",
         &[&invalid],
         "unknown receiver index",
     )?;
     let (_, response) = received.respond(&[7; 32], &Tweak::default());
     client.send(&response)?;
     let why = "response does not authenticate";
-    log.expect_why("a response with another key", &[&invalid], why)?;
+    log.expect_refusal("a response with another key", &[&invalid], why)?;
     let (session, response) = received.respond(&client.psk, &Tweak::default());
     client.send(&response)?;
     client.wait_data(&session, LIMIT)?;
-    let there = there().to_string();
+    let there = client_endpoint().to_string();
     log.expect(
         "the right response",
         &["handshake response from peer N", &there],
@@ -144,44 +144,44 @@ fn cookie_replies_and_responses(log: &mut Log, scene: &Scene) -> Result<()> {
 /// The client's initiations.
 fn initiations(log: &mut Log, scene: &Scene) -> Result<Session> {
     let client = &scene.client;
-    log.forget()?;
+    log.discard()?;
     let pending = client.initiate(&Tweak::default())?;
     let response = client.wait_response(&pending, LIMIT)?;
     for text in ["handshake initiation from", "handshake response to"] {
-        let text = format!("{text} peer N ({})", there());
-        log.expect("an initiation comes", &[&text])?;
+        let text = format!("{text} peer N ({})", client_endpoint());
+        log.expect("an initiation arrives", &[&text])?;
     }
-    log.expect("so does a session", &["Keypair N created for peer N"])?;
+    log.expect("a session starts", &["Keypair N created for peer N"])?;
 
     sleep(GAP);
     client.send(&pending.message)?;
-    let invalid = format!("Invalid handshake initiation from {}", there());
-    log.expect_why("it comes again", &[&invalid], "replayed initiation")?;
+    let invalid = format!("Invalid handshake initiation from {}", client_endpoint());
+    log.expect_refusal("a replay", &[&invalid], "replayed initiation")?;
     let stranger = handshake::initiate(&Keys::random(), &client.peer, &Tweak::default());
     client.send(&stranger.message)?;
-    log.expect_why("a stranger's", &[&invalid], "unknown peer")?;
+    log.expect_refusal("from an unknown key", &[&invalid], "unknown peer")?;
     pending.finish(&response, &client.psk)
 }
 
-/// The client goes elsewhere and comes back.
+/// The client moves to another endpoint and back.
 fn roaming(log: &mut Log, scene: &Scene, session: &mut Session) -> Result<()> {
     let client = &scene.client;
     client.send(&session.data(&[]))?;
-    let text = format!("keepalive packet from peer N ({})", there());
-    log.expect("a keepalive comes", &[&text])?;
+    let text = format!("keepalive packet from peer N ({})", client_endpoint());
+    log.expect("a keepalive arrives", &[&text])?;
     let away = SocketAddr::new(outer(false, 1), 4444);
     let socket = udp(scene.link.end(1), away)?;
-    for (socket, from) in [(&socket, away), (&client.socket, there())] {
+    for (socket, from) in [(&socket, away), (&client.socket, client_endpoint())] {
         socket.send_to(&session.data(&[]), client.to)?;
         let text = format!("Endpoint of peer N is now {from}");
-        log.expect_of_ours("the peer moves", &[&text])?;
+        log.expect_ours("the peer moves", &[&text])?;
         let text = format!("keepalive packet from peer N ({from})");
         log.expect("a keepalive from there", &[&text])?;
     }
     Ok(())
 }
 
-/// Data that authenticates and must not be accepted.
+/// Data that authenticates but must not be accepted.
 fn data(log: &mut Log, scene: &Scene, session: &mut Session) -> Result<()> {
     let client = &scene.client;
     let from = |src: &str| -> Result<Vec<u8>> {
@@ -200,13 +200,13 @@ fn data(log: &mut Log, scene: &Scene, session: &mut Session) -> Result<()> {
     ] {
         client.send(&session.seal(session.counter, &plain))?;
         session.counter += 1;
-        let from = format!("peer N ({})", there());
-        log.expect("an odd packet comes", &[first, second, &from])?;
+        let from = format!("peer N ({})", client_endpoint());
+        log.expect("an invalid packet arrives", &[first, second, &from])?;
     }
 
     let far = 10_000;
     client.send(&session.seal(far, &[]))?;
-    for (counter, what) in [(far, "the same again"), (session.counter, "an old one")] {
+    for (counter, what) in [(far, "a replay"), (session.counter, "an old counter")] {
         client.send(&session.seal(counter, &[]))?;
         let (text, max) = (format!("nonce {counter}"), format!("(max {})", far + 1));
         log.expect(what, &["Packet has ", &text, &max])?;
@@ -214,15 +214,18 @@ fn data(log: &mut Log, scene: &Scene, session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// What is no message at all, and handshake messages without a valid mac1.
+/// Invalid messages, and handshake messages without a valid mac1.
 fn forged(log: &mut Log, scene: &mut Scene) -> Result<()> {
     scene.client.send(&[9; 40])?;
-    log.expect_of_ours("no message", &["Invalid message header"])?;
+    log.expect_ours("an invalid message", &["Invalid message header"])?;
     let invalid = "Invalid MAC of handshake";
     scene.client.send(&JUNK)?;
-    log.expect("a forged message", &[invalid, &there().to_string()])?;
+    log.expect(
+        "a forged message",
+        &[invalid, &client_endpoint().to_string()],
+    )?;
 
-    // An address that holds on one link only is told with the number of the link.
+    // A link-local address is logged with its scope.
     let [own, theirs] = [1, 2].map(|n| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n));
     scene.link.rt(0).addr_add("v0", own.into(), 64)?;
     scene.link.rt(1).addr_add("v1", theirs.into(), 64)?;
@@ -235,23 +238,23 @@ fn forged(log: &mut Log, scene: &mut Scene) -> Result<()> {
     log.expect("one from a link-local address", &[invalid, &from])
 }
 
-/// More handshake messages than there is time for, and more than may wait.
+/// More handshake messages than can be handled in time, and more than the queue holds.
 fn under_load(log: &mut Log, scene: &Scene) -> Result<()> {
     let client = &scene.client;
     let from = SocketAddr::new(outer(false, 1), 4446);
     let socket = udp(scene.link.end(1), from)?;
-    // Of each of them it would be told, long after the last, and the log has no room for that.
-    log.silence("Invalid MAC")?;
+    // One line each would overflow the log.
+    log.disable("Invalid MAC")?;
     flood(&socket, client.to, 600)?;
     client.initiate(&Tweak::default())?;
-    let there = there().to_string();
+    let there = client_endpoint().to_string();
     log.expect("under load", &["Sen", "cookie response", &there])?;
     flood(&socket, client.to, QUEUE + 10)?;
     let text = format!("andshake packet from {from}");
-    log.expect_why("too many wait", &[&text], "queue full")
+    log.expect_refusal("the queue is full", &[&text], "queue full")
 }
 
-/// Puts forged handshake messages into the device's queue before its worker gets to any of them.
+/// Queues forged handshake messages before the device's worker handles any of them.
 fn flood(socket: &UdpSocket, to: SocketAddr, count: usize) -> Result<()> {
     alone(|| {
         for _ in 0..count {

@@ -1,28 +1,28 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Dynamic debug's list of a module's messages, and its switches.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Dynamic debug's list of a module's messages, and its control file.
 
 use anyhow::{Context, Result};
 use std::fs;
 
 const CONTROL: &str = "/sys/kernel/debug/dynamic_debug/control";
 
-/// Where in the code a message is made.
+/// A place in the code that logs a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Site {
-    /// The message with printf's placeholders.
+    /// The message with its printf conversions.
     format: String,
-    /// Whether it is switched on.
+    /// Whether it is enabled.
     pub(super) on: bool,
 }
 
-/// All of a module.
+/// All sites of a module.
 pub(super) fn of(module: &str) -> Result<Vec<Site>> {
     let list = fs::read_to_string(CONTROL).context(CONTROL)?;
     let lines = list.lines();
     Ok(lines.filter_map(|line| parse(line, module)).collect())
 }
 
-/// Switches what the query `which` names.
+/// Enables or disables what the query `which` matches.
 pub(super) fn switch(which: &str, on: bool) -> Result<()> {
     let sign = if on { '+' } else { '-' };
     fs::write(CONTROL, format!("{which} {sign}p")).context(CONTROL)
@@ -43,8 +43,8 @@ fn parse(line: &str, module: &str) -> Option<Site> {
 }
 
 impl Site {
-    /// Whether `text`, which follows the device's name, may be this message.
-    pub(super) fn says(&self, text: &str) -> bool {
+    /// Whether `text`, which follows the device's name, can be this message.
+    pub(super) fn matches(&self, text: &str) -> bool {
         let Some(format) = self.format.strip_prefix("%s: ") else {
             return false;
         };
@@ -65,7 +65,7 @@ impl Site {
     }
 }
 
-/// What stands between the placeholders.
+/// The text between the conversions.
 fn literals(format: &str) -> Vec<&str> {
     let mut parts = format.split('%');
     let mut literals = vec![parts.next().unwrap_or("")];
@@ -110,13 +110,13 @@ mod tests {
     #[test]
     fn what_a_site_says() {
         let peer = site("%s: Peer %llu (%pISpfsc) destroyed");
-        assert!(peer.says("Peer 1 (192.0.2.1:5) destroyed"));
-        assert!(!peer.says("Peer 1 (192.0.2.1:5) destroyed at last"));
-        assert!(!peer.says("A Peer 1 (192.0.2.1:5) destroyed"));
+        assert!(peer.matches("Peer 1 (192.0.2.1:5) destroyed"));
+        assert!(!peer.matches("Peer 1 (192.0.2.1:5) destroyed at last"));
+        assert!(!peer.matches("A Peer 1 (192.0.2.1:5) destroyed"));
         let reason = site("%s: Dropping packet from %pISpfsc: %.*s");
-        assert!(reason.says("Dropping packet from [::1]:5: queue full"));
-        assert!(!reason.says("Dropping packet from x"));
-        assert!(site("%s: Interface created").says("Interface created"));
-        assert!(!site("%s: Interface created").says("Interface created."));
+        assert!(reason.matches("Dropping packet from [::1]:5: queue full"));
+        assert!(!reason.matches("Dropping packet from x"));
+        assert!(site("%s: Interface created").matches("Interface created"));
+        assert!(!site("%s: Interface created").matches("Interface created."));
     }
 }

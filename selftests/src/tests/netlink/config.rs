@@ -1,13 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! What a SET does to the device itself: order of application, port, mark, ignored attributes.
 
 use super::both;
 use super::scene::{device, ip, ips, ips_of, peer, set, Scene};
-use crate::harness::netlink::Attrs;
-use crate::harness::pair::{Pair, INDEX, NAME, SIDES};
-use crate::harness::runner::{Ctx, Test};
-use crate::harness::wgdev::{uapi::*, Key};
 use anyhow::{Context, Result};
+use harness::netlink::Attrs;
+use harness::pair::{Pair, INDEX, NAME, SIDES};
+use harness::runner::{Ctx, Test};
+use harness::wgdev::{uapi::*, Key};
 use nix::errno::Errno;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -28,7 +28,7 @@ pub fn public(private: Key) -> Key {
     PublicKey::from(&StaticSecret::from(private)).to_bytes()
 }
 
-/// Sockets on a port that nobody else shall have, IPv4 or IPv6, in both namespaces.
+/// Binds sockets to a port, IPv4 or IPv6, in both namespaces, so that it is taken.
 fn occupy(pair: &Pair, addr: SocketAddr) -> Result<[UdpSocket; 2]> {
     let bind = |n: usize| {
         pair.ns(n)
@@ -46,49 +46,49 @@ fn order(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let (first, second): (Key, Key) = ([0x31; 32], [0x32; 32]);
     scene.set("two peers", Ok(()), |d| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             peer(list, [1; 32], |_| ());
             peer(list, public(first), |_| ());
         });
     })?;
-    // Backwards. The own key's peer goes with REPLACE_PEERS, and is then ignored as our own.
+    // In reverse order. REPLACE_PEERS removes our own key's peer, which is then ignored as our own.
     let got = scene.set("all at once", Ok(()), |d| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             peer(list, public(first), |p| ips(p, &["10.0.0.0/8"]));
             peer(list, [2; 32], |_| ());
         });
-        d.put(DEVICE_PRIVATE_KEY, &first)
-            .u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS)
-            .u16(DEVICE_LISTEN_PORT, 4001)
-            .u32(DEVICE_FWMARK, 7);
+        d.put(device::PRIVATE_KEY, &first)
+            .u32(device::FLAGS, device::F_REPLACE_PEERS)
+            .u16(device::LISTEN_PORT, 4001)
+            .u32(device::FWMARK, 7);
     })?;
     let keys: Vec<Key> = got.peers.iter().map(|p| p.public_key).collect();
     scene.check(
         keys == [[2; 32]] && got.listen_port == 4001 && got.fwmark == 7,
         format!("all at once: {got:?}"),
     );
-    // The new key comes before the peers: the old one's owner may be added, the new one's not.
+    // The new key is set before the peers: the old key's owner may be added, the new key's not.
     let got = scene.set("another key and both owners", Ok(()), |d| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             peer(list, public(first), |_| ());
             peer(list, public(second), |_| ());
         });
-        d.put(DEVICE_PRIVATE_KEY, &second);
+        d.put(device::PRIVATE_KEY, &second);
     })?;
     let keys: Vec<Key> = got.peers.iter().map(|p| p.public_key).collect();
     scene.check(
         keys == [[2; 32], public(first)],
         format!("another key: peers {keys:x?}"),
     );
-    // A taken port ends it after the fwmark, before all else.
+    // A taken port stops the request after the fwmark, before everything else.
     let taken = occupy(&scene.pair, any4(4002))?;
     scene.pair.set_up(true)?;
     let got = scene.set("a taken port", Err(Errno::EADDRINUSE), |d| {
-        d.nest(DEVICE_PEERS, |list| peer(list, [3; 32], |_| ()))
-            .put(DEVICE_PRIVATE_KEY, &[0; 32])
-            .u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS)
-            .u16(DEVICE_LISTEN_PORT, 4002)
-            .u32(DEVICE_FWMARK, 8);
+        d.nest(device::PEERS, |list| peer(list, [3; 32], |_| ()))
+            .put(device::PRIVATE_KEY, &[0; 32])
+            .u32(device::FLAGS, device::F_REPLACE_PEERS)
+            .u16(device::LISTEN_PORT, 4002)
+            .u32(device::FWMARK, 8);
     })?;
     scene.check(
         got.fwmark == 8
@@ -101,19 +101,20 @@ fn order(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// No transaction: what stands before the first error stays, what follows does not come.
+/// No transaction: what precedes the first error is applied, what follows it is not.
 fn stops(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let got = scene.set("the second peer has no key", Err(Errno::EINVAL), |d| {
-        d.u16(DEVICE_LISTEN_PORT, 4001).nest(DEVICE_PEERS, |list| {
-            peer(list, [1; 32], |p| {
-                p.put(PEER_PRESHARED_KEY, &[0x51; 32]);
+        d.u16(device::LISTEN_PORT, 4001)
+            .nest(device::PEERS, |list| {
+                peer(list, [1; 32], |p| {
+                    p.put(peer::PRESHARED_KEY, &[0x51; 32]);
+                });
+                list.nest(0, |p| {
+                    p.put(peer::PRESHARED_KEY, &[0x52; 32]);
+                });
+                peer(list, [3; 32], |_| ());
             });
-            list.nest(0, |p| {
-                p.put(PEER_PRESHARED_KEY, &[0x52; 32]);
-            });
-            peer(list, [3; 32], |_| ());
-        });
     })?;
     scene.check(
         got.listen_port == 4001 && got.peers.len() == 1,
@@ -123,12 +124,12 @@ fn stops(ctx: &Ctx) -> Result<()> {
         "the second allowed IP is impossible",
         Err(Errno::EINVAL),
         |d| {
-            d.nest(DEVICE_PEERS, |list| {
+            d.nest(device::PEERS, |list| {
                 peer(list, [4; 32], |p| {
-                    p.u16(PEER_KEEPALIVE, 5)
-                        .put(PEER_PRESHARED_KEY, &[0x54; 32])
+                    p.u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, 5)
+                        .put(peer::PRESHARED_KEY, &[0x54; 32])
                         .put(
-                            PEER_ENDPOINT,
+                            peer::ENDPOINT,
                             &[2, 0, 0, 9, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
                         );
                     ips(p, &["10.1.0.0/16", "10.2.0.0/33", "10.3.0.0/16"]);
@@ -137,7 +138,7 @@ fn stops(ctx: &Ctx) -> Result<()> {
             });
         },
     )?;
-    // Key, endpoint, allowed IPs, and last the keepalive.
+    // Preshared key, endpoint, allowed IPs, and the keepalive last.
     let last = got.peers.last().cloned().unwrap_or_default();
     scene.check(
         got.peers.len() == 2
@@ -151,27 +152,27 @@ fn stops(ctx: &Ctx) -> Result<()> {
         "an unmarked peer after a removal",
         Err(Errno::EINVAL),
         |d| {
-            d.nest(DEVICE_PEERS, |list| {
+            d.nest(device::PEERS, |list| {
                 peer(list, [1; 32], |p| {
-                    p.u32(PEER_FLAGS, PEER_REMOVE_ME);
+                    p.u32(peer::FLAGS, peer::F_REMOVE_ME);
                 });
                 list.put(0, &[]);
                 peer(list, [6; 32], |_| ());
             });
         },
     )?;
-    // (Refused by the policy? Then nothing is removed. The two need only agree; see below.)
+    // If the policy refuses it, nothing is removed. Here the two need only agree; see below.
     scene.check(
         got.peers.iter().all(|p| p.public_key != [6; 32]),
         format!("an unmarked peer: {got:?}"),
     );
     let got = scene.set("version 2 after a removal", Err(Errno::EPFNOSUPPORT), |d| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             peer(list, [4; 32], |p| {
-                p.u32(PEER_FLAGS, PEER_REMOVE_ME);
+                p.u32(peer::FLAGS, peer::F_REMOVE_ME);
             });
             peer(list, [7; 32], |p| {
-                p.u32(PEER_PROTOCOL_VERSION, 2);
+                p.u32(peer::PROTOCOL_VERSION, 2);
             });
         });
     })?;
@@ -184,10 +185,10 @@ fn stops(ctx: &Ctx) -> Result<()> {
         "REPLACE_ALLOWEDIPS with an impossible one",
         Err(Errno::EINVAL),
         |d| {
-            d.nest(DEVICE_PEERS, |list| {
+            d.nest(device::PEERS, |list| {
                 peer(list, [8; 32], |p| ips(p, &["10.8.0.0/16", "10.9.0.0/16"]));
                 peer(list, [8; 32], |p| {
-                    p.u32(PEER_FLAGS, PEER_REPLACE_ALLOWEDIPS);
+                    p.u32(peer::FLAGS, peer::F_REPLACE_ALLOWEDIPS);
                     ips(p, &["10.10.0.0/16", "10.0.0.0/40"]);
                 });
             });
@@ -201,36 +202,36 @@ fn stops(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// Of an attribute that stands twice the last counts; a peer that stands twice is one peer.
+/// Of a repeated attribute the last counts; a repeated peer is one peer.
 fn duplicates(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let got = scene.set("two ports, two keys, two marks", Ok(()), |d| {
-        d.u16(DEVICE_LISTEN_PORT, 4001)
-            .put(DEVICE_PRIVATE_KEY, &[0x31; 32])
-            .u32(DEVICE_FWMARK, 1)
-            .u16(DEVICE_LISTEN_PORT, 4002)
-            .put(DEVICE_PRIVATE_KEY, &[0x32; 32])
-            .u32(DEVICE_FWMARK, 2);
+        d.u16(device::LISTEN_PORT, 4001)
+            .put(device::PRIVATE_KEY, &[0x31; 32])
+            .u32(device::FWMARK, 1)
+            .u16(device::LISTEN_PORT, 4002)
+            .put(device::PRIVATE_KEY, &[0x32; 32])
+            .u32(device::FWMARK, 2);
     })?;
     scene.check(
         got.listen_port == 4002 && got.fwmark == 2 && got.public_key == Some(public([0x32; 32])),
         format!("two of each: {got:?}"),
     );
     let got = scene.set("two lists of peers", Ok(()), |d| {
-        d.nest(DEVICE_PEERS, |list| peer(list, [1; 32], |_| ()));
-        d.nest(DEVICE_PEERS, |list| peer(list, [2; 32], |_| ()));
+        d.nest(device::PEERS, |list| peer(list, [1; 32], |_| ()));
+        d.nest(device::PEERS, |list| peer(list, [2; 32], |_| ()));
     })?;
     let keys: Vec<Key> = got.peers.iter().map(|p| p.public_key).collect();
     scene.check(keys == [[2; 32]], format!("two lists of peers: {keys:x?}"));
     let got = scene.set("a peer twice", Ok(()), |d| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             for n in 1..=2u8 {
                 list.nest(0, |p| {
-                    p.put(PEER_PUBLIC_KEY, &[9; 32])
-                        .put(PEER_PUBLIC_KEY, &[3; 32])
-                        .put(PEER_PRESHARED_KEY, &[0x50; 32])
-                        .put(PEER_PRESHARED_KEY, &[0x50 + n; 32])
-                        .u16(PEER_KEEPALIVE, n.into());
+                    p.put(peer::PUBLIC_KEY, &[9; 32])
+                        .put(peer::PUBLIC_KEY, &[3; 32])
+                        .put(peer::PRESHARED_KEY, &[0x50; 32])
+                        .put(peer::PRESHARED_KEY, &[0x50 + n; 32])
+                        .u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, n.into());
                     ips(p, &["10.1.0.0/16"]);
                     ips(p, &[["10.2.0.0/16"], ["10.3.0.0/16"]][usize::from(n) - 1]);
                 });
@@ -246,15 +247,15 @@ fn duplicates(ctx: &Ctx) -> Result<()> {
             && ips_of(&last) == "10.2.0.0/16 10.3.0.0/16",
         format!("a peer twice: {got:?}"),
     );
-    // Types of list elements mean nothing, nor do the marks of byte order, nor missing padding.
+    // The types of list elements, the byte-order flag and missing padding do not matter.
     let got = scene.set(
         "elements of type 7, a port marked big-endian",
         Ok(()),
         |d| {
-            d.put(DEVICE_LISTEN_PORT | (1 << 14), &4003u16.to_ne_bytes());
-            d.nest(DEVICE_PEERS, |list| {
+            d.put(device::LISTEN_PORT | (1 << 14), &4003u16.to_ne_bytes());
+            d.nest(device::PEERS, |list| {
                 list.nest(7, |p| {
-                    p.put(PEER_PUBLIC_KEY, &[4; 32]);
+                    p.put(peer::PUBLIC_KEY, &[4; 32]);
                 });
             });
         },
@@ -266,8 +267,8 @@ fn duplicates(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// A list of peers, or of allowed IPs, ends at the first thing that is no attribute; what stands
-/// before it is done.
+/// A list of peers or of allowed IPs ends at the first malformed attribute; what precedes it is
+/// applied.
 fn garbage(ctx: &Ctx) -> Result<()> {
     const NESTED: u16 = 1 << 15;
     let mut scene = Scene::new(ctx)?;
@@ -281,7 +282,7 @@ fn garbage(ctx: &Ctx) -> Result<()> {
         peer(&mut rest, [99; 32], |_| ());
         list.raw(rest.bytes());
         let got = scene.set(&format!("a peer, {garbage:?}, a peer"), Ok(()), |d| {
-            d.put(DEVICE_PEERS | NESTED, list.bytes());
+            d.put(device::PEERS | NESTED, list.bytes());
         })?;
         scene.check(
             got.peers.len() == wanted && got.peers.iter().all(|p| p.public_key != [99; 32]),
@@ -291,9 +292,9 @@ fn garbage(ctx: &Ctx) -> Result<()> {
         ip(&mut list, [10, 1, 0, 0].into(), 16, None);
         list.raw(garbage);
         let got = scene.set(&format!("an allowed IP, {garbage:?}"), Ok(()), |d| {
-            d.nest(DEVICE_PEERS, |peers| {
+            d.nest(device::PEERS, |peers| {
                 peer(peers, [wanted as u8; 32], |p| {
-                    p.put(PEER_ALLOWEDIPS | NESTED, list.bytes());
+                    p.put(peer::ALLOWEDIPS | NESTED, list.bytes());
                 });
             });
         })?;
@@ -305,23 +306,23 @@ fn garbage(ctx: &Ctx) -> Result<()> {
     }
     for garbage in [&[0xff; 8][..], &[1, 0, 1, 0], &[0; 4]] {
         scene.set(&format!("a list of {garbage:?}"), Ok(()), |d| {
-            d.put(DEVICE_PEERS | NESTED, garbage);
+            d.put(device::PEERS | NESTED, garbage);
         })?;
     }
     scene.finish()
 }
 
-/// Attributes that only a GET has are taken and do nothing.
+/// Attributes of GET replies are accepted in a SET and ignored.
 fn get_only(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let got = scene.set("GET-only attributes", Ok(()), |d| {
-        d.put(DEVICE_PUBLIC_KEY, &[0x70; 32])
-            .nest(DEVICE_PEERS, |list| {
+        d.put(device::PUBLIC_KEY, &[0x70; 32])
+            .nest(device::PEERS, |list| {
                 peer(list, [1; 32], |p| {
-                    p.put(PEER_LAST_HANDSHAKE, &[1; 16])
-                        .put(PEER_RX_BYTES, &[1; 8])
-                        .put(PEER_TX_BYTES, &[1; 8])
-                        .u32(PEER_PROTOCOL_VERSION, 1);
+                    p.put(peer::LAST_HANDSHAKE_TIME, &[1; 16])
+                        .put(peer::RX_BYTES, &[1; 8])
+                        .put(peer::TX_BYTES, &[1; 8])
+                        .u32(peer::PROTOCOL_VERSION, 1);
                 });
             });
     })?;
@@ -336,11 +337,11 @@ fn get_only(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// By index as by name; nothing but that is a request, too; a name ends at its first zero.
+/// A device is found by index as by name; a SET may be empty; a name ends at its first NUL.
 fn by_index(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let mut attrs = Attrs::new();
-    attrs.u32(DEVICE_IFINDEX, INDEX).u32(DEVICE_FWMARK, 3);
+    attrs.u32(device::IFINDEX, INDEX).u32(device::FWMARK, 3);
     scene.ask("by index", &set(&attrs), Ok(()))?;
     let got = scene.state("by index")?;
     scene.check(got.fwmark == 3, format!("by index: {got:?}"));
@@ -348,14 +349,14 @@ fn by_index(ctx: &Ctx) -> Result<()> {
     let mut attrs = Attrs::new();
     let name = format!("{NAME}\0more");
     attrs
-        .put(DEVICE_IFNAME, name.as_bytes())
-        .u32(DEVICE_FWMARK, 4);
+        .put(device::IFNAME, name.as_bytes())
+        .u32(device::FWMARK, 4);
     scene.ask("bytes after the name", &set(&attrs), Ok(()))?;
     let got = scene.state("bytes after the name")?;
     scene.check(got.fwmark == 4, format!("bytes after the name: {got:?}"));
     for (what, empty) in [("empty PEERS", true), ("peers without ALLOWEDIPS", false)] {
         scene.set(what, Ok(()), |d| {
-            d.nest(DEVICE_PEERS, |list| {
+            d.nest(device::PEERS, |list| {
                 if !empty {
                     peer(list, [1; 32], |p| ips(p, &[]));
                 }
@@ -365,13 +366,13 @@ fn by_index(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// The same port again is no change; a taken one fails at once if up, else at opening; 0 while up
-/// is another one each time.
+/// Setting the current port is no change; a taken port fails at once if the device is up, else
+/// when it is brought up; 0 while up picks another port each time.
 fn port(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let to = |port: u16| {
         move |d: &mut Attrs| {
-            d.u16(DEVICE_LISTEN_PORT, port);
+            d.u16(device::LISTEN_PORT, port);
         }
     };
     scene.set("0 on 0, down", Ok(()), to(0))?;
@@ -399,16 +400,16 @@ fn port(ctx: &Ctx) -> Result<()> {
             got.listen_port == 4001,
             format!("taken, up: {}", got.listen_port),
         );
-        // The old sockets stay.
+        // The old sockets remain.
         scene.check(
             occupy(&scene.pair, any4(4001)).is_err(),
-            "the old socket has gone",
+            "the old socket is closed",
         );
     }
     scene.set("the same port", Ok(()), to(4001))?;
-    // With the port refused nothing after it is done; with the same port all is.
+    // A refused port stops the rest of the request; the current port does not.
     let got = scene.set("the same port and a mark", Ok(()), |d| {
-        d.u16(DEVICE_LISTEN_PORT, 4001).u32(DEVICE_FWMARK, 5);
+        d.u16(device::LISTEN_PORT, 4001).u32(device::FWMARK, 5);
     })?;
     scene.check(got.fwmark == 5, format!("the same port: {got:?}"));
     drop((v4, v6));
@@ -419,7 +420,7 @@ fn port(ctx: &Ctx) -> Result<()> {
     );
     scene.check(
         occupy(&scene.pair, any4(4001)).is_ok(),
-        "the old socket is still there",
+        "the old socket is still open",
     );
     let mut before = [4002; 2];
     for round in 0..3 {
@@ -436,31 +437,31 @@ fn port(ctx: &Ctx) -> Result<()> {
         }
         before = now;
     }
-    // The number survives going down.
+    // The port survives going down.
     scene.pair.set_up(false)?;
     let now = scene.pair.devices()?.map(|d| d.listen_port);
     scene.check(now == before, format!("down: {now:?}, was {before:?}"));
     scene.finish()
 }
 
-/// All 32 bits; 0 is none.
+/// All 32 bits are stored; 0 means none.
 fn fwmark(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     for up in [false, true] {
         scene.pair.set_up(up)?;
         if up {
-            // A random port each: only the same one compares.
+            // Each has a random port otherwise, and the dumps would differ.
             scene.ask(
                 "a port",
                 &set(&device(|d| {
-                    d.u16(DEVICE_LISTEN_PORT, 4001);
+                    d.u16(device::LISTEN_PORT, 4001);
                 })),
                 Ok(()),
             )?;
         }
         for mark in [1, u32::MAX, 0x8000_0000, 0] {
             let got = scene.set(&format!("mark {mark:#x}"), Ok(()), |d| {
-                d.u32(DEVICE_FWMARK, mark);
+                d.u32(device::FWMARK, mark);
             })?;
             scene.check(
                 got.fwmark == mark,

@@ -1,15 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Dumps: layout, and where they are split, byte by byte and datagram by datagram.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Dumps: layout, and where they are split, compared byte by byte and datagram by datagram.
 
 use super::both;
 use super::scene::{ip, Scene};
-use crate::harness::gnl::{Answer, Request, DO};
-use crate::harness::netlink::{attrs, attrs_with_flags, Attrs, NLA_F_NESTED};
-use crate::harness::pace::amount;
-use crate::harness::pair::{get, Answers, NAME};
-use crate::harness::runner::{Ctx, Test};
-use crate::harness::wgdev::{parse_dump, uapi::*, Device, Key};
 use anyhow::{ensure, Context, Result};
+use harness::gnl::{Answer, Request, DO};
+use harness::netlink::{attrs, attrs_with_flags, Attrs, NLA_F_NESTED};
+use harness::pace::amount;
+use harness::pair::{get, Answers, NAME};
+use harness::runner::{Ctx, Test};
+use harness::wgdev::{parse_dump, uapi::*, Device, Key};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ pub fn register(list: &mut Vec<Test>) {
     both(list, "netlink-dump-130000-allowed-ips", 300, one_peer);
 }
 
-/// Receive buffers: the kernel's least message, an odd one, its greatest, and more.
+/// Receive buffers: the kernel's smallest dump buffer, an odd size, its largest, and more.
 const BUFFERS: [usize; 5] = [4096, 5000, 9999, 32768, 1 << 17];
 
 /// The key of peer `n`.
@@ -51,24 +51,24 @@ pub fn prefix(n: u32) -> (IpAddr, u8) {
 /// A peer with an endpoint of either family or none, and some allowed IPs.
 pub fn put_peer(list: &mut Attrs, n: u32, ips: impl Iterator<Item = u32>) {
     list.nest(0, |p| {
-        p.put(PEER_PUBLIC_KEY, &key(n));
+        p.put(peer::PUBLIC_KEY, &key(n));
         match n % 3 {
             0 => {
                 let mut addr = vec![2, 0, 0x10, n as u8, 10];
                 addr.extend([1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0]);
-                p.put(PEER_ENDPOINT, &addr);
+                p.put(peer::ENDPOINT, &addr);
             }
             1 => {
                 let mut addr = vec![10, 0, 0x10, n as u8, 0, 0, 0, 0];
                 addr.extend([0xfd; 16]);
                 addr.extend([n as u8 % 3, 0, 0, 0]);
-                p.put(PEER_ENDPOINT, &addr);
+                p.put(peer::ENDPOINT, &addr);
             }
             _ => {}
         }
         let mut ips = ips.peekable();
         if ips.peek().is_some() {
-            p.nest(PEER_ALLOWEDIPS, |list| {
+            p.nest(peer::ALLOWEDIPS, |list| {
                 for n in ips {
                     let (addr, cidr) = prefix(n);
                     ip(list, addr, cidr, None);
@@ -78,20 +78,20 @@ pub fn put_peer(list: &mut Attrs, n: u32, ips: impl Iterator<Item = u32>) {
     });
 }
 
-/// Requests that add peers `first..last` with `each` allowed IPs, some at a time.
+/// Requests that add peers `first..last` with `each` allowed IPs each, some per request.
 pub fn add_peers(first: u32, last: u32, each: u32) -> Vec<Request> {
-    // A list is an attribute, and so less than 64 KiB.
+    // A list is an attribute, and so limited to 64 KiB.
     let at_once = 400 / (each + 1) + 1;
     (first..last)
         .step_by(at_once as usize)
         .map(|from| {
             let mut attrs = Attrs::new();
-            attrs.str(DEVICE_IFNAME, NAME).nest(DEVICE_PEERS, |list| {
+            attrs.str(device::IFNAME, NAME).nest(device::PEERS, |list| {
                 for n in from..last.min(from + at_once) {
                     put_peer(list, n, n * each..(n + 1) * each);
                 }
             });
-            Request::new(DO, SET_DEVICE, attrs.bytes())
+            Request::new(DO, cmd::SET_DEVICE, attrs.bytes())
         })
         .collect()
 }
@@ -102,10 +102,10 @@ pub fn add_ips(peer: u32, first: u32, last: u32) -> Vec<Request> {
         .step_by(1000)
         .map(|from| {
             let mut attrs = Attrs::new();
-            attrs.str(DEVICE_IFNAME, NAME).nest(DEVICE_PEERS, |list| {
+            attrs.str(device::IFNAME, NAME).nest(device::PEERS, |list| {
                 put_peer(list, peer, from..last.min(from + 1000));
             });
-            Request::new(DO, SET_DEVICE, attrs.bytes())
+            Request::new(DO, cmd::SET_DEVICE, attrs.bytes())
         })
         .collect()
 }
@@ -114,10 +114,10 @@ pub fn add_ips(peer: u32, first: u32, last: u32) -> Vec<Request> {
 pub fn empty(scene: &mut Scene) -> Result<()> {
     let mut attrs = Attrs::new();
     attrs
-        .str(DEVICE_IFNAME, NAME)
-        .u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
-    let request = Request::new(DO, SET_DEVICE, attrs.bytes());
-    scene.ask("removing all peers", &request, Ok(())).map(drop)
+        .str(device::IFNAME, NAME)
+        .u32(device::FLAGS, device::F_REPLACE_PEERS);
+    let request = Request::new(DO, cmd::SET_DEVICE, attrs.bytes());
+    scene.ask("remove all peers", &request, Ok(())).map(drop)
 }
 
 /// Sends requests that must all be accepted.
@@ -130,7 +130,7 @@ pub fn send(scene: &mut Scene, requests: &[Request]) -> Result<()> {
     Ok(())
 }
 
-/// A dump of both by a buffer of `len` bytes, on sockets that have not seen another.
+/// Dumps both into a buffer of `len` bytes, on sockets that have not dumped before.
 pub fn dump_by(scene: &mut Scene, len: usize) -> Result<Answers> {
     let ask = |n: usize| -> Result<Answer> {
         let mut socket = scene.pair.socket(n)?;
@@ -140,7 +140,8 @@ pub fn dump_by(scene: &mut Scene, len: usize) -> Result<Answers> {
     Ok([ask(0)?, ask(1)?])
 }
 
-/// Dumps by each of `buffers` are alike, of the rules' shape, and say the same.
+/// Checks that dumps into each of `buffers` are equal on both sides, well formed, and have the same
+/// content.
 fn compare(scene: &mut Scene, what: &str, buffers: &[usize]) -> Result<(Device, usize)> {
     let mut told: Option<(Device, usize)> = None;
     for len in buffers {
@@ -154,13 +155,13 @@ fn compare(scene: &mut Scene, what: &str, buffers: &[usize]) -> Result<(Device, 
         let mut device = parse_dump(&replies);
         device.messages = 0;
         let same = told.as_ref().is_none_or(|(told, _)| *told == device);
-        scene.check(same, format!("{what}: says something else"));
+        scene.check(same, format!("{what}: the content differs"));
         told = Some((device, replies.len()));
     }
     told.context("no buffer")
 }
 
-/// The elements of the list that ends `attributes`.
+/// The elements of the list that is the last of `attributes`.
 fn elements(attributes: &[u8], kind: u16) -> Result<Vec<Vec<u8>>> {
     let list = attrs_with_flags(attributes).pop();
     let (with_flags, list) = list.context("no attribute")?;
@@ -178,28 +179,28 @@ fn elements(attributes: &[u8], kind: u16) -> Result<Vec<Vec<u8>>> {
     Ok(elements.into_iter().map(|(_, element)| element).collect())
 }
 
-/// The rules of the layout: which attributes, in which order, and what is continued how.
+/// Checks the layout: which attributes, in which order, and how a split dump continues.
 fn shape(messages: &[&[u8]]) -> Result<()> {
     const FULL: [u16; 4] = [
-        DEVICE_LISTEN_PORT,
-        DEVICE_FWMARK,
-        DEVICE_IFINDEX,
-        DEVICE_IFNAME,
+        device::LISTEN_PORT,
+        device::FWMARK,
+        device::IFINDEX,
+        device::IFNAME,
     ];
     const STATE: [u16; 7] = [
-        PEER_PUBLIC_KEY,
-        PEER_PRESHARED_KEY,
-        PEER_LAST_HANDSHAKE,
-        PEER_KEEPALIVE,
-        PEER_TX_BYTES,
-        PEER_RX_BYTES,
-        PEER_PROTOCOL_VERSION,
+        peer::PUBLIC_KEY,
+        peer::PRESHARED_KEY,
+        peer::LAST_HANDSHAKE_TIME,
+        peer::PERSISTENT_KEEPALIVE_INTERVAL,
+        peer::TX_BYTES,
+        peer::RX_BYTES,
+        peer::PROTOCOL_VERSION,
     ];
-    let mut complete = 0; // peers that are
-    let mut previous: Option<Vec<u8>> = None; // the key of the last peer, perhaps to be continued
+    let mut complete = 0; // peers
+    let mut previous: Option<Vec<u8>> = None; // key of the last peer, which may be continued
     for (n, body) in messages.iter().enumerate() {
         ensure!(
-            body.starts_with(&[GET_DEVICE, 1, 0, 0]),
+            body.starts_with(&[cmd::GET_DEVICE, 1, 0, 0]),
             "message {n}: header"
         );
         let list = attrs(&body[4..]);
@@ -207,21 +208,21 @@ fn shape(messages: &[&[u8]]) -> Result<()> {
         let mut wanted = Vec::new();
         if complete == 0 {
             wanted.extend(FULL);
-            if kinds.contains(&DEVICE_PRIVATE_KEY) {
-                wanted.extend([DEVICE_PRIVATE_KEY, DEVICE_PUBLIC_KEY]);
+            if kinds.contains(&device::PRIVATE_KEY) {
+                wanted.extend([device::PRIVATE_KEY, device::PUBLIC_KEY]);
             }
         }
-        if n > 0 || kinds.contains(&DEVICE_PEERS) {
-            wanted.push(DEVICE_PEERS);
+        if n > 0 || kinds.contains(&device::PEERS) {
+            wanted.push(device::PEERS);
         }
         ensure!(
             kinds == wanted,
             "message {n}: attributes {kinds:?}, not {wanted:?}"
         );
-        if kinds.last() != Some(&DEVICE_PEERS) {
+        if kinds.last() != Some(&device::PEERS) {
             continue;
         }
-        let peers = elements(&body[4..], DEVICE_PEERS).with_context(|| format!("message {n}"))?;
+        let peers = elements(&body[4..], device::PEERS).with_context(|| format!("message {n}"))?;
         ensure!(!peers.is_empty(), "message {n}: a list without a peer");
         for (at, peer) in peers.iter().enumerate() {
             let kinds: Vec<u16> = attrs(peer).iter().map(|(kind, _)| *kind).collect();
@@ -232,7 +233,7 @@ fn shape(messages: &[&[u8]]) -> Result<()> {
             } else if previous.is_some() {
                 complete += 1;
             }
-            for optional in [PEER_ENDPOINT, PEER_ALLOWEDIPS] {
+            for optional in [peer::ENDPOINT, peer::ALLOWEDIPS] {
                 if kinds.contains(&optional) {
                     wanted.push(optional);
                 }
@@ -241,8 +242,8 @@ fn shape(messages: &[&[u8]]) -> Result<()> {
                 kinds == wanted,
                 "message {n}, peer {at}: {kinds:?}, not {wanted:?}"
             );
-            if kinds.last() == Some(&PEER_ALLOWEDIPS) {
-                elements(peer, PEER_ALLOWEDIPS)
+            if kinds.last() == Some(&peer::ALLOWEDIPS) {
+                elements(peer, peer::ALLOWEDIPS)
                     .with_context(|| format!("message {n}, peer {at}"))?;
             }
             previous = Some(key);
@@ -251,16 +252,16 @@ fn shape(messages: &[&[u8]]) -> Result<()> {
     Ok(())
 }
 
-/// From nothing to keys, peers with and without everything.
+/// From an unconfigured device to keys and peers with all combinations of attributes.
 fn layout(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     compare(&mut scene, "unconfigured", &BUFFERS)?;
     scene.set("port and mark", Ok(()), |d| {
-        d.u16(DEVICE_LISTEN_PORT, 4001).u32(DEVICE_FWMARK, 7);
+        d.u16(device::LISTEN_PORT, 4001).u32(device::FWMARK, 7);
     })?;
     compare(&mut scene, "port and mark", &BUFFERS)?;
     scene.set("a key", Ok(()), |d| {
-        d.put(DEVICE_PRIVATE_KEY, &[0x31; 32]);
+        d.put(device::PRIVATE_KEY, &[0x31; 32]);
     })?;
     compare(&mut scene, "a key", &BUFFERS)?;
     for n in 1..=4 {
@@ -300,7 +301,7 @@ fn split_allowed_ips(ctx: &Ctx) -> Result<()> {
             send(&mut scene, &add_ips(2, n, n + 1))?;
             compare(&mut scene, &format!("{} allowed IPs", n + 1), &BUFFERS[..1])?;
         }
-        // Others after the one that is continued.
+        // Peers after the one that is continued.
         send(&mut scene, &add_peers(2000, 2040, 1))?;
         compare(&mut scene, "followed by others", &BUFFERS[..2])?;
         send(&mut scene, &add_ips(2, 115, 1000))?;
@@ -333,7 +334,7 @@ fn many(ctx: &Ctx, peers: u32, each: u32) -> Result<()> {
 
 /// 130,000 allowed IPs, half of each family, of one peer between two others.
 fn one_peer(ctx: &Ctx) -> Result<()> {
-    // The in-tree module frees them in one RCU callback: with KASAN, so many are a soft lockup.
+    // The in-tree module frees them in one RCU callback: with KASAN, that is a soft lockup.
     let ips = amount(130_000, 20_000) as u32;
     let mut scene = Scene::new(ctx)?;
     let start = Instant::now();
@@ -345,7 +346,7 @@ fn one_peer(ctx: &Ctx) -> Result<()> {
     let told: Vec<_> = (0..ips).map(prefix).collect();
     scene.check(
         device.peers.get(1).is_some_and(|p| p.allowed_ips == told),
-        "not the allowed IPs that were set, in their order",
+        "the allowed IPs are not those that were set, in order",
     );
     ctx.note(format!(
         "{ips} allowed IPs set in {added:.1?}, {messages} messages"

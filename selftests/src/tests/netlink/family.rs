@@ -1,16 +1,16 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! The family itself, and the module behind it.
 
 use super::both;
 use super::dump::{add_peers, send};
 use super::scene::{device, peer, Scene};
-use crate::harness::cmd;
-use crate::harness::modules::{unload, INTREE, OURS};
-use crate::harness::netlink::{attrs, Attrs, Netlink};
-use crate::harness::pair::{get, Pair, NAME, SIDES};
-use crate::harness::runner::{Ctx, Test};
-use crate::harness::wgdev::uapi::*;
 use anyhow::{ensure, Context, Result};
+use harness::cmd;
+use harness::modules::{unload, INTREE, OURS};
+use harness::netlink::{attrs, Attrs, Netlink};
+use harness::pair::{get, Pair, NAME, SIDES};
+use harness::runner::{Ctx, Test};
+use harness::wgdev::uapi::*;
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,7 +36,7 @@ const CTRL_POLICY: u16 = 8;
 /// One attribute: type and payload.
 type Attr = (u16, Vec<u8>);
 
-/// What the controller tells of side `n`'s family, without its name and number.
+/// What the controller reports about side `n`'s family, without its name and ID.
 fn told(pair: &Pair, n: usize, cmd: u8, flags: i32) -> Result<Vec<Vec<Attr>>> {
     let kind = pair.kind(n);
     pair.ns(n).run(|| {
@@ -98,11 +98,11 @@ fn policy(ctx: &Ctx) -> Result<()> {
     // Of the device, a peer and an allowed IP: 8 + 10 + 4 attributes.
     let attributes = c.iter().flatten().filter(|(k, _)| *k == CTRL_POLICY);
     let count = attributes.count();
-    ensure!(count >= 22, "only {count} attributes are told");
+    ensure!(count >= 22, "only {count} attributes are reported");
     Ok(())
 }
 
-/// What loads the module by itself: the link kind and the family.
+/// The aliases by which the module is autoloaded: the link kind and the family.
 fn aliases(ctx: &Ctx) -> Result<()> {
     let list = |module: &str| -> Result<BTreeSet<String>> {
         let text = cmd::run(&["modinfo", "-F", "alias", module])?;
@@ -128,7 +128,7 @@ fn references(ctx: &Ctx) -> Result<[u32; 2]> {
     Ok([read(INTREE)?, read(ours)?])
 }
 
-/// No device, up or not, and no peer holds the module; a dump under way does.
+/// No device, up or not, and no peer holds the module; a running dump does.
 fn refcount(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let check = |scene: &mut Scene, what: &str, wanted: u32| -> Result<()> {
@@ -151,10 +151,10 @@ fn refcount(ctx: &Ctx) -> Result<()> {
         sockets.push(socket);
     }
     if !ctx.env.stand_in {
-        check(&mut scene, "amid a dump", 1)?;
+        check(&mut scene, "during a dump", 1)?;
     }
     drop(sockets);
-    // A socket's end is put off a little.
+    // A closed socket is released with a short delay.
     let start = std::time::Instant::now();
     while references(ctx)? != [0; 2] && start.elapsed().as_secs() < 10 {
         std::thread::sleep(std::time::Duration::from_millis(10));
@@ -165,12 +165,12 @@ fn refcount(ctx: &Ctx) -> Result<()> {
     scene.verdict()
 }
 
-/// Unloading takes the devices along, a working tunnel among them.
+/// Unloading the module deletes its devices, a working tunnel's among them.
 fn rmmod(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     scene.pair.tunnel()?;
     let more = device(|d| {
-        d.nest(DEVICE_PEERS, |list| peer(list, [1; 32], |_| ()));
+        d.nest(device::PEERS, |list| peer(list, [1; 32], |_| ()));
     });
     for n in 0..2 {
         scene.pair.wg(n)?.set_raw(&more)?;
@@ -181,7 +181,7 @@ fn rmmod(ctx: &Ctx) -> Result<()> {
         let index = scene.pair.rt(n).index(NAME);
         ensure!(
             index == Err(Errno::ENODEV),
-            "{side}: the device is still there: {index:?}"
+            "{side}: the device still exists: {index:?}"
         );
     }
     Ok(())

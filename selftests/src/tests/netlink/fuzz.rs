@@ -1,17 +1,17 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The differential fuzzer, as part of every run.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The differential fuzzer, as part of every test run.
 
 use super::both;
 use crate::fuzz::{fuzz, Modules, Plan};
-use crate::harness::pace::amount;
-use crate::harness::pair::Pair;
-use crate::harness::runner::{Ctx, Test};
 use anyhow::{bail, ensure, Result};
+use harness::pace::amount;
+use harness::pair::Pair;
+use harness::runner::{Ctx, Test};
 
-/// How many requests a run of all tests makes; `WGRS_CASES` sets another number.
+/// Number of requests in a full test run; `WGRS_CASES` overrides it.
 const CASES: usize = 100_000;
-/// The seed of a run of all tests, so that it ends alike each time; `WGRS_SEED` sets another.
-/// (`wgrs-selftests fuzz-netlink` takes a new one each time.)
+/// The seed of a full test run, fixed so that runs are reproducible; `WGRS_SEED` overrides it.
+/// (`wgrs-selftests fuzz-netlink` uses a new one each time.)
 const SEED: u64 = 1;
 
 pub fn register(list: &mut Vec<Test>) {
@@ -26,7 +26,7 @@ pub fn register(list: &mut Vec<Test>) {
     });
 }
 
-/// The fuzzer by itself, as long as it takes.
+/// The fuzzer alone, without the usual time limit.
 pub fn alone(plan: Plan) -> Test {
     let mut list = Vec::new();
     both(&mut list, "fuzz-netlink", 24 * 3600, move |ctx| {
@@ -54,7 +54,7 @@ fn run(ctx: &Ctx, plan: Plan) -> Result<()> {
     if let Some(finding) = report.finding {
         bail!("{finding}");
     }
-    // A generator that makes only rubbish, or only what is refused early, finds nothing.
+    // A generator of garbage only, or of what is refused early, finds nothing.
     if report.cases >= 10_000 {
         let share = |name: &str| report.tally.get(name).copied().unwrap_or(0) * 100 / report.cases;
         ensure!(share("OK") >= 25, "only {} % were accepted", share("OK"));
@@ -66,7 +66,7 @@ fn run(ctx: &Ctx, plan: Plan) -> Result<()> {
             "EOPNOTSUPP",
             "EPFNOSUPPORT",
         ] {
-            ensure!(report.tally.contains_key(name), "{name} never came");
+            ensure!(report.tally.contains_key(name), "{name} never occurred");
         }
     }
     modules.pair().tunnel()

@@ -1,18 +1,18 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The device's private key: what is stored, who must go, and what becomes of sessions.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The device's private key: what is stored, which peer it removes, and its effect on sessions.
 
 use super::both;
 use super::config::public;
 use super::scene::{device, ips, peer, peers, set, Scene};
-use crate::harness::gnl::Request;
-use crate::harness::netlink::Attrs;
-use crate::harness::pace::slow;
-use crate::harness::pair::{NAME, SIDES};
-use crate::harness::runner::{Ctx, Test};
-use crate::harness::topo::{inner, outer, port};
-use crate::harness::traffic::{drain, ping_all, udp};
-use crate::harness::wgdev::{uapi::*, Device, DeviceConf, Key, PeerConf};
 use anyhow::{ensure, Context, Result};
+use harness::gnl::Request;
+use harness::netlink::Attrs;
+use harness::pace::slow;
+use harness::pair::{NAME, SIDES};
+use harness::runner::{Ctx, Test};
+use harness::topo::{inner, outer, port};
+use harness::traffic::{drain, ping_all, udp};
+use harness::wgdev::{uapi::*, Device, DeviceConf, Key, PeerConf};
 use nix::errno::Errno;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread::sleep;
@@ -37,12 +37,12 @@ fn clamp(mut key: Key) -> Key {
 
 fn with_key(key: Key) -> impl FnOnce(&mut Attrs) {
     move |d| {
-        d.put(DEVICE_PRIVATE_KEY, &key);
+        d.put(device::PRIVATE_KEY, &key);
     }
 }
 
-/// Stored clamped; zero removes it. The in-tree driver keeps what clamping makes of zero then, so
-/// that this key, of all keys, cannot be set next.
+/// Stored clamped; zero removes it. The in-tree driver then still stores zero clamped, so that of
+/// all keys this one cannot be set next.
 fn stored(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let mut one = [0; 32];
@@ -50,7 +50,7 @@ fn stored(ctx: &Ctx) -> Result<()> {
     for (what, key) in [
         ("ones", [0xff; 32]),
         ("clamped ones", clamp([0xff; 32])),
-        ("nothing but a bit that clamping clears", one),
+        ("only a bit that clamping clears", one),
         ("a clamped key", clamp([0x31; 32])),
     ] {
         let got = scene.set(what, Ok(()), with_key(key))?;
@@ -78,19 +78,19 @@ fn stored(ctx: &Ctx) -> Result<()> {
     for got in [unclamped, first] {
         scene.check(
             got.private_key == Some(least) && got.public_key == Some(public(least)),
-            format!("the least key: {got:x?}"),
+            format!("zero clamped: {got:x?}"),
         );
     }
     scene.finish()
 }
 
-/// A peer with our own public key goes when the key is set, and is not added later.
+/// Setting the key removes the peer that has our public key; later it cannot be added.
 fn own_key(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let private = clamp([0x31; 32]);
     let other: Key = [0x32; 32];
     scene.set("peers", Ok(()), |d| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             peer(list, [1; 32], |_| ());
             peer(list, public(private), |p| ips(p, &["10.1.0.0/16"]));
             peer(list, [2; 32], |_| ());
@@ -102,38 +102,43 @@ fn own_key(ctx: &Ctx) -> Result<()> {
         keys(&got) == [[1; 32], [2; 32]],
         format!("{:x?}", keys(&got)),
     );
-    for flags in [0, PEER_REPLACE_ALLOWEDIPS, PEER_UPDATE_ONLY, PEER_REMOVE_ME] {
+    for flags in [
+        0,
+        peer::F_REPLACE_ALLOWEDIPS,
+        peer::F_UPDATE_ONLY,
+        peer::F_REMOVE_ME,
+    ] {
         let got = scene.set(&format!("adding it, flags {flags}"), Ok(()), |d| {
-            d.nest(DEVICE_PEERS, |list| {
+            d.nest(device::PEERS, |list| {
                 peer(list, public(private), |p| {
-                    p.u32(PEER_FLAGS, flags).put(PEER_PRESHARED_KEY, &[5; 32]);
+                    p.u32(peer::FLAGS, flags).put(peer::PRESHARED_KEY, &[5; 32]);
                     ips(p, &["10.1.0.0/16"]);
                 });
             });
         })?;
         scene.check(got.peers.len() == 2, format!("flags {flags}: {got:?}"));
     }
-    // Impossible allowed IPs of an ignored peer are not looked at.
+    // The allowed IPs of an ignored peer are not even validated.
     scene.set("adding it with 10.0.0.0/33", Ok(()), |d| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             peer(list, public(private), |p| ips(p, &["10.0.0.0/33"]));
         });
     })?;
     let got = scene.set("an old key's owner", Ok(()), |d| {
-        d.put(DEVICE_PRIVATE_KEY, &other)
-            .nest(DEVICE_PEERS, |list| peer(list, public(private), |_| ()));
+        d.put(device::PRIVATE_KEY, &other)
+            .nest(device::PEERS, |list| peer(list, public(private), |_| ()));
     })?;
     scene.check(got.peers.len() == 3, format!("an old key's owner: {got:?}"));
-    // The same key again does not look for peers; it is the unclamped that is compared.
+    // Setting the same key again does not look for peers; the comparison is with the unclamped key.
     let got = scene.set("back, unclamped", Ok(()), |d| {
         let mut unclamped = private;
         unclamped[0] |= 7;
-        d.put(DEVICE_PRIVATE_KEY, &unclamped);
+        d.put(device::PRIVATE_KEY, &unclamped);
     })?;
     scene.check(got.peers.len() == 2, format!("back, unclamped: {got:?}"));
-    let got = scene.set("no key: anybody may be a peer", Ok(()), |d| {
-        d.put(DEVICE_PRIVATE_KEY, &[0; 32])
-            .nest(DEVICE_PEERS, |list| peer(list, public(private), |_| ()));
+    let got = scene.set("no key: any peer is allowed", Ok(()), |d| {
+        d.put(device::PRIVATE_KEY, &[0; 32])
+            .nest(device::PEERS, |list| peer(list, public(private), |_| ()));
     })?;
     scene.check(got.peers.len() == 3, format!("no key: {got:?}"));
     scene.finish()
@@ -145,8 +150,8 @@ fn handshake(scene: &mut Scene, n: usize) -> Result<Duration> {
     Ok(devices[n].peers.first().context("no peer")?.last_handshake)
 }
 
-/// The clamped key that is stored changes nothing; the same key unclamped ends all sessions (and
-/// the wait for the next handshake).
+/// Setting the stored, clamped key changes nothing; setting it unclamped ends all sessions (and
+/// resets the handshake rate limit).
 fn same_key(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     for (n, side) in SIDES.iter().enumerate() {
@@ -172,7 +177,7 @@ fn same_key(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// How long to wait for what comes (it returns when it has), and for what shall not come.
+/// How long to wait for what must arrive (returns as soon as it has), and for what must not.
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(700);
 
@@ -190,7 +195,7 @@ fn one_way(scene: &Scene, n: u8, count: usize, limit: Duration) -> Result<usize>
     Ok(arrived(&sink, count, limit))
 }
 
-/// Waits for `count` datagrams.
+/// Counts arriving datagrams, up to `count` or until `limit`.
 fn arrived(sink: &UdpSocket, count: usize, limit: Duration) -> usize {
     let start = Instant::now();
     let mut got = 0;
@@ -201,7 +206,7 @@ fn arrived(sink: &UdpSocket, count: usize, limit: Duration) -> usize {
     got
 }
 
-/// A new key stops sending at once; what the other side sends still arrives.
+/// A new key stops sending at once; packets of the other side's session still arrive.
 fn new_key(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     for (n, side) in SIDES.iter().enumerate() {
@@ -224,7 +229,7 @@ fn new_key(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// Packets wait for the first key, and go when it comes.
+/// Packets are queued until the first key is set, and sent then.
 fn first_key(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     for (n, side) in SIDES.iter().enumerate() {
@@ -233,14 +238,14 @@ fn first_key(ctx: &Ctx) -> Result<()> {
         let key = scene.pair.devices()?[n].private_key.context("no key")?;
         let mut wg = scene.pair.wg(n)?;
         wg.set_raw(&device(with_key([0; 32])))?;
-        // Forget the session, and the handshakes that were begun.
+        // Drop the session and pending handshakes.
         scene.pair.set_up(false)?;
         scene.pair.set_up(true)?;
         let endpoint = SocketAddr::new(outer(false, other), port(other));
         let peer = PeerConf {
             public_key: scene.pair.devices()?[1 - n].public_key.context("no key")?,
             endpoint: Some(endpoint),
-            flags: PEER_UPDATE_ONLY,
+            flags: peer::F_UPDATE_ONLY,
             ..PeerConf::default()
         };
         let conf = DeviceConf {
@@ -261,13 +266,13 @@ fn first_key(ctx: &Ctx) -> Result<()> {
         let got = arrived(&sink, 3, slow(LONG));
         scene.check(
             got == 3,
-            format!("{side}: {got} of 3 came with the first key"),
+            format!("{side}: {got} of 3 arrived after the first key was set"),
         );
     }
     scene.finish()
 }
 
-/// A new PSK does not touch the session that stands; the next handshake needs it at both ends.
+/// A new PSK does not affect the current session; the next handshake needs it at both ends.
 fn psk_next(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     for (n, side) in SIDES.iter().enumerate() {
@@ -276,9 +281,9 @@ fn psk_next(ctx: &Ctx) -> Result<()> {
         let own = scene.pair.devices()?[n].public_key.context("no key")?;
         let psk = |key: Key| {
             device(|d| {
-                d.nest(DEVICE_PEERS, |list| {
+                d.nest(device::PEERS, |list| {
                     peer(list, key, |p| {
-                        p.put(PEER_PRESHARED_KEY, &[0x61; 32]);
+                        p.put(peer::PRESHARED_KEY, &[0x61; 32]);
                     });
                 });
             })
@@ -294,7 +299,7 @@ fn psk_next(ctx: &Ctx) -> Result<()> {
         let got = one_way(&scene, 0, 1, SHORT)?;
         scene.check(got == 0, format!("{side}: a handshake with one PSK only"));
         scene.pair.wg(1 - n)?.set_raw(&psk(own))?;
-        // Down and up, the next initiation need not wait.
+        // After down and up, the next initiation is not rate limited.
         scene.pair.set_up(false)?;
         scene.pair.set_up(true)?;
         if let Err(e) = ping_all(scene.pair.ns(0), inner(false, 1), 1) {
@@ -302,12 +307,12 @@ fn psk_next(ctx: &Ctx) -> Result<()> {
         }
         let told = scene.pair.devices()?;
         let both = told.iter().all(|d| d.peers[0].preshared_key == [0x61; 32]);
-        scene.check(both, format!("{side}: told {told:x?}"));
+        scene.check(both, format!("{side}: reported {told:x?}"));
     }
     scene.finish()
 }
 
-/// From none to some seconds a keepalive goes at once; another number waits for its turn.
+/// Switching the keepalive on sends one at once; changing the interval does not.
 fn keepalive(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     scene.pair.tunnel()?;
@@ -318,9 +323,9 @@ fn keepalive(ctx: &Ctx) -> Result<()> {
         let mut wg = scene.pair.wg(n)?;
         let mut put = |seconds: u16| {
             wg.set_raw(&device(|d| {
-                d.nest(DEVICE_PEERS, |list| {
+                d.nest(device::PEERS, |list| {
                     peer(list, key, |p| {
-                        p.u16(PEER_KEEPALIVE, seconds);
+                        p.u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, seconds);
                     });
                 });
             }))
@@ -351,13 +356,13 @@ fn keepalive(ctx: &Ctx) -> Result<()> {
     for (what, up) in [("down", false), ("up", true)] {
         scene.pair.set_up(up)?;
         for seconds in [0, 1, u16::MAX, 0] {
-            // Of a peer that nothing can be sent to.
+            // Of a peer without an endpoint.
             scene.ask(
                 what,
                 &set(&device(|d| {
-                    d.nest(DEVICE_PEERS, |list| {
+                    d.nest(device::PEERS, |list| {
                         peer(list, [3; 32], |p| {
-                            p.u16(PEER_KEEPALIVE, seconds);
+                            p.u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, seconds);
                         });
                     });
                 })),
@@ -366,52 +371,50 @@ fn keepalive(ctx: &Ctx) -> Result<()> {
             let told = scene.pair.devices()?.map(|d| d.peers[1].keepalive);
             scene.check(
                 told == [seconds; 2],
-                format!("{what}: told {told:?}, set {seconds}"),
+                format!("{what}: reported {told:?}, set {seconds}"),
             );
         }
     }
     scene.finish()
 }
 
-/// A refused request comes back without the keys that the handler has seen.
+/// The echo of a refused request has the keys zeroed that the handler has seen.
 fn echo(ctx: &Ctx) -> Result<()> {
     const PRIVATE: Key = [0x70; 32];
     const PSK: Key = [0x71; 32];
     let mut scene = Scene::new(ctx)?;
-    let mut ask = |what: &str,
-                   attrs: Attrs,
-                   wanted: Errno,
-                   (private, psks): (usize, usize)|
-     -> Result<()> {
-        let request: Request = set(&attrs);
-        let answers = scene.ask(what, &request, Err(wanted))?;
-        for (side, answer) in SIDES.iter().zip(&answers) {
-            let echo = answer.echo();
-            let count = |key: &Key| echo.windows(32).filter(|w| w == key).count();
-            scene.check(
-                echo.len() == request.body.len(),
-                format!("{what}: {side}: {} bytes came back", echo.len()),
-            );
-            scene.check(
-                count(&PRIVATE) == private && count(&PSK) == psks,
-                format!(
-                    "{what}: {side}: {} private keys and {} PSKs came back, not {private} and {psks}",
-                    count(&PRIVATE),
-                    count(&PSK)
-                ),
-            );
-        }
-        Ok(())
-    };
-    // Keys stand apart from each other: what `windows` counts are whole keys.
+    let mut ask =
+        |what: &str, attrs: Attrs, wanted: Errno, (private, psks): (usize, usize)| -> Result<()> {
+            let request: Request = set(&attrs);
+            let answers = scene.ask(what, &request, Err(wanted))?;
+            for (side, answer) in SIDES.iter().zip(&answers) {
+                let echo = answer.echo();
+                let count = |key: &Key| echo.windows(32).filter(|w| w == key).count();
+                scene.check(
+                    echo.len() == request.body.len(),
+                    format!("{what}: {side}: {} bytes in the echo", echo.len()),
+                );
+                scene.check(
+                    count(&PRIVATE) == private && count(&PSK) == psks,
+                    format!(
+                        "{what}: {side}: {} private keys and {} PSKs in the echo, \
+                     not {private} and {psks}",
+                        count(&PRIVATE),
+                        count(&PSK)
+                    ),
+                );
+            }
+            Ok(())
+        };
+    // Keys do not overlap: `windows` counts whole keys.
     let with_psks = |d: &mut Attrs, bad: usize| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             for n in 0..3 {
                 list.nest(0, |p| {
                     if n != bad {
-                        p.put(PEER_PUBLIC_KEY, &[n as u8; 32]);
+                        p.put(peer::PUBLIC_KEY, &[n as u8; 32]);
                     }
-                    p.put(PEER_PRESHARED_KEY, &PSK);
+                    p.put(peer::PRESHARED_KEY, &PSK);
                 });
             }
         });
@@ -419,7 +422,7 @@ fn echo(ctx: &Ctx) -> Result<()> {
     ask(
         "the second peer without a key",
         device(|d| {
-            d.put(DEVICE_PRIVATE_KEY, &PRIVATE);
+            d.put(device::PRIVATE_KEY, &PRIVATE);
             with_psks(d, 1);
         }),
         Errno::EINVAL,
@@ -433,22 +436,22 @@ fn echo(ctx: &Ctx) -> Result<()> {
     )?;
     let mut nobody = Attrs::new();
     nobody
-        .str(DEVICE_IFNAME, "wg9")
-        .put(DEVICE_PRIVATE_KEY, &PRIVATE);
+        .str(device::IFNAME, "wg9")
+        .put(device::PRIVATE_KEY, &PRIVATE);
     with_psks(&mut nobody, 9);
     ask("no such device", nobody, Errno::ENODEV, (0, 3))?;
     let mut both = Attrs::new();
-    both.u32(DEVICE_IFINDEX, 1).str(DEVICE_IFNAME, NAME);
-    both.put(DEVICE_PRIVATE_KEY, &PRIVATE);
+    both.u32(device::IFINDEX, 1).str(device::IFNAME, NAME);
+    both.put(device::PRIVATE_KEY, &PRIVATE);
     ask("index and name", both, Errno::EBADR, (0, 0))?;
     let mut lo = Attrs::new();
-    lo.str(DEVICE_IFNAME, "lo")
-        .put(DEVICE_PRIVATE_KEY, &PRIVATE);
+    lo.str(device::IFNAME, "lo")
+        .put(device::PRIVATE_KEY, &PRIVATE);
     ask("the loopback", lo, Errno::EOPNOTSUPP, (0, 0))?;
     ask(
         "refused by the policy",
         device(|d| {
-            d.put(DEVICE_PRIVATE_KEY, &PRIVATE).u32(DEVICE_FLAGS, 2);
+            d.put(device::PRIVATE_KEY, &PRIVATE).u32(device::FLAGS, 2);
             with_psks(d, 9);
         }),
         Errno::EINVAL,
@@ -457,13 +460,13 @@ fn echo(ctx: &Ctx) -> Result<()> {
     ask(
         "a PSK refused by the policy after a good one",
         device(|d| {
-            d.put(DEVICE_PRIVATE_KEY, &PRIVATE)
-                .nest(DEVICE_PEERS, |list| {
+            d.put(device::PRIVATE_KEY, &PRIVATE)
+                .nest(device::PEERS, |list| {
                     peer(list, [1; 32], |p| {
-                        p.put(PEER_PRESHARED_KEY, &PSK);
+                        p.put(peer::PRESHARED_KEY, &PSK);
                     });
                     peer(list, [1; 32], |p| {
-                        p.put(PEER_PRESHARED_KEY, &PSK[1..]);
+                        p.put(peer::PRESHARED_KEY, &PSK[1..]);
                     });
                 });
         }),
@@ -474,26 +477,26 @@ fn echo(ctx: &Ctx) -> Result<()> {
         "another version",
         device(|d| {
             peers(d, |p| {
-                p.put(PEER_PUBLIC_KEY, &[1; 32])
-                    .put(PEER_PRESHARED_KEY, &PSK)
-                    .u32(PEER_PROTOCOL_VERSION, 2);
+                p.put(peer::PUBLIC_KEY, &[1; 32])
+                    .put(peer::PRESHARED_KEY, &PSK)
+                    .u32(peer::PROTOCOL_VERSION, 2);
             });
         }),
         Errno::EPFNOSUPPORT,
         (0, 0),
     )?;
-    // Of an attribute that stands twice only the last is looked at, and zeroed.
+    // Of a repeated attribute only the last is parsed, and zeroed.
     ask(
         "two of each",
         device(|d| {
-            d.put(DEVICE_PRIVATE_KEY, &PRIVATE)
-                .u32(DEVICE_FWMARK, 1)
-                .put(DEVICE_PRIVATE_KEY, &PRIVATE);
-            d.nest(DEVICE_PEERS, |list| {
+            d.put(device::PRIVATE_KEY, &PRIVATE)
+                .u32(device::FWMARK, 1)
+                .put(device::PRIVATE_KEY, &PRIVATE);
+            d.nest(device::PEERS, |list| {
                 peer(list, [1; 32], |p| {
-                    p.put(PEER_PRESHARED_KEY, &PSK)
-                        .u16(PEER_KEEPALIVE, 0)
-                        .put(PEER_PRESHARED_KEY, &PSK);
+                    p.put(peer::PRESHARED_KEY, &PSK)
+                        .u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, 0)
+                        .put(peer::PRESHARED_KEY, &PSK);
                 });
                 list.nest(0, |_| ());
             });

@@ -1,15 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The last peer that a device takes, of 2^20. The in-tree driver starts a kernel thread for each
-//! peer, so that it cannot be led there; the module of the sanitizer boot counts from where it is
-//! told to (`selftests/near-limits.patch`).
+// SPDX-License-Identifier: GPL-2.0-only
+//! The limit of 2^20 peers per device. The in-tree driver starts a kernel thread for each peer, so
+//! it cannot be tested there; the module of the sanitizer boot takes the initial count as a
+//! parameter (`selftests/near-limits.patch`).
 
-use crate::harness::modules::Modules;
-use crate::harness::runner::{Boot, Ctx, Subject, Test};
-use crate::harness::topo::{inner, outer, port, Opts, Tunnel};
-use crate::harness::traffic::ping_all;
-use crate::harness::wgdev::{uapi, DeviceConf, PeerConf, Wg};
 use crate::tests::needs_ours;
 use anyhow::{ensure, Result};
+use harness::modules::Modules;
+use harness::runner::{Boot, Ctx, Subject, Test};
+use harness::topo::{inner, outer, port, Opts, Tunnel};
+use harness::traffic::ping_all;
+use harness::wgdev::{uapi, DeviceConf, PeerConf, Wg};
 use nix::errno::Errno;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,13 +25,13 @@ pub(super) fn register(list: &mut Vec<Test>) {
     });
 }
 
-/// A device has so many peers at most.
+/// The maximum number of peers of a device.
 const MOST: u32 = 1 << 20;
-/// And here it takes so many.
+/// How many of them are left here.
 const ROOM: u32 = 5;
 
-/// The peer past the last gives ENOMEM; what stood before it in the request stays, as do the other
-/// peers, which can still be changed. A peer less makes room for one.
+/// One peer too many gives ENOMEM; what precedes it in the request is applied, and the other peers
+/// can still be changed. Removing a peer makes room for one.
 fn limit(ctx: &Ctx) -> Result<()> {
     needs_ours(ctx)?;
     ctx.env
@@ -73,22 +73,22 @@ fn limit(ctx: &Ctx) -> Result<()> {
     step(0, 0, &[1, 2, 3], Ok(()), &[1, 2, 3])?;
     step(0, 0, &[4, 5, 6], Err(Errno::ENOMEM), &[1, 2, 3, 4])?;
     step(0, 0, &[5], Err(Errno::ENOMEM), &[1, 2, 3, 4])?;
-    // Nothing new is asked for.
+    // No new peer.
     step(0, 0, &[4, 1], Ok(()), &[1, 2, 3, 4])?;
-    step(0, uapi::PEER_UPDATE_ONLY, &[5], Ok(()), &[1, 2, 3, 4])?;
-    step(0, uapi::PEER_REMOVE_ME, &[5, 2], Ok(()), &[1, 3, 4])?;
+    step(0, uapi::peer::F_UPDATE_ONLY, &[5], Ok(()), &[1, 2, 3, 4])?;
+    step(0, uapi::peer::F_REMOVE_ME, &[5, 2], Ok(()), &[1, 3, 4])?;
     step(0, 0, &[5, 6], Err(Errno::ENOMEM), &[1, 3, 4, 5])?;
     ping_all(tunnel.ns(0), inner(false, 1), 3)?;
     ping_all(tunnel.ns(1), inner(true, 0), 3)?;
     // The tunnel's own peer makes room, too.
     step(
-        uapi::DEVICE_REPLACE_PEERS,
+        uapi::device::F_REPLACE_PEERS,
         0,
         &[1, 2, 3, 4, 5, 6],
         Err(Errno::ENOMEM),
         &[1, 2, 3, 4, 5],
     )?;
-    step(0, uapi::PEER_REMOVE_ME, &[5], Ok(()), &[1, 2, 3, 4])?;
+    step(0, uapi::peer::F_REMOVE_ME, &[5], Ok(()), &[1, 2, 3, 4])?;
     let peer = PeerConf {
         endpoint: Some(SocketAddr::new(outer(false, 1), port(1))),
         allowed_ips: vec![(inner(false, 1), 32), (inner(true, 1), 128)],

@@ -1,16 +1,16 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Changes while a dump is under way: what still comes, and that the receiver is told.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Changes during a dump: what is still dumped, and that the receiver is told (NLM_F_DUMP_INTR).
 
 use super::both;
 use super::dump::{add_ips, add_peers, empty, key, send};
 use super::scene::{device, ips, peer, set, Scene};
-use crate::harness::gnl::Request;
-use crate::harness::netlink::Attrs;
-use crate::harness::pace::slow;
-use crate::harness::pair::{get, Answers, NAME, SIDES};
-use crate::harness::runner::{Ctx, Skip, Test};
-use crate::harness::wgdev::uapi::*;
 use anyhow::{bail, ensure, Result};
+use harness::gnl::Request;
+use harness::netlink::Attrs;
+use harness::pace::slow;
+use harness::pair::{get, Answers, NAME, SIDES};
+use harness::runner::{Ctx, Skip, Test};
+use harness::wgdev::uapi::*;
 use nix::errno::Errno;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub fn register(list: &mut Vec<Test>) {
 
 const BUFFER: usize = 4096;
 
-/// Begins a dump of both, makes the change, reads the rest.
+/// Starts a dump on both sides, makes the change, reads the rest.
 fn change_after(scene: &mut Scene, datagrams: usize, change: &Request) -> Result<Answers> {
     let mut begun = Vec::new();
     for n in 0..2 {
@@ -46,7 +46,7 @@ fn change_after(scene: &mut Scene, datagrams: usize, change: &Request) -> Result
     Ok(answers.unwrap_or_default())
 }
 
-/// True if some message says that the dump was interrupted.
+/// Whether a message says that the dump was interrupted.
 fn interrupted(answers: &Answers) -> [bool; 2] {
     let intr = libc::NLM_F_DUMP_INTR as u16;
     answers
@@ -56,30 +56,30 @@ fn interrupted(answers: &Answers) -> [bool; 2] {
 
 fn removal(peers: std::ops::Range<u32>) -> Request {
     set(&device(|d| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             for n in peers {
                 peer(list, key(n), |p| {
-                    p.u32(PEER_FLAGS, PEER_REMOVE_ME);
+                    p.u32(peer::FLAGS, peer::F_REMOVE_ME);
                 });
             }
         });
     }))
 }
 
-fn changing(fill: impl FnOnce(&mut Attrs)) -> Request {
+fn set_device(fill: impl FnOnce(&mut Attrs)) -> Request {
     set(&device(fill))
 }
 
-/// Peers come and go: before the cursor, at it, after it, all.
+/// Peers are added and removed: before the cursor, at it, after it, all.
 fn peers_change(ctx: &Ctx) -> Result<()> {
     const PEERS: u32 = 40;
     let mut scene = Scene::new(ctx)?;
     scene.pair.unthread()?;
     let again = {
         let mut attrs = device(|d| {
-            d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
+            d.u32(device::FLAGS, device::F_REPLACE_PEERS);
         });
-        attrs.nest(DEVICE_PEERS, |list| {
+        attrs.nest(device::PEERS, |list| {
             for n in 0..PEERS {
                 super::dump::put_peer(list, n, n * 2..n * 2 + 2);
             }
@@ -87,17 +87,17 @@ fn peers_change(ctx: &Ctx) -> Result<()> {
         set(&attrs)
     };
     let changes = [
-        ("nothing set", changing(|_| ())),
+        ("nothing set", set_device(|_| ())),
         (
             "a mark",
-            changing(|d| {
-                d.u32(DEVICE_FWMARK, 9);
+            set_device(|d| {
+                d.u32(device::FWMARK, 9);
             }),
         ),
         (
             "all removed",
-            changing(|d| {
-                d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
+            set_device(|d| {
+                d.u32(device::FLAGS, device::F_REPLACE_PEERS);
             }),
         ),
         ("all removed and added", again.clone()),
@@ -127,12 +127,12 @@ fn peers_change(ctx: &Ctx) -> Result<()> {
             );
         }
     }
-    // Where more messages came after the change, it was told.
+    // If messages followed the change, the receiver was told.
     scene.check(
         noticed >= changes.len(),
         format!("only {noticed} dumps were marked as interrupted"),
     );
-    // Removing each of the first peers in turn hits the cursor, whichever it is.
+    // One of the first peers is at the cursor, whichever it is.
     for n in 0..20 {
         send(&mut scene, std::slice::from_ref(&again))?;
         let answers = change_after(&mut scene, 1, &removal(n..n + 1))?;
@@ -147,8 +147,8 @@ fn split_peer_changes(ctx: &Ctx) -> Result<()> {
     scene.pair.unthread()?;
     let give = |n: u32, list: &[&str]| {
         let list: Vec<String> = list.iter().map(|s| (*s).to_owned()).collect();
-        changing(|d| {
-            d.nest(DEVICE_PEERS, |nest| {
+        set_device(|d| {
+            d.nest(device::PEERS, |nest| {
                 peer(nest, key(n), |p| {
                     ips(p, &list.iter().map(String::as_str).collect::<Vec<_>>());
                 });
@@ -156,26 +156,26 @@ fn split_peer_changes(ctx: &Ctx) -> Result<()> {
         })
     };
     let changes = [
-        ("nothing set", changing(|_| ())),
+        ("nothing set", set_device(|_| ())),
         ("another's allowed IPs", give(2, &["192.168.0.0/16"])),
         ("its own allowed IPs", give(1, &["192.168.0.0/16"])),
         ("one of its own given again", give(1, &["10.0.0.0/32"])),
-        ("removing what nobody has", give(2, &["-192.168.0.0/16"])),
+        ("removing an absent prefix", give(2, &["-192.168.0.0/16"])),
         ("it is removed", removal(1..2)),
         ("the one before it is removed", removal(0..1)),
         ("the one after it is removed", removal(2..3)),
         (
             "all are removed",
-            changing(|d| {
-                d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
+            set_device(|d| {
+                d.u32(device::FLAGS, device::F_REPLACE_PEERS);
             }),
         ),
         (
             "REPLACE_ALLOWEDIPS of another",
-            changing(|d| {
-                d.nest(DEVICE_PEERS, |nest| {
+            set_device(|d| {
+                d.nest(device::PEERS, |nest| {
                     peer(nest, key(2), |p| {
-                        p.u32(PEER_FLAGS, PEER_REPLACE_ALLOWEDIPS);
+                        p.u32(peer::FLAGS, peer::F_REPLACE_ALLOWEDIPS);
                     });
                 });
             }),
@@ -195,14 +195,14 @@ fn split_peer_changes(ctx: &Ctx) -> Result<()> {
                 let what = format!("{what} after {datagrams}, a peer before it: {before}");
                 scene.judge(&what, &answers, Ok(()));
                 let replies = answers[0].replies();
-                ensure!(replies.len() >= datagrams, "{what}: the dump was short");
+                ensure!(replies.len() >= datagrams, "{what}: the dump was too short");
             }
         }
     }
     scene.finish()
 }
 
-/// One dump at a time on a socket; a socket closed amid one holds nothing up.
+/// One dump at a time per socket; a socket closed during a dump blocks nothing.
 fn two_at_once(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     scene.pair.unthread()?;
@@ -216,13 +216,13 @@ fn two_at_once(ctx: &Ctx) -> Result<()> {
         socket.start(&get(), 1)?;
         drop(socket);
     }
-    scene.state("after sockets were closed amid a dump")?;
+    scene.state("after sockets were closed during a dump")?;
     scene.finish()
 }
 
-/// The device is deleted amid a dump. The in-tree driver holds on to it for as long as the reader
-/// likes, and `ip link del` waits; ours lets it go, and the reader gets ENODEV. That is on
-/// purpose: nobody who stops reading shall keep a device or its namespace alive.
+/// The device is deleted during a dump. The in-tree driver holds a reference to it for as long as
+/// the reader takes, and `ip link del` waits; ours releases it, and the reader gets ENODEV. That is
+/// deliberate: a reader that stalls must not keep a device or its namespace alive.
 fn device_goes(ctx: &Ctx) -> Result<()> {
     if ctx.env.stand_in {
         bail!(Skip("about our module only".to_owned()));
@@ -240,7 +240,7 @@ fn device_goes(ctx: &Ctx) -> Result<()> {
         SIDES[1],
         start.elapsed()
     );
-    // A datagram of before may still wait to be read.
+    // A datagram from before the deletion may still be queued.
     let answer = socket.finish(begun)?;
     ensure!(
         answer.result() == Err(Errno::ENODEV),

@@ -1,7 +1,7 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The netlink interface: each rule of it, on both modules side by side. The same bytes go to a
-//! device of each; errno, extended acknowledgement, the request as it comes back, and the dump
-//! afterwards must be the same bytes, and what the rule says besides.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The netlink interface: each of its rules, on both modules side by side. The same bytes go to a
+//! device of each; errno, extended ack, the echoed request and the dump afterwards must be
+//! identical, and match the rule.
 
 mod config;
 mod dump;
@@ -16,7 +16,7 @@ mod rights;
 mod scene;
 
 use super::both;
-use crate::harness::runner::Test;
+use harness::runner::Test;
 
 pub use fuzz::alone as fuzz;
 

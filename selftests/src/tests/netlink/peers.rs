@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! Peers: flags, endpoints, preshared keys, and their allowed IPs.
 
 use super::both;
 use super::scene::{ips, ips_of, peer, Scene};
-use crate::harness::netlink::Attrs;
-use crate::harness::runner::{Ctx, Test};
-use crate::harness::wgdev::{uapi::*, Device, Key};
 use anyhow::Result;
+use harness::netlink::Attrs;
+use harness::runner::{Ctx, Test};
+use harness::wgdev::{uapi::*, Device, Key};
 
 pub fn register(list: &mut Vec<Test>) {
     both(list, "netlink-peer-flags", 60, flags);
@@ -25,20 +25,20 @@ const C: Key = [0xc; 32];
 
 /// One peer.
 fn one(d: &mut Attrs, key: Key, fill: impl FnOnce(&mut Attrs)) {
-    d.nest(DEVICE_PEERS, |list| peer(list, key, fill));
+    d.nest(device::PEERS, |list| peer(list, key, fill));
 }
 
 fn keys(device: &Device) -> Vec<u8> {
     device.peers.iter().map(|p| p.public_key[0]).collect()
 }
 
-/// REMOVE_ME and UPDATE_ONLY of unknown peers, and together with all else.
+/// REMOVE_ME and UPDATE_ONLY of unknown peers, and combined with everything else.
 fn flags(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let all = |p: &mut Attrs, flags: u32| {
-        p.u32(PEER_FLAGS, flags)
-            .put(PEER_PRESHARED_KEY, &[0x55; 32])
-            .u16(PEER_KEEPALIVE, 9);
+        p.u32(peer::FLAGS, flags)
+            .put(peer::PRESHARED_KEY, &[0x55; 32])
+            .u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, 9);
         ips(p, &["10.9.0.0/16"]);
     };
     for flags in [1, 3, 4, 5, 6, 7] {
@@ -48,12 +48,13 @@ fn flags(ctx: &Ctx) -> Result<()> {
         scene.check(got.peers.is_empty(), format!("flags {flags} made a peer"));
     }
     let got = scene.set("REPLACE_ALLOWEDIPS of an unknown peer", Ok(()), |d| {
-        one(d, A, |p| all(p, PEER_REPLACE_ALLOWEDIPS));
+        one(d, A, |p| all(p, peer::F_REPLACE_ALLOWEDIPS));
     })?;
     scene.check(keys(&got) == [0xa], "REPLACE_ALLOWEDIPS made no peer");
     let got = scene.set("UPDATE_ONLY of a known peer", Ok(()), |d| {
         one(d, A, |p| {
-            p.u32(PEER_FLAGS, PEER_UPDATE_ONLY).u16(PEER_KEEPALIVE, 11);
+            p.u32(peer::FLAGS, peer::F_UPDATE_ONLY)
+                .u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, 11);
         });
     })?;
     scene.check(got.peers[0].keepalive == 11, "UPDATE_ONLY did not update");
@@ -65,10 +66,10 @@ fn flags(ctx: &Ctx) -> Result<()> {
         scene.check(got.peers.is_empty(), format!("flags {flags} left the peer"));
     }
     let got = scene.set("removed and added in one request", Ok(()), |d| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             peer(list, A, |p| all(p, 0));
             peer(list, A, |p| {
-                p.u32(PEER_FLAGS, PEER_REMOVE_ME);
+                p.u32(peer::FLAGS, peer::F_REMOVE_ME);
             });
             peer(list, A, |_| ());
         });
@@ -78,12 +79,12 @@ fn flags(ctx: &Ctx) -> Result<()> {
         format!("removed and added: {got:?}"),
     );
     scene.set("REPLACE_PEERS", Ok(()), |d| {
-        d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
+        d.u32(device::FLAGS, device::F_REPLACE_PEERS);
     })?;
-    // Zero, and points of low order, are keys as others are.
+    // Zero and low-order points are accepted as keys.
     let got = scene.set("zero and low-order keys", Ok(()), |d| {
-        d.put(DEVICE_PRIVATE_KEY, &[0x31; 32])
-            .nest(DEVICE_PEERS, |list| {
+        d.put(device::PRIVATE_KEY, &[0x31; 32])
+            .nest(device::PEERS, |list| {
                 peer(list, [0; 32], |_| ());
                 peer(list, [0xff; 32], |_| ());
                 let mut one = [0; 32];
@@ -101,10 +102,10 @@ fn order(ctx: &Ctx) -> Result<()> {
     let add = |list: &[Key]| {
         let list = list.to_vec();
         move |d: &mut Attrs| {
-            d.nest(DEVICE_PEERS, |nest| {
+            d.nest(device::PEERS, |nest| {
                 for key in &list {
                     peer(nest, *key, |p| {
-                        p.u16(PEER_KEEPALIVE, 1);
+                        p.u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, 1);
                     });
                 }
             });
@@ -113,12 +114,12 @@ fn order(ctx: &Ctx) -> Result<()> {
     scene.set("C, A", Ok(()), add(&[C, A]))?;
     let got = scene.set("A, B, C", Ok(()), add(&[A, B, C]))?;
     scene.check(keys(&got) == [0xc, 0xa, 0xb], format!("{:x?}", keys(&got)));
-    scene.set("C goes", Ok(()), |d| {
+    scene.set("C removed", Ok(()), |d| {
         one(d, C, |p| {
-            p.u32(PEER_FLAGS, PEER_REMOVE_ME);
+            p.u32(peer::FLAGS, peer::F_REMOVE_ME);
         });
     })?;
-    let got = scene.set("C comes", Ok(()), add(&[C]))?;
+    let got = scene.set("C added", Ok(()), add(&[C]))?;
     scene.check(keys(&got) == [0xa, 0xb, 0xc], format!("{:x?}", keys(&got)));
     scene.finish()
 }
@@ -138,7 +139,7 @@ fn v6(host: u8, flowinfo: u8, scope: u8) -> Vec<u8> {
     bytes
 }
 
-/// What is stored, byte by byte: padding and flow label too, unless all else is the same.
+/// What is stored, byte by byte: padding and flow label too, unless everything else is unchanged.
 fn endpoint(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     scene.set("a peer", Ok(()), |d| one(d, A, |_| ()))?;
@@ -188,30 +189,33 @@ fn endpoint(ctx: &Ctx) -> Result<()> {
         }
         scene.set(what, Ok(()), |d| {
             one(d, A, |p| {
-                p.put(PEER_ENDPOINT, &bytes);
+                p.put(peer::ENDPOINT, &bytes);
             });
         })?;
         let raw = stored_endpoint(&mut scene)?;
-        scene.check(raw == last, format!("{what}: told {raw:x?}, not {last:x?}"));
+        scene.check(
+            raw == last,
+            format!("{what}: reported {raw:x?}, not {last:x?}"),
+        );
     }
     scene.finish()
 }
 
 /// The bytes of the first peer's endpoint in the in-tree module's dump.
 fn stored_endpoint(scene: &mut Scene) -> Result<Option<Vec<u8>>> {
-    use crate::harness::netlink::attrs;
-    let answers = scene.pair.ask(&crate::harness::pair::get())?;
+    use harness::netlink::attrs;
+    let answers = scene.pair.ask(&harness::pair::get())?;
     let find = |bytes: &[u8], wanted: u16| {
         let list = attrs(bytes);
         list.into_iter().find(|(k, _)| *k == wanted).map(|(_, d)| d)
     };
     let reply = answers[0].replies().into_iter().next();
-    let list = reply.and_then(|r| find(r.body.get(4..)?, DEVICE_PEERS));
+    let list = reply.and_then(|r| find(r.body.get(4..)?, device::PEERS));
     let first = list.and_then(|list| find(&list, 0));
-    Ok(first.and_then(|p| find(&p, PEER_ENDPOINT)))
+    Ok(first.and_then(|p| find(&p, peer::ENDPOINT)))
 }
 
-/// Absent keeps, zero is none, and it is always told.
+/// Absent leaves it, zero removes it, and it is always reported.
 fn preshared_key(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     for (what, psk, wanted) in [
@@ -224,7 +228,7 @@ fn preshared_key(ctx: &Ctx) -> Result<()> {
         let got = scene.set(what, Ok(()), |d| {
             one(d, A, |p| {
                 if let Some(n) = psk {
-                    p.put(PEER_PRESHARED_KEY, &[n; 32]);
+                    p.put(peer::PRESHARED_KEY, &[n; 32]);
                 }
             });
         })?;
@@ -233,19 +237,19 @@ fn preshared_key(ctx: &Ctx) -> Result<()> {
     }
     let got = scene.set("with a new peer", Ok(()), |d| {
         one(d, B, |p| {
-            p.put(PEER_PRESHARED_KEY, &[0x53; 32]);
+            p.put(peer::PRESHARED_KEY, &[0x53; 32]);
         });
     })?;
     scene.check(got.peers[1].preshared_key == [0x53; 32], "with a new peer");
     scene.finish()
 }
 
-/// Sets the allowed IPs of one peer.
+/// Adds allowed IPs to one peer.
 fn give<'a>(key: Key, list: &'a [&'a str]) -> impl FnOnce(&mut Attrs) + 'a {
     move |d| one(d, key, |p| ips(p, list))
 }
 
-/// A prefix has one owner: the last who was given it, at the end of his list.
+/// A prefix has one owner: the last peer that was given it, at the end of that peer's list.
 fn moves(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     scene.set(
@@ -272,7 +276,7 @@ fn moves(ctx: &Ctx) -> Result<()> {
         ips_of(&got.peers[1]) == "10.2.0.0/16 fd01::/32 10.4.0.0/16",
         format!("B again: {}", ips_of(&got.peers[1])),
     );
-    // Longer and shorter ones are others.
+    // Longer and shorter prefixes are distinct.
     let got = scene.set(
         "nested",
         Ok(()),
@@ -283,7 +287,7 @@ fn moves(ctx: &Ctx) -> Result<()> {
         format!("nested: {}", ips_of(&got.peers[0])),
     );
     let got = scene.set("twice in a request", Ok(()), |d| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             peer(list, A, |p| {
                 ips(p, &["10.7.0.0/16", "10.8.0.0/16", "10.7.0.0/16"])
             });
@@ -295,30 +299,30 @@ fn moves(ctx: &Ctx) -> Result<()> {
             && ips_of(&got.peers[0]).ends_with("::/0 10.7.0.0/16"),
         format!("twice in a request: {got:?}"),
     );
-    // With their owner they go.
-    let got = scene.set("A goes", Ok(()), |d| {
+    // They are removed with their owner.
+    let got = scene.set("A removed", Ok(()), |d| {
         one(d, A, |p| {
-            p.u32(PEER_FLAGS, PEER_REMOVE_ME);
+            p.u32(peer::FLAGS, peer::F_REMOVE_ME);
         });
     })?;
-    scene.check(got.peers.len() == 2, "A goes");
-    let got = scene.set("A comes", Ok(()), give(A, &["10.1.0.0/16"]))?;
+    scene.check(got.peers.len() == 2, "A removed");
+    let got = scene.set("A added again", Ok(()), give(A, &["10.1.0.0/16"]))?;
     scene.check(
         got.peers.last().map(ips_of).as_deref() == Some("10.1.0.0/16"),
-        format!("A comes: {got:?}"),
+        format!("A added again: {got:?}"),
     );
     scene.finish()
 }
 
-/// REMOVE_ME takes a prefix from its owner, and from nobody else.
+/// REMOVE_ME removes a prefix from its owner only.
 fn removes(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let all = ["10.1.0.0/16", "10.2.0.0/16", "fd01::/32", "10.3.0.0/16"];
     scene.set("A", Ok(()), give(A, &all))?;
     scene.set("B", Ok(()), give(B, &["10.4.0.0/16"]))?;
     for (what, list) in [
-        ("another's", &["-10.1.0.0/16", "-fd01::/32"][..]),
-        ("nobody's", &["-10.9.0.0/16", "-fd09::/16"]),
+        ("of another peer", &["-10.1.0.0/16", "-fd01::/32"][..]),
+        ("of no peer", &["-10.9.0.0/16", "-fd09::/16"]),
         ("a longer one", &["-10.4.0.0/17"]),
         ("a shorter one", &["-10.4.0.0/15", "-0.0.0.0/0", "-::/0"]),
     ] {
@@ -330,16 +334,16 @@ fn removes(ctx: &Ctx) -> Result<()> {
         );
     }
     let got = scene.set(
-        "one's own, with host bits",
+        "its own, with host bits",
         Ok(()),
         give(A, &["-10.2.3.4/16", "-fd01::7/32"]),
     )?;
     scene.check(
         ips_of(&got.peers[0]) == "10.1.0.0/16 10.3.0.0/16",
-        format!("one's own: {}", ips_of(&got.peers[0])),
+        format!("its own: {}", ips_of(&got.peers[0])),
     );
     let got = scene.set(
-        "removed and given",
+        "removed and added",
         Ok(()),
         give(
             A,
@@ -348,9 +352,9 @@ fn removes(ctx: &Ctx) -> Result<()> {
     )?;
     scene.check(
         ips_of(&got.peers[0]) == "10.3.0.0/16 10.1.0.0/16",
-        format!("removed and given: {}", ips_of(&got.peers[0])),
+        format!("removed and added: {}", ips_of(&got.peers[0])),
     );
-    // A new peer with nothing but removals.
+    // A new peer with removals only.
     let got = scene.set("a new peer's", Ok(()), give(C, &["-10.1.0.0/16"]))?;
     scene.check(got.peers.len() == 3, "a new peer's");
     let got = scene.set("all", Ok(()), give(A, &["-10.3.0.0/16", "-10.1.0.0/16"]))?;
@@ -358,7 +362,7 @@ fn removes(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// Host bits are masked away, for every length.
+/// Host bits are masked, for every prefix length.
 fn masks(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let mut list: Vec<String> = (0..=32).map(|n| format!("255.255.255.255/{n}")).collect();
@@ -380,7 +384,7 @@ fn masks(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// REPLACE_ALLOWEDIPS empties this peer's list first, also to fill it with the same.
+/// REPLACE_ALLOWEDIPS clears this peer's list first, even if the same prefixes follow.
 fn replaces(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     scene.set("A", Ok(()), give(A, &["10.1.0.0/16", "10.2.0.0/16"]))?;
@@ -391,13 +395,13 @@ fn replaces(ctx: &Ctx) -> Result<()> {
             &["10.2.0.0/16", "10.1.0.0/16"][..],
             "10.2.0.0/16 10.1.0.0/16",
         ),
-        ("another's", &["10.4.0.0/16"], "10.4.0.0/16"),
+        ("of another peer", &["10.4.0.0/16"], "10.4.0.0/16"),
         ("a removal", &["-10.4.0.0/16"], ""),
         ("nothing", &[], ""),
     ] {
         let got = scene.set(what, Ok(()), |d| {
             one(d, A, |p| {
-                p.u32(PEER_FLAGS, PEER_REPLACE_ALLOWEDIPS);
+                p.u32(peer::FLAGS, peer::F_REPLACE_ALLOWEDIPS);
                 if !list.is_empty() {
                     ips(p, list);
                 }
@@ -409,7 +413,7 @@ fn replaces(ctx: &Ctx) -> Result<()> {
     let got = scene.state("at last")?;
     scene.check(
         got.peers[1].allowed_ips.is_empty(),
-        "B has kept what A took",
+        "B kept what A was given",
     );
     scene.finish()
 }

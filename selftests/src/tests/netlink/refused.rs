@@ -1,22 +1,22 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Requests that are refused, each with its error, while a tunnel stands between the two devices:
-//! nothing of its state may change, and it goes on carrying packets.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Requests that are refused, each with its error, while the two devices have a working tunnel:
+//! they must not change its state, and it must still carry packets.
 
 use super::both;
 use super::scene::{device, ips, peer, set, Scene};
-use crate::harness::gnl::Request;
-use crate::harness::netlink::Attrs;
-use crate::harness::pair::{Pair, SIDES};
-use crate::harness::runner::{Ctx, Test};
-use crate::harness::wgdev::{uapi::*, Device};
 use anyhow::{Context, Result};
+use harness::gnl::Request;
+use harness::netlink::Attrs;
+use harness::pair::{Pair, SIDES};
+use harness::runner::{Ctx, Test};
+use harness::wgdev::{uapi::*, Device};
 use nix::errno::Errno;
 
 mod attribute;
 mod request;
 mod value;
 
-/// Makes the cases of a test.
+/// Builds the cases of a test.
 type Make = fn() -> Cases;
 
 pub fn register(list: &mut Vec<Test>) {
@@ -37,7 +37,7 @@ pub fn register(list: &mut Vec<Test>) {
     }
 }
 
-/// A peer that both devices have besides each other, so that a refused change of it shows.
+/// A further peer of both devices, to show whether a refused request changed it.
 const BYSTANDER: [u8; 32] = [9; 32];
 const KEY: [u8; 32] = [0x4b; 32];
 
@@ -73,26 +73,26 @@ impl Cases {
     /// A SET of the bystander.
     fn peer(&mut self, wanted: Errno, what: impl Into<String>, fill: impl FnOnce(&mut Attrs)) {
         self.set(wanted, what, |d| {
-            d.nest(DEVICE_PEERS, |list| peer(list, BYSTANDER, fill));
+            d.nest(device::PEERS, |list| peer(list, BYSTANDER, fill));
         });
     }
 
     /// A SET of one of the bystander's allowed IPs.
     fn ip(&mut self, wanted: Errno, what: impl Into<String>, fill: impl FnOnce(&mut Attrs)) {
         self.peer(wanted, what, |p| {
-            p.nest(PEER_ALLOWEDIPS, |list| {
+            p.nest(peer::ALLOWEDIPS, |list| {
                 list.nest(0, fill);
             });
         });
     }
 }
 
-/// Asks for all cases on top of a working tunnel.
+/// Sends all cases on top of a working tunnel.
 fn refuse(ctx: &Ctx, cases: Cases) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     scene.pair.tunnel()?;
     let add = device(|d| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             peer(list, BYSTANDER, |p| ips(p, &["10.77.0.0/16", "fd77::/32"]));
         });
     });
@@ -114,7 +114,7 @@ fn refuse(ctx: &Ctx, cases: Cases) -> Result<()> {
     scene.verdict()
 }
 
-/// What the devices tell, without what packets change.
+/// What the devices report, without what packets change.
 fn states(pair: &mut Pair) -> Result<[Device; 2]> {
     let still = |mut device: Device| {
         for peer in &mut device.peers {

@@ -1,16 +1,16 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Who may ask, and from where: capabilities, network and user namespaces.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Who may send requests, and from where: capabilities, network and user namespaces.
 
 use super::both;
 use super::scene::{device, peer, set, Scene};
-use crate::harness::gnl::{name, Answer, Gnl, Part, Request, DUMP};
-use crate::harness::netlink::Attrs;
-use crate::harness::netns::Netns;
-use crate::harness::pace::slow;
-use crate::harness::pair::{get, Answers, INDEX, NAME, SIDES};
-use crate::harness::runner::{Ctx, Test};
-use crate::harness::wgdev::uapi::*;
 use anyhow::{bail, ensure, Context, Result};
+use harness::gnl::{name, Answer, Gnl, Part, Request, DUMP};
+use harness::netlink::Attrs;
+use harness::netns::Netns;
+use harness::pace::slow;
+use harness::pair::{get, Answers, INDEX, NAME, SIDES};
+use harness::runner::{Ctx, Test};
+use harness::wgdev::uapi::*;
 use nix::errno::Errno;
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
@@ -31,7 +31,7 @@ pub fn register(list: &mut Vec<Test>) {
 
 const KEY: [u8; 32] = [0x71; 32];
 
-/// Takes CAP_NET_ADMIN from the calling thread.
+/// Drops CAP_NET_ADMIN from the calling thread.
 fn drop_admin() -> Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
     const CAP_NET_ADMIN: u32 = 12;
@@ -48,25 +48,25 @@ fn drop_admin() -> Result<()> {
     Ok(())
 }
 
-/// Without CAP_NET_ADMIN, when the socket was opened or when it is used, nothing goes.
+/// Without CAP_NET_ADMIN, at the socket's opening or at its use, everything is refused.
 fn needs_admin(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let before = scene.state("before")?;
     let mut other = Attrs::new();
-    other.str(DEVICE_IFNAME, "wg9");
+    other.str(device::IFNAME, "wg9");
     let requests = [
         ("GET", get()),
-        ("GET of nothing", Request::new(DUMP, GET_DEVICE, &[])),
+        ("GET of nothing", Request::new(DUMP, cmd::GET_DEVICE, &[])),
         (
             "GET of no device",
-            Request::new(DUMP, GET_DEVICE, other.bytes()),
+            Request::new(DUMP, cmd::GET_DEVICE, other.bytes()),
         ),
         ("an empty SET", set(&device(|_| ()))),
         ("SET of no device", set(&other)),
         (
             "SET",
             set(&device(|d| {
-                d.put(DEVICE_PRIVATE_KEY, &KEY).u32(DEVICE_FWMARK, 1);
+                d.put(device::PRIVATE_KEY, &KEY).u32(device::FWMARK, 1);
             })),
         ),
     ];
@@ -94,9 +94,9 @@ fn needs_admin(ctx: &Ctx) -> Result<()> {
             let answers: Answers = [0, 1].map(|n| sides[n][at].clone());
             let what = format!("{what}, admin when opened: {opened}, when used: {used}");
             scene.judge(&what, &answers, Err(Errno::EPERM));
-            // Nobody has looked at it: it comes back as it was.
+            // The handler has not seen it: the echo is unchanged.
             let intact = answers.iter().all(|a| a.echo() == request.body);
-            scene.check(intact, format!("{what}: comes back changed"));
+            scene.check(intact, format!("{what}: the echo differs"));
         }
     }
     let after = scene.state("after")?;
@@ -104,7 +104,7 @@ fn needs_admin(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// A device is looked for in the sender's namespace, wherever it was made.
+/// A device is looked up in the sender's namespace, wherever it was created.
 fn other_namespace(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let away = [Netns::new("away0")?, Netns::new("away1")?];
@@ -114,20 +114,20 @@ fn other_namespace(ctx: &Ctx) -> Result<()> {
     };
     let mut far = [open(&scene, 0)?, open(&scene, 1)?];
     let mut by_index = Attrs::new();
-    by_index.u32(DEVICE_IFINDEX, INDEX);
+    by_index.u32(device::IFINDEX, INDEX);
     let everything = set(&device(|d| {
-        d.put(DEVICE_PRIVATE_KEY, &KEY)
-            .u16(DEVICE_LISTEN_PORT, 4001)
-            .u32(DEVICE_FWMARK, 1)
-            .nest(DEVICE_PEERS, |list| peer(list, [1; 32], |_| ()));
+        d.put(device::PRIVATE_KEY, &KEY)
+            .u16(device::LISTEN_PORT, 4001)
+            .u32(device::FWMARK, 1)
+            .nest(device::PEERS, |list| peer(list, [1; 32], |_| ()));
     }));
     let requests = [
         get(),
-        Request::new(DUMP, GET_DEVICE, by_index.bytes()),
+        Request::new(DUMP, cmd::GET_DEVICE, by_index.bytes()),
         set(&by_index),
         everything,
     ];
-    let mut from_there = |scene: &mut Scene, what: &str, wanted: Result<(), Errno>| -> Result<()> {
+    let mut from_away = |scene: &mut Scene, what: &str, wanted: Result<(), Errno>| -> Result<()> {
         for (n, request) in requests.iter().enumerate() {
             let [a, b] = &mut far;
             let answers = [a.ask(request)?, b.ask(request)?];
@@ -135,14 +135,14 @@ fn other_namespace(ctx: &Ctx) -> Result<()> {
         }
         Ok(())
     };
-    from_there(&mut scene, "before the move", Err(Errno::ENODEV))?;
+    from_away(&mut scene, "before the move", Err(Errno::ENODEV))?;
     for (n, away) in away.iter().enumerate() {
         scene.pair.rt(n).set_netns(NAME, away.fd())?;
     }
-    // Port and mark, too: we have the capability over the creating namespace.
-    from_there(&mut scene, "after the move", Ok(()))?;
+    // Including port and mark: we have the capability over the creating namespace.
+    from_away(&mut scene, "after the move", Ok(()))?;
     for (n, request) in requests.iter().enumerate() {
-        let what = format!("from where it was, request {n}");
+        let what = format!("from the old namespace, request {n}");
         scene.ask(&what, request, Err(Errno::ENODEV))?;
     }
     for (n, away) in away.iter().enumerate() {
@@ -153,15 +153,15 @@ fn other_namespace(ctx: &Ctx) -> Result<()> {
     scene.finish()
 }
 
-/// Requests that touch the sockets, and others, with the error of those who have no say over the
-/// creating namespace.
+/// Requests that concern the sockets, and others, with the result for a sender without
+/// CAP_NET_ADMIN over the creating namespace.
 fn sockets_and_others() -> Vec<(&'static str, Request, i32)> {
     let eperm = -(Errno::EPERM as i32);
     let request = |fill: &dyn Fn(&mut Attrs)| set(&device(fill));
     let new_peer = |d: &mut Attrs, n: u8| {
-        d.nest(DEVICE_PEERS, |list| {
+        d.nest(device::PEERS, |list| {
             peer(list, [n; 32], |p| {
-                p.put(PEER_PRESHARED_KEY, &KEY);
+                p.put(peer::PRESHARED_KEY, &KEY);
             });
         });
     };
@@ -169,35 +169,35 @@ fn sockets_and_others() -> Vec<(&'static str, Request, i32)> {
         (
             "port",
             request(&|d| {
-                d.u16(DEVICE_LISTEN_PORT, 4001);
+                d.u16(device::LISTEN_PORT, 4001);
             }),
             eperm,
         ),
         (
-            "the port that it has",
+            "the current port",
             request(&|d| {
-                d.u16(DEVICE_LISTEN_PORT, 0);
+                d.u16(device::LISTEN_PORT, 0);
             }),
             eperm,
         ),
         (
             "mark",
             request(&|d| {
-                d.u32(DEVICE_FWMARK, 1);
+                d.u32(device::FWMARK, 1);
             }),
             eperm,
         ),
         (
             "mark and key",
             request(&|d| {
-                d.u32(DEVICE_FWMARK, 1).put(DEVICE_PRIVATE_KEY, &KEY);
+                d.u32(device::FWMARK, 1).put(device::PRIVATE_KEY, &KEY);
             }),
             eperm,
         ),
         (
             "port and peer",
             request(&|d| {
-                d.u16(DEVICE_LISTEN_PORT, 4001);
+                d.u16(device::LISTEN_PORT, 4001);
                 new_peer(d, 1);
             }),
             eperm,
@@ -206,7 +206,7 @@ fn sockets_and_others() -> Vec<(&'static str, Request, i32)> {
         (
             "key",
             request(&|d| {
-                d.put(DEVICE_PRIVATE_KEY, &KEY);
+                d.put(device::PRIVATE_KEY, &KEY);
             }),
             0,
         ),
@@ -215,7 +215,7 @@ fn sockets_and_others() -> Vec<(&'static str, Request, i32)> {
         (
             "REPLACE_PEERS",
             request(&|d| {
-                d.u32(DEVICE_FLAGS, DEVICE_REPLACE_PEERS);
+                d.u32(device::FLAGS, device::F_REPLACE_PEERS);
             }),
             0,
         ),
@@ -223,8 +223,8 @@ fn sockets_and_others() -> Vec<(&'static str, Request, i32)> {
     ]
 }
 
-/// How an answer ended, and all of it in words.
-fn words(answer: &Answer) -> String {
+/// The result of an answer, and all of it as text.
+fn describe(answer: &Answer) -> String {
     let code = match answer.parts.last() {
         Some(Part::Ack { code, .. } | Part::Done { code, .. }) => *code,
         _ => 1,
@@ -232,8 +232,8 @@ fn words(answer: &Answer) -> String {
     format!("{code} {:?}", answer.parts)
 }
 
-/// Root of a user namespace may configure a device that was given to its network namespace, but
-/// not touch the sockets, which are elsewhere.
+/// Root of a user namespace may configure a device that was moved into its network namespace, but
+/// not the sockets, which are in another one.
 fn user_namespace(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let requests = sockets_and_others();
@@ -244,21 +244,21 @@ fn user_namespace(ctx: &Ctx) -> Result<()> {
             |pid| Ok(scene.pair.rt(n).set_netns_pid(NAME, pid)?),
             |ready| {
                 let mut socket = Gnl::open(family)?;
-                let mut lines = vec![words(&socket.ask(&get())?)];
+                let mut lines = vec![describe(&socket.ask(&get())?)];
                 ready()?;
                 for (_, request, _) in &requests {
-                    lines.push(words(&socket.ask(request)?));
+                    lines.push(describe(&socket.ask(request)?));
                 }
                 Ok(lines.join("\n"))
             },
         )
         .context(side)?;
         sides.push(text);
-        // It goes with its namespace.
+        // The device is deleted with its namespace.
     }
     let lines: Vec<Vec<&str>> = sides.iter().map(|text| text.lines().collect()).collect();
     let names = requests.iter().map(|(what, _, code)| (*what, *code));
-    let wanted = std::iter::once(("before it is there", -(Errno::ENODEV as i32))).chain(names);
+    let wanted = std::iter::once(("before the move", -(Errno::ENODEV as i32))).chain(names);
     for (at, (what, code)) in wanted.enumerate() {
         let [c, rs] = [0, 1].map(|n| lines[n].get(at).copied().unwrap_or("no answer"));
         scene.check(c == rs, format!("{what}: in-tree {c}, ours {rs}"));
@@ -266,17 +266,17 @@ fn user_namespace(ctx: &Ctx) -> Result<()> {
             let got = line.split(' ').next().and_then(|code| code.parse().ok());
             scene.check(
                 got == Some(code),
-                format!("{what}: {side} gives {line}, not {}", name(code)),
+                format!("{what}: {side} returns {line}, not {}", name(code)),
             );
         }
     }
-    // Others in their place.
+    // Replace the deleted devices.
     scene.pair.remake()?;
     scene.finish()
 }
 
-/// Runs `inside` in a process with user and network namespaces of its own. When that calls its
-/// argument, `outside` is run here with the process's number first.
+/// Runs `inside` in a process with its own user and network namespaces. When `inside` calls its
+/// argument, `outside` is run here with the process's PID first.
 fn in_user_namespace(
     outside: impl FnOnce(u32) -> Result<()>,
     inside: impl FnOnce(&mut dyn FnMut() -> Result<()>) -> Result<String>,
@@ -291,18 +291,18 @@ fn in_user_namespace(
             let mut wait = || -> Result<()> {
                 write(&ready_w, b"x")?;
                 let mut byte = [0];
-                ensure!(read(&go_r, &mut byte)? == 1, "the test has gone");
+                ensure!(read(&go_r, &mut byte)? == 1, "the test has ended");
                 Ok(())
             };
             let result = enter_user_namespace().and_then(|()| inside(&mut wait));
             let text = result.unwrap_or_else(|e| format!("error: {e:#}"));
             let _ = File::from(text_w).write_all(text.as_bytes());
-            // SAFETY: ends the child without running what belongs to the parent.
+            // SAFETY: ends the child without running the parent's destructors.
             unsafe { libc::_exit(0) }
         }
         ForkResult::Parent { child } => {
             drop((ready_w, go_r, text_w));
-            let result = moved(outside, child.as_raw() as u32, &ready_r, go_w);
+            let result = move_when_ready(outside, child.as_raw() as u32, &ready_r, go_w);
             let mut text = String::new();
             File::from(text_r).read_to_string(&mut text)?;
             waitpid(child, None)?;
@@ -314,7 +314,7 @@ fn in_user_namespace(
     }
 }
 
-fn moved(
+fn move_when_ready(
     outside: impl FnOnce(u32) -> Result<()>,
     pid: u32,
     ready: &OwnedFd,
@@ -328,7 +328,7 @@ fn moved(
     Ok(())
 }
 
-/// Makes the user and network namespaces. A process in a chroot may not: its root becomes the root
+/// Creates the user and network namespaces. A process in a chroot may not: make its root the root
 /// of a mount namespace first.
 fn enter_user_namespace() -> Result<()> {
     let new = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
@@ -337,7 +337,7 @@ fn enter_user_namespace() -> Result<()> {
     }
     unshare(CloneFlags::CLONE_NEWNS)?;
     let root = File::open("/")?;
-    // Out of the chroot: one whose root is below the working directory can go up from there.
+    // Leave the chroot: a process whose root is below its working directory can go up from there.
     let below = "/run/wgrs-below";
     fs::create_dir_all(below)?;
     chdir("/")?;
@@ -355,7 +355,7 @@ fn enter_user_namespace() -> Result<()> {
     unshare(new).context("unshare(CLONE_NEWUSER)")
 }
 
-/// When the creating namespace is gone nobody has a say over it.
+/// When the creating namespace is gone, nobody has capabilities over it.
 fn creator_gone(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     for n in 0..2 {
@@ -365,9 +365,9 @@ fn creator_gone(ctx: &Ctx) -> Result<()> {
         rt.link_add_at(INDEX, NAME, scene.pair.kind(n))?;
         rt.set_netns(NAME, scene.pair.ns(n).fd())?;
     }
-    // Namespaces are taken down in the background; 0 is the port that they have.
+    // Namespaces are deleted in the background; 0 is the current port.
     let same = set(&device(|d| {
-        d.u16(DEVICE_LISTEN_PORT, 0);
+        d.u16(device::LISTEN_PORT, 0);
     }));
     let start = Instant::now();
     while scene.pair.ask(&same)?.iter().any(|a| a.result().is_ok()) {
@@ -383,7 +383,10 @@ fn creator_gone(ctx: &Ctx) -> Result<()> {
     }
     for (n, side) in SIDES.iter().enumerate() {
         let up = scene.pair.rt(n).set_up(NAME, true);
-        scene.check(up == Err(Errno::ENONET), format!("{side}: up gives {up:?}"));
+        scene.check(
+            up == Err(Errno::ENONET),
+            format!("{side}: up returns {up:?}"),
+        );
     }
     scene.pair.remake()?;
     scene.finish()

@@ -1,69 +1,69 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What the netlink tests share: steps taken on both devices, whose every answer and dump are
+// SPDX-License-Identifier: GPL-2.0-only
+//! Common code of the netlink tests: steps taken on both devices, with all answers and dumps
 //! compared, and short ways to write requests.
 
-use crate::harness::gnl::{Answer, Request, DO};
-use crate::harness::netlink::Attrs;
-use crate::harness::pair::{get, Answers, Pair, NAME, SIDES};
-use crate::harness::runner::Ctx;
-use crate::harness::wgdev::{parse_dump, uapi::*, Device, Peer};
 use anyhow::{bail, ensure, Result};
+use harness::gnl::{Answer, Request, DO};
+use harness::netlink::Attrs;
+use harness::pair::{get, Answers, Pair, NAME, SIDES};
+use harness::runner::Ctx;
+use harness::wgdev::{parse_dump, uapi::*, Device, Peer};
 use nix::errno::Errno;
 use std::net::IpAddr;
 
 /// A request's attributes: `wg0` and what `fill` adds.
 pub fn device(fill: impl FnOnce(&mut Attrs)) -> Attrs {
     let mut attrs = Attrs::new();
-    attrs.str(DEVICE_IFNAME, NAME);
+    attrs.str(device::IFNAME, NAME);
     fill(&mut attrs);
     attrs
 }
 
 /// A SET with these attributes.
 pub fn set(attrs: &Attrs) -> Request {
-    Request::new(DO, SET_DEVICE, attrs.bytes())
+    Request::new(DO, cmd::SET_DEVICE, attrs.bytes())
 }
 
-/// The attributes of one peer in a list of one.
+/// A list of one peer with these attributes.
 pub fn peers(device: &mut Attrs, fill: impl FnOnce(&mut Attrs)) {
-    device.nest(DEVICE_PEERS, |list| {
+    device.nest(device::PEERS, |list| {
         list.nest(0, fill);
     });
 }
 
-/// One more peer in a list, with this key.
+/// Appends a peer with this key to a list.
 pub fn peer(list: &mut Attrs, key: [u8; 32], fill: impl FnOnce(&mut Attrs)) {
     list.nest(0, |p| {
-        p.put(PEER_PUBLIC_KEY, &key);
+        p.put(peer::PUBLIC_KEY, &key);
         fill(p);
     });
 }
 
-/// A list of allowed IPs, given as `ADDRESS/CIDR`, `-` in front of those to be removed.
+/// A list of allowed IPs, given as `ADDRESS/CIDR`, with `-` in front for removal.
 pub fn ips(peer: &mut Attrs, list: &[&str]) {
-    peer.nest(PEER_ALLOWEDIPS, |ips| {
+    peer.nest(peer::ALLOWEDIPS, |ips| {
         for text in list {
-            let flags = text.starts_with('-').then_some(ALLOWEDIP_REMOVE_ME);
+            let flags = text.starts_with('-').then_some(allowedip::F_REMOVE_ME);
             let (addr, cidr) = prefix(text.trim_start_matches('-'));
             ip(ips, addr, cidr, flags);
         }
     });
 }
 
-/// One more allowed IP in a list.
+/// Appends an allowed IP to a list.
 pub fn ip(list: &mut Attrs, addr: IpAddr, cidr: u8, flags: Option<u32>) {
     list.nest(0, |ip| {
         match addr {
             IpAddr::V4(a) => ip
-                .u16(ALLOWEDIP_FAMILY, libc::AF_INET as u16)
-                .put(ALLOWEDIP_IPADDR, &a.octets()),
+                .u16(allowedip::FAMILY, libc::AF_INET as u16)
+                .put(allowedip::IPADDR, &a.octets()),
             IpAddr::V6(a) => ip
-                .u16(ALLOWEDIP_FAMILY, libc::AF_INET6 as u16)
-                .put(ALLOWEDIP_IPADDR, &a.octets()),
+                .u16(allowedip::FAMILY, libc::AF_INET6 as u16)
+                .put(allowedip::IPADDR, &a.octets()),
         };
-        ip.u8(ALLOWEDIP_CIDR, cidr);
+        ip.u8(allowedip::CIDR_MASK, cidr);
         if let Some(flags) = flags {
-            ip.u32(ALLOWEDIP_FLAGS, flags);
+            ip.u32(allowedip::FLAGS, flags);
         }
     });
 }
@@ -73,13 +73,13 @@ fn prefix(text: &str) -> (IpAddr, u8) {
     (addr.parse().expect("address"), cidr.parse().expect("cidr"))
 }
 
-/// A peer's allowed IPs as text, in the order in which they were told.
+/// A peer's allowed IPs as text, in the reported order.
 pub fn ips_of(peer: &Peer) -> String {
     let list = peer.allowed_ips.iter().map(|(a, c)| format!("{a}/{c}"));
     list.collect::<Vec<_>>().join(" ")
 }
 
-/// Both devices, and what went wrong with them so far.
+/// Both devices, and the failures so far.
 pub struct Scene {
     pub pair: Pair,
     wrong: Vec<String>,
@@ -94,14 +94,14 @@ impl Scene {
         })
     }
 
-    /// Notes an error unless `ok`; the text says which check it was.
+    /// Records a failure unless `ok`; the text says which check it was.
     pub fn check(&mut self, ok: bool, what: impl Into<String>) {
         if !ok {
             self.wrong.push(what.into());
         }
     }
 
-    /// Both sides must have answered alike, and as wanted.
+    /// Both sides must have given the same answer, and the wanted one.
     pub fn judge(&mut self, what: &str, answers: &Answers, wanted: Result<(), Errno>) {
         let [c, rs] = answers;
         if c != rs {
@@ -116,7 +116,7 @@ impl Scene {
             let got = answer.result();
             if got != wanted {
                 self.wrong
-                    .push(format!("{what}: {side} gives {got:?}, not {wanted:?}"));
+                    .push(format!("{what}: {side} returns {got:?}, not {wanted:?}"));
             }
         }
     }
@@ -133,8 +133,8 @@ impl Scene {
         Ok(answers)
     }
 
-    /// Sets both devices; the answers must be alike and as wanted, and the dumps afterwards alike.
-    /// Gives what the devices tell then.
+    /// Sets both devices; the answers must be equal and as wanted, and the dumps afterwards equal.
+    /// Returns what the devices report then.
     pub fn set(
         &mut self,
         what: &str,
@@ -145,14 +145,14 @@ impl Scene {
         self.state(what)
     }
 
-    /// Compares the dumps; gives what they tell.
+    /// Compares the dumps; returns their content.
     pub fn state(&mut self, what: &str) -> Result<Device> {
         let answers = self.pair.ask(&get())?;
         self.judge(&format!("{what}: dump afterwards"), &answers, Ok(()));
         Ok(parse_dump(&answers[0].replies()))
     }
 
-    /// The devices must still make a working tunnel; an error with all that went wrong.
+    /// Checks that the devices can still form a working tunnel; fails with all recorded failures.
     pub fn finish(mut self) -> Result<()> {
         let tunnel = self.pair.tunnel();
         if let Err(e) = tunnel {
@@ -172,7 +172,7 @@ impl Scene {
     }
 }
 
-/// The first place where two answers differ, for a reader.
+/// The first difference between two answers, as text.
 fn where_differ(a: &Answer, b: &Answer) -> String {
     if a.datagrams != b.datagrams {
         return format!("; datagrams {:?}, {:?}", short(a), short(b));

@@ -1,22 +1,22 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Thousands of peers, some of them in use, under the sanitizer kernel's eyes, and all the ways to
-//! be rid of them. Whether anything is left of them is for the `checkers-` tests to say.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Thousands of peers, some of them in use, on the sanitizer kernel, and all the ways to remove
+//! them. The `checkers-` tests report what is leaked.
 
 use super::super::Test;
 use super::traffic::{connect, public, HUB};
 use super::{peer, IPS_PER_PEER};
-use crate::harness::modules::{self, Modules, INTREE, OURS};
-use crate::harness::pace::slow;
-use crate::harness::runner::{Boot, Ctx, Subject};
-use crate::harness::topo::Link;
-use crate::harness::traffic::ping_from;
-use crate::harness::wgdev::{random_key, uapi, DeviceConf, Key, PeerConf, Wg};
 use anyhow::{ensure, Context, Result};
+use harness::modules::{self, Modules, INTREE, OURS};
+use harness::pace::slow;
+use harness::runner::{Boot, Ctx, Subject};
+use harness::topo::Link;
+use harness::traffic::ping_from;
+use harness::wgdev::{random_key, uapi, DeviceConf, Key, PeerConf, Wg};
 use std::time::Duration;
 
-/// Peers of the device, in thirds.
+/// A third of the device's peers.
 const THIRD: usize = 800;
-/// One in so many is there and answers.
+/// One peer in this many exists and answers.
 const STEP: usize = 400;
 
 pub(super) fn register(list: &mut Vec<Test>) {
@@ -36,7 +36,7 @@ struct Hub {
     wg: Wg,
     key: Key,
     peers: Vec<PeerConf>,
-    /// The numbers of those that are there, and their keys.
+    /// The numbers and private keys of the peers that exist.
     alive: Vec<(usize, Key)>,
 }
 
@@ -64,7 +64,7 @@ impl Hub {
         })
     }
 
-    /// Makes the device, without peers.
+    /// Creates the device, without peers.
     fn add(&mut self) -> Result<()> {
         self.link.rt(0).link_add("wg0", "wireguard")?;
         let conf = DeviceConf {
@@ -81,7 +81,7 @@ impl Hub {
             .context("route")
     }
 
-    /// Configures these of the peers, each with `flags`.
+    /// Configures these peers, each with `flags`.
     fn set(&mut self, device: u32, which: std::ops::Range<usize>, flags: u32) -> Result<()> {
         let peers = self.peers[which]
             .iter()
@@ -94,7 +94,7 @@ impl Hub {
         Ok(self.wg.set("wg0", &conf)?)
     }
 
-    /// The device has these peers, and answers those of them that are there, but no others.
+    /// The device has exactly these peers, and answers those of them that exist, and no others.
     fn check(&mut self, which: std::ops::Range<usize>) -> Result<()> {
         let got = self.wg.get("wg0")?.peers;
         let names = |p: &PeerConf| (p.public_key, p.allowed_ips.clone());
@@ -105,7 +105,7 @@ impl Hub {
         ensure!(same, "{} peers, wanted {which:?}", got.len());
         for (n, _) in &self.alive {
             let (name, here) = (format!("wg{n}"), which.contains(n));
-            // Without the session that the device has no more.
+            // Drop the session, which the device no longer has.
             for up in [false, true] {
                 self.link.rt(1).set_up(&name, up)?;
             }
@@ -124,16 +124,16 @@ impl Hub {
     }
 }
 
-/// REMOVE_ME of each, REPLACE_PEERS, `ip link del`, rmmod.
+/// REMOVE_ME for each, REPLACE_PEERS, `ip link del`, rmmod.
 fn every_way(ctx: &Ctx) -> Result<()> {
     ctx.env.load(Modules::Ours)?;
     let mut hub = Hub::new()?;
     hub.add()?;
     hub.set(0, 0..3 * THIRD, 0)?;
     hub.check(0..3 * THIRD)?;
-    hub.set(0, 0..THIRD, uapi::PEER_REMOVE_ME)?;
+    hub.set(0, 0..THIRD, uapi::peer::F_REMOVE_ME)?;
     hub.check(THIRD..3 * THIRD).context("after REMOVE_ME")?;
-    hub.set(uapi::DEVICE_REPLACE_PEERS, 0..THIRD, 0)?;
+    hub.set(uapi::device::F_REPLACE_PEERS, 0..THIRD, 0)?;
     hub.check(0..THIRD).context("after REPLACE_PEERS")?;
     hub.link.rt(0).link_del("wg0")?;
     hub.add()?;

@@ -1,29 +1,29 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Traffic of some among very many peers.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Traffic of some among thousands of peers.
 
 use super::{allowed_ip, millis, peer, IPS_PER_PEER, KINDS};
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{outer, Link};
-use crate::harness::traffic::ping_from;
-use crate::harness::wgdev::{random_key, uapi, DeviceConf, Key, PeerConf, Wg};
 use anyhow::{ensure, Context, Result};
+use harness::runner::Ctx;
+use harness::topo::{outer, Link};
+use harness::traffic::ping_from;
+use harness::wgdev::{random_key, uapi, DeviceConf, Key, PeerConf, Wg};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 use x25519_dalek::{PublicKey, StaticSecret};
 
-/// All peers of the receiving device, and those among them that are there.
+/// All peers of the receiving device, and how many of them exist.
 const PEERS: usize = 10_000;
 const ALIVE: usize = 32;
-/// Pings of each of these, all at the same time.
+/// Pings of each of these, all concurrently.
 const PINGS: u16 = 20;
 
 pub(super) fn public(private: &Key) -> Key {
     PublicKey::from(&StaticSecret::from(*private)).to_bytes()
 }
 
-/// Both drivers: one device with 10,000 peers and 100,000 allowed IPs, 32 peers spread over them
-/// ping it at the same time; then everything goes while they go on.
+/// Both drivers: one device with 10,000 peers and 100,000 allowed IPs, pinged by 32 peers spread
+/// over them concurrently; then all but one are removed.
 pub(super) fn ten_thousand(ctx: &Ctx) -> Result<()> {
     let mut rows = vec![
         vec![String::new()],
@@ -46,10 +46,10 @@ pub(super) fn ten_thousand(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The inside address of the many-peer device.
+/// The inner address of the many-peer device.
 pub(super) const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 1));
 
-/// Makes a device at end 1, `wgN`, for each of these peers (their number and private key) of the
+/// Creates a device at end 1, `wgN`, for each of these peers (number and private key) of the
 /// device at end 0.
 pub(super) fn connect(
     link: &mut Link,
@@ -119,7 +119,7 @@ fn exchange(kind: &str) -> Result<[Duration; 4]> {
             1,
             Duration::from_secs(10),
         )?;
-        ensure!(got == 1, "peer {n} gets no answer");
+        ensure!(got == 1, "peer {n} gets no reply");
     }
     let first = start.elapsed();
     let start = Instant::now();
@@ -135,7 +135,7 @@ fn exchange(kind: &str) -> Result<[Duration; 4]> {
             .collect();
         for (n, thread) in all {
             let got = thread.join().expect("ping thread panicked")?;
-            ensure!(got == PINGS, "peer {n} got {got} of {PINGS} answers");
+            ensure!(got == PINGS, "peer {n} got {got} of {PINGS} replies");
         }
         anyhow::Ok(())
     })?;
@@ -148,18 +148,18 @@ fn exchange(kind: &str) -> Result<[Duration; 4]> {
         let met = peer.rx_bytes > 0 && peer.tx_bytes > 0 && !peer.last_handshake.is_zero();
         ensure!(
             met == is_alive && (is_alive || peer.rx_bytes == 0),
-            "peer {n}: {} bytes came",
+            "peer {n}: {} bytes received",
             peer.rx_bytes
         );
     }
-    // All but one of the living go, with one request; that one stays connected.
+    // Remove all but one of these with one request; that one stays connected.
     let (last, key) = alive.last().context("nobody")?;
     let others = conf.peers.iter().filter(|p| p.public_key != public(key));
     let gone = DeviceConf {
         peers: others
             .map(|p| PeerConf {
                 public_key: p.public_key,
-                flags: uapi::PEER_REMOVE_ME,
+                flags: uapi::peer::F_REMOVE_ME,
                 ..PeerConf::default()
             })
             .collect(),
@@ -175,7 +175,7 @@ fn exchange(kind: &str) -> Result<[Duration; 4]> {
         3,
         Duration::from_secs(10),
     )?;
-    ensure!(got == 3, "the peer that stayed got {got} of 3 answers");
+    ensure!(got == 3, "the remaining peer got {got} of 3 replies");
     let (removed, _) = alive.first().context("nobody")?;
     let got = ping_from(
         link.end(1),
@@ -184,6 +184,6 @@ fn exchange(kind: &str) -> Result<[Duration; 4]> {
         1,
         Duration::from_millis(300),
     )?;
-    ensure!(got == 0, "a removed peer is answered");
+    ensure!(got == 0, "a removed peer gets a reply");
     Ok([set, first, together, removal])
 }

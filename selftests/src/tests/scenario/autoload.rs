@@ -1,13 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The kernel loads the driver by itself: the installed one, or the in-tree one without it.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Autoloading: the kernel loads the installed driver, or the in-tree one without it.
 
 use super::{bash, Keys};
-use crate::harness::cmd;
-use crate::harness::modules::{loaded, unload, Modules, INTREE, OURS};
-use crate::harness::netns::Netns;
-use crate::harness::runner::{Boot, Ctx, Subject};
 use crate::tests::Test;
 use anyhow::{ensure, Context, Result};
+use harness::cmd;
+use harness::modules::{loaded, unload, Modules, INTREE, OURS};
+use harness::netns::Netns;
+use harness::runner::{Boot, Ctx, Subject};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -24,11 +24,11 @@ pub(super) fn register(list: &mut Vec<Test>) {
     });
 }
 
-/// The system that is installed to.
+/// The root of the system to install to.
 const SYSTEM: &str = "/tmp/wgrs-system";
 const HELPER: &str = "/proc/sys/kernel/modprobe";
 
-/// Makes the kernel load modules from [`SYSTEM`] while it lives.
+/// Makes the kernel load modules from [`SYSTEM`] until dropped.
 struct Redirected {
     helper: String,
     script: String,
@@ -37,14 +37,14 @@ struct Redirected {
 impl Redirected {
     fn new() -> Result<Self> {
         let helper = fs::read_to_string(HELPER)?.trim().to_owned();
-        // The kernel runs its helper in the root of the guest's first process, not in ours.
+        // The kernel runs its helper in the root of the guest's init, not in ours.
         let outer = "/new";
         let script = format!("{SYSTEM}/modprobe");
         fs::write(
             &script,
             format!(
-                "#!/init.d/busybox sh\nexec /init.d/busybox chroot {outer} /sbin/modprobe -d {SYSTEM} \
-                 -C {SYSTEM}/etc/modprobe.d \"$@\"\n"
+                "#!/init.d/busybox sh\nexec /init.d/busybox chroot {outer} \
+                 /sbin/modprobe -d {SYSTEM} -C {SYSTEM}/etc/modprobe.d \"$@\"\n"
             ),
         )?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
@@ -60,7 +60,7 @@ impl Drop for Redirected {
     }
 }
 
-/// Copies the in-tree module and what both need to [`SYSTEM`], as a system of its own.
+/// Copies the in-tree module and the dependencies of both to [`SYSTEM`].
 fn make_system() -> Result<()> {
     cmd::run(&[
         "bash",
@@ -69,7 +69,8 @@ fn make_system() -> Result<()> {
             "rm -rf {SYSTEM}; release=$(uname -r); modules={SYSTEM}/lib/modules/$release
              mkdir -p $modules {SYSTEM}/etc/modprobe.d {SYSTEM}/checkout/scripts
              cp /lib/modules/$release/modules.{{order,builtin,builtin.modinfo}} $modules/
-             modprobe -a --show-depends wireguard udp_tunnel ip6_udp_tunnel libchacha20poly1305 libcurve25519 |
+             modprobe -a --show-depends wireguard udp_tunnel ip6_udp_tunnel libchacha20poly1305 \
+                 libcurve25519 |
                  while read -r verb file rest; do
                      [ $verb = insmod ] || continue
                      target=$modules/${{file#/lib/modules/$release/}}
@@ -82,7 +83,7 @@ fn make_system() -> Result<()> {
     .map(drop)
 }
 
-/// `make install` into the system, from a copy of the checkout's script.
+/// `make install` into the system, with a copy of the checkout's script.
 fn install(ctx: &Ctx) -> Result<()> {
     let checkout = format!("{SYSTEM}/checkout");
     for script in ["install", "lib.sh"] {
@@ -94,26 +95,27 @@ fn install(ctx: &Ctx) -> Result<()> {
     cmd::run(&[&format!("{checkout}/scripts/install"), SYSTEM]).map(drop)
 }
 
-/// The ways by which the driver is asked for; each must load `wanted` and not the other.
-fn asked(wanted: &str) -> Result<()> {
+/// Each way to request the driver must load `wanted` and not the other one.
+fn loads(wanted: &str) -> Result<()> {
     let ns = Netns::new("a")?;
     let private = Keys::new(&ns)?.private;
     let link = "ip link add wg0 type wireguard";
     let family = "wg show wg7 || true";
     let quick = format!(
-        "printf '[Interface]\\nPrivateKey = {private}\\nAddress = 10.1.0.1/24\\n' >/run/wireguard/wg0.conf
+        "printf '[Interface]\\nPrivateKey = {private}\\nAddress = 10.1.0.1/24\\n' \
+             >/run/wireguard/wg0.conf
          wg-quick up /run/wireguard/wg0.conf"
     );
     for how in [link, family, &quick] {
         unload(wanted)?;
         ensure!(
             !loaded(OURS) && !loaded(INTREE),
-            "a module is loaded already"
+            "a module is already loaded"
         );
         bash(&ns, how)?;
         ensure!(
             loaded(wanted) && (loaded(OURS) != loaded(INTREE)),
-            "{how}: {wanted} is not what was loaded (ours: {}, in-tree: {})",
+            "{how}: {wanted} was not loaded (ours: {}, in-tree: {})",
             loaded(OURS),
             loaded(INTREE)
         );
@@ -131,10 +133,10 @@ fn asked(wanted: &str) -> Result<()> {
 fn autoload(ctx: &Ctx) -> Result<()> {
     make_system()?;
     let redirected = Redirected::new()?;
-    asked(INTREE).context("before the installation")?;
+    loads(INTREE).context("before the installation")?;
     install(ctx)?;
-    asked(if ctx.env.stand_in { INTREE } else { OURS }).context("after the installation")?;
-    // The file that decides, taken away: what is there then is a matter of depmod's order.
+    loads(if ctx.env.stand_in { INTREE } else { OURS }).context("after the installation")?;
+    // The installed file that makes the choice; without it depmod's order would.
     let conf = format!("{SYSTEM}/etc/modprobe.d/wireguard_rs.conf");
     let text = fs::read_to_string(&conf)?;
     ensure!(text.contains("blacklist wireguard"), "{conf}: {text}");

@@ -1,20 +1,20 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The first steps: two peers, a network behind a peer, a web page.
+// SPDX-License-Identifier: GPL-2.0-only
+//! First steps: two peers, a network behind a peer, a web page.
 
 use super::{bash, cable, no_ping, ping, Keys};
-use crate::harness::netns::Netns;
-use crate::harness::pace::slow;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{Opts, Tunnel};
-use crate::harness::traffic::{pattern, ping_all, tcp, udp};
 use anyhow::{ensure, Context, Result};
+use harness::netns::Netns;
+use harness::pace::slow;
+use harness::runner::Ctx;
+use harness::topo::{Opts, Tunnel};
+use harness::traffic::{pattern, ping_all, tcp, udp};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Two machines, typed in command by command.
+/// Two machines, configured command by command.
 pub(super) fn peer_to_peer(_: &Ctx) -> Result<()> {
     let (a, b) = (Netns::new("a")?, Netns::new("b")?);
     cable((&a, "eth0"), (&b, "eth0"))?;
@@ -31,7 +31,8 @@ pub(super) fn peer_to_peer(_: &Ctx) -> Result<()> {
         )?;
         ns.sh("ip link set up dev wg0")?;
         ns.sh(&format!(
-            "wg set wg0 peer {} allowed-ips 10.0.0.{other}/32,fd00:9::{other}/128 endpoint 192.168.1.{other}:51820",
+            "wg set wg0 peer {} allowed-ips 10.0.0.{other}/32,fd00:9::{other}/128 \
+             endpoint 192.168.1.{other}:51820",
             keys[1 - n].public
         ))?;
     }
@@ -60,7 +61,8 @@ pub(super) fn peer_to_peer(_: &Ctx) -> Result<()> {
     no_ping(&a, "10.0.0.2")
 }
 
-/// A peer reaches hosts behind another: by a route back, by `iptables` and by `nft` masquerading.
+/// A peer reaches hosts behind another one: by a return route, by `iptables` and by `nft`
+/// masquerading.
 pub(super) fn lan_behind_peer(_: &Ctx) -> Result<()> {
     let (road, gate, host) = (
         Netns::new("road")?,
@@ -93,7 +95,8 @@ pub(super) fn lan_behind_peer(_: &Ctx) -> Result<()> {
              ip addr add fd77::1/64 dev lan nodad
              sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
              ip link add wg0 type wireguard
-             wg set wg0 listen-port 51820 private-key <(echo {}) peer {} allowed-ips 10.8.0.2/32,fd08::2/128
+             wg set wg0 listen-port 51820 private-key <(echo {}) peer {} \
+                 allowed-ips 10.8.0.2/32,fd08::2/128
              ip addr add 10.8.0.1/24 dev wg0
              ip addr add fd08::1/64 dev wg0 nodad
              ip link set wg0 up",
@@ -120,10 +123,10 @@ pub(super) fn lan_behind_peer(_: &Ctx) -> Result<()> {
     };
     ping(&road, "10.8.0.1")?;
     ping(&road, "192.168.77.1")?;
-    no_ping(&road, "192.168.77.50").context("without a way back")?;
+    no_ping(&road, "192.168.77.50").context("without a return route")?;
     host.sh("ip route add 10.8.0.0/24 via 192.168.77.1")?;
     host.sh("ip route add fd08::/64 via fd77::1")?;
-    seen("with a route back", Ipv4Addr::new(10, 8, 0, 2))?;
+    seen("with a return route", Ipv4Addr::new(10, 8, 0, 2))?;
     ping(&road, "fd77::50")?;
     ping(&host, "10.8.0.2").context("from the network to the peer")?;
     host.sh("ip route del 10.8.0.0/24")?;
@@ -131,12 +134,14 @@ pub(super) fn lan_behind_peer(_: &Ctx) -> Result<()> {
     let rules = [
         (
             "iptables",
-            "iptables -A FORWARD -i wg0 -j ACCEPT; iptables -t nat -A POSTROUTING -o lan -j MASQUERADE",
+            "iptables -A FORWARD -i wg0 -j ACCEPT
+             iptables -t nat -A POSTROUTING -o lan -j MASQUERADE",
             "iptables -F FORWARD; iptables -t nat -F POSTROUTING",
         ),
         (
             "nft",
-            "nft add table ip t; nft 'add chain ip t post { type nat hook postrouting priority 100; }'
+            "nft add table ip t
+             nft 'add chain ip t post { type nat hook postrouting priority 100; }'
              nft add rule ip t post oifname lan masquerade",
             "nft delete table ip t",
         ),
@@ -145,14 +150,14 @@ pub(super) fn lan_behind_peer(_: &Ctx) -> Result<()> {
         bash(&gate, on)?;
         seen(what, Ipv4Addr::new(192, 168, 77, 1))?;
         bash(&gate, off)?;
-        // The old connections keep their translation.
+        // Existing connections would keep their translation.
         gate.sh("conntrack -F")?;
         no_ping(&road, "192.168.77.50").with_context(|| format!("after {what}"))?;
     }
     Ok(())
 }
 
-/// Files over HTTP through the tunnel, and nothing of them in the clear outside.
+/// Files over HTTP through the tunnel, and none of their content in cleartext on the underlay.
 pub(super) fn http(ctx: &Ctx) -> Result<()> {
     const DIR: &str = "/run/wireguard/www";
     let tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
@@ -193,7 +198,7 @@ pub(super) fn http(ctx: &Ctx) -> Result<()> {
         let got = fetch(&format!("http://{host}:8080/data"))?;
         ensure!(
             got == data,
-            "{host}: {} bytes, or others than sent",
+            "{host}: {} bytes received, or other content",
             got.len()
         );
     }
@@ -207,13 +212,17 @@ pub(super) fn http(ctx: &Ctx) -> Result<()> {
     let frames = capture.frames();
     drop(capture);
     let frames = frames.lock().expect("poisoned");
-    ensure!(frames.len() > 2000, "only {} frames outside", frames.len());
+    ensure!(
+        frames.len() > 2000,
+        "only {} frames on the underlay",
+        frames.len()
+    );
     for word in [&b"GET /"[..], b"HTTP/1", b"clear and simple"] {
         let clear = |bytes: &[u8]| bytes.windows(word.len()).any(|w| w == word);
         let n = frames.iter().filter(|f| clear(&f.bytes)).count();
         ensure!(
             n == 0,
-            "{n} frames outside show {:?}",
+            "{n} frames on the underlay show {:?}",
             String::from_utf8_lossy(word)
         );
     }

@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Everybody with everybody.
+// SPDX-License-Identifier: GPL-2.0-only
+//! A full mesh.
 
-use crate::harness::netns::{leaked, Netns};
-use crate::harness::pace::slow;
-use crate::harness::runner::Ctx;
-use crate::harness::traffic::echo_request;
-use crate::harness::wgdev::{random_key, DeviceConf, Key, PeerConf, Wg};
 use anyhow::{ensure, Context, Result};
+use harness::netns::{leaked, Netns};
+use harness::pace::slow;
+use harness::runner::Ctx;
+use harness::traffic::echo_request;
+use harness::wgdev::{random_key, DeviceConf, Key, PeerConf, Wg};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use std::fs;
 use std::iter::once;
@@ -19,7 +19,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 const NODES: u8 = 50;
 
-/// The addresses of node `n` outside and inside.
+/// The outer and inner addresses of node `n`.
 fn outside(n: u8) -> IpAddr {
     Ipv4Addr::new(192, 168, 50, n + 1).into()
 }
@@ -35,16 +35,16 @@ struct Node {
     icmp: UdpSocket,
 }
 
-/// 50 namespaces on one bridge, each a peer of all others; every pair pings both ways.
+/// 50 namespaces on one bridge, each a peer of all others; every pair pings in both directions.
 pub(super) fn fifty(ctx: &Ctx) -> Result<()> {
     let start = Instant::now();
     let (hub, mut nodes) = build()?;
     let built = start.elapsed();
     let start = Instant::now();
     let mut slowest = Duration::ZERO;
-    // Each node pings the one so many places further on: half the rounds make all sessions, in the
-    // other half the other side asks. Opposite nodes in turn: initiations that cross come to
-    // nothing for 5 s.
+    // Each node pings the node `distance` places further on: half the rounds start all sessions, in
+    // the other half the other side asks. At half the circle the two sides take turns: initiations
+    // that cross fail for 5 s.
     for distance in 1..NODES {
         let half = NODES / 2;
         let turns: Vec<Range<u8>> = if distance == half {
@@ -68,7 +68,10 @@ pub(super) fn fifty(ctx: &Ctx) -> Result<()> {
         );
         for (m, peer) in peers.iter().enumerate() {
             let met = !peer.last_handshake.is_zero() && peer.rx_bytes > 0 && peer.tx_bytes > 0;
-            ensure!(met, "node {n} and its peer number {m} have not met");
+            ensure!(
+                met,
+                "node {n} and its peer number {m} have not exchanged packets"
+            );
         }
     }
     let start = Instant::now();
@@ -76,12 +79,13 @@ pub(super) fn fifty(ctx: &Ctx) -> Result<()> {
     while leaked()? > 0 {
         ensure!(
             start.elapsed() < Duration::from_secs(120),
-            "the mesh is not taken down after 120 s"
+            "the mesh still exists after 120 s"
         );
         sleep(Duration::from_millis(20));
     }
     ctx.note(format!(
-        "50 nodes: made in {:.1} s, 2450 pings over 1225 sessions in {:.1} s (slowest round {:.2} s), taken down in {:.1} s",
+        "50 nodes: created in {:.1} s, 2450 pings over 1225 sessions in {:.1} s \
+         (slowest round {:.2} s), deleted in {:.1} s",
         built.as_secs_f64(),
         pinged.as_secs_f64(),
         slowest.as_secs_f64(),
@@ -109,7 +113,7 @@ fn build() -> Result<(Netns, Vec<Node>)> {
         rt.addr_add("eth0", outside(n), 24)?;
         rt.set_up("eth0", true)?;
         // The namespaces share one neighbour table, which is too small for all pairs; permanent
-        // entries do not count.
+        // entries do not count against its limit.
         for m in (0..NODES).filter(|m| *m != n) {
             rt.neigh_set("eth0", outside(m), mac(2, m))?;
         }
@@ -145,7 +149,7 @@ fn build() -> Result<(Netns, Vec<Node>)> {
     Ok((hub, nodes))
 }
 
-/// A namespace with nothing but a bridge.
+/// A namespace with only a bridge.
 fn bridge() -> Result<Netns> {
     let hub = Netns::new("hub")?;
     without_ipv6(&hub)?;
@@ -154,7 +158,7 @@ fn bridge() -> Result<Netns> {
     Ok(hub)
 }
 
-/// Leaves out what every new link would send by IPv6 to all the others.
+/// Disables IPv6, so that new links do not multicast to all the others.
 fn without_ipv6(ns: &Netns) -> Result<()> {
     ns.run(|| {
         Ok(fs::write(
@@ -174,8 +178,8 @@ fn peer(n: u8, private: &Key) -> PeerConf {
     }
 }
 
-/// Each node `asking` sends one echo request to the node `distance` places on, all at the same
-/// time, and gets its answer.
+/// Each node in `asking` sends one echo request to the node `distance` places further on, all at
+/// the same time, and gets its reply.
 fn ping_round(nodes: &[Node], asking: Range<u8>, distance: u8) -> Result<()> {
     let mut missing: Vec<u8> = asking.collect();
     let start = Instant::now();
@@ -190,7 +194,7 @@ fn ping_round(nodes: &[Node], asking: Range<u8>, distance: u8) -> Result<()> {
     while !missing.is_empty() {
         ensure!(
             start.elapsed() < slow(Duration::from_secs(30)),
-            "no answer to nodes {missing:?}"
+            "no reply to nodes {missing:?}"
         );
         let waiting = missing.iter().filter_map(|n| nodes.get(usize::from(*n)));
         let mut fds: Vec<PollFd> = waiting
@@ -205,12 +209,12 @@ fn ping_round(nodes: &[Node], asking: Range<u8>, distance: u8) -> Result<()> {
     Ok(())
 }
 
-/// Whether the answer to node `n`'s request is among what has come.
+/// Whether the reply to node `n`'s request is among what has arrived.
 fn answered(node: &Node, n: u8, distance: u8) -> bool {
     let from = inside((n + distance) % NODES);
     let mut buf = [0; 256];
     while let Ok((len, source)) = node.icmp.recv_from(&mut buf) {
-        // A raw socket shows the IP header, and requests of others too.
+        // A raw socket includes the IP header, and receives the requests of others too.
         let message = buf.get(20..len).unwrap_or(&[]);
         let wanted = [0, n, 0, distance];
         if source.ip() == from && message.first() == Some(&0) && message.get(4..8) == Some(&wanted)

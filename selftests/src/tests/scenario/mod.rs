@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What people do with WireGuard after a tutorial, with the tools that they use.
+// SPDX-License-Identifier: GPL-2.0-only
+//! What tutorials tell people to do with WireGuard, with the usual tools.
 
 mod autoload;
 mod everyday;
@@ -11,9 +11,9 @@ mod quick;
 mod reconfigure;
 
 use super::{drop_in, drop_in_vtime, Test};
-use crate::harness::cmd;
-use crate::harness::netns::Netns;
 use anyhow::{ensure, Result};
+use harness::cmd;
+use harness::netns::Netns;
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "scenario-peer-to-peer", 60, everyday::peer_to_peer);
@@ -53,7 +53,7 @@ pub fn register(list: &mut Vec<Test>) {
     properties::register(list);
 }
 
-/// A key pair as `wg` makes it, in base64.
+/// A key pair made by `wg`, in base64.
 struct Keys {
     private: String,
     public: String,
@@ -76,7 +76,7 @@ fn bash(ns: &Netns, script: &str) -> Result<String> {
     ns.run(|| cmd::run(&["bash", "-ec", script]))
 }
 
-/// A cable between two namespaces, both ends up.
+/// A veth pair between two namespaces, both ends up.
 fn cable((a, end_a): (&Netns, &str), (b, end_b): (&Netns, &str)) -> Result<()> {
     let other = b.name();
     a.sh(&format!(
@@ -92,7 +92,7 @@ fn ping(ns: &Netns, dst: &str) -> Result<()> {
         .map(drop)
 }
 
-/// An error if `dst` answers a ping within half a second.
+/// Fails if `dst` answers a ping within half a second.
 fn no_ping(ns: &Netns, dst: &str) -> Result<()> {
     let done = ns.try_sh(&format!("ping -n -q -c 1 -W 0.5 {dst}"), "")?;
     ensure!(!done.ok, "{} reaches {dst}, and should not", ns.name());

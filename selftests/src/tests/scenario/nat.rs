@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
-//! A peer behind a router that masquerades, with the kernel's own time limits (30 s, or 120 s
-//! after traffic in both directions) and the keepalive that every tutorial gives: 25 s.
+// SPDX-License-Identifier: GPL-2.0-only
+//! A peer behind a masquerading router, with the kernel's default timeouts (30 s, or 120 s after
+//! traffic in both directions) and the keepalive that every tutorial suggests: 25 s.
 
 use super::{bash, cable, Keys};
-use crate::harness::netns::Netns;
-use crate::harness::runner::Ctx;
-use crate::harness::traffic::{ping, ping_all};
 use anyhow::{ensure, Context, Result};
+use harness::netns::Netns;
+use harness::runner::Ctx;
+use harness::traffic::{ping, ping_all};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::thread::sleep;
 use std::time::Duration;
@@ -31,8 +31,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// A home network behind a router; a server that is told no endpoint. `keepalive` is the
-    /// setting of the peer at home, `masquerade` more options of the router's rule.
+    /// A home network behind a router; a server without an endpoint for its peer. `keepalive` is
+    /// the setting of the peer at home, `masquerade` further options of the router's rule.
     fn new(keepalive: &str, masquerade: &str) -> Result<Self> {
         let scene = Scene {
             home: Netns::new("home")?,
@@ -57,7 +57,7 @@ impl Scene {
                 ADDRESSES[0]
             ),
         )?;
-        // The server first: what comes before it listens is tried again only after 5 s.
+        // The server first: a packet that arrives before it listens is retried only after 5 s.
         bash(
             server,
             &format!(
@@ -85,23 +85,23 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Where the server believes the peer at home to be.
+    /// The server's endpoint of the peer at home.
     fn endpoint(&self) -> Result<String> {
         let shown = self.server.sh("wg show wg0 endpoints")?;
         Ok(shown.split_whitespace().nth(1).unwrap_or("").to_owned())
     }
 
-    /// How many of three pings of the server are answered, each within 8 s (so that a handshake,
-    /// repeated after 5 s, has its chance).
+    /// How many of three pings of the server are answered, each within 8 s (enough for a handshake
+    /// retried after 5 s).
     fn server_pings(&self) -> Result<u16> {
         ping(&self.server, HOME, 3, 56, Duration::from_secs(8))
     }
 
-    /// Waits until no end expects an answer, who would start a new handshake 15 s after it sent
-    /// data: home sends a datagram, which the server answers after 10 s, with a keepalive. Pings
-    /// do not do instead: the answer to one may come before the in-tree driver begins to expect
-    /// it, which is when it has sent the ping.
-    fn rest(&self) -> Result<()> {
+    /// Waits until neither end expects a reply, without which it would start a new handshake 15 s
+    /// after it sent data: home sends a datagram, which the server answers after 10 s with a
+    /// keepalive. A ping would not do: its reply may arrive before the in-tree driver starts to
+    /// expect it, which is after it has sent the ping.
+    fn quiesce(&self) -> Result<()> {
         let at = (SERVER, 9);
         let sink = self.server.run(|| Ok(UdpSocket::bind(at)?))?;
         self.home
@@ -113,13 +113,13 @@ impl Scene {
     }
 }
 
-/// Without a keepalive the router forgets, and the server has no way to the peer until that one
-/// speaks again.
+/// Without a keepalive the router's mapping expires, and the server cannot reach the peer until the
+/// peer sends again.
 fn without_keepalive(_: &Ctx) -> Result<()> {
     let scene = Scene::new("off", "")?;
     ensure!(
         scene.server_pings()? == 0,
-        "an answer before the peer was heard of"
+        "a reply before the peer has sent anything"
     );
     ping_all(&scene.home, SERVER, 3)?;
     ensure!(
@@ -131,24 +131,24 @@ fn without_keepalive(_: &Ctx) -> Result<()> {
     let got = scene.server_pings()?;
     ensure!(
         got == 3,
-        "after a minute the server gets {got} of 3 answers"
+        "after a minute the server gets {got} of 3 replies"
     );
     sleep(Duration::from_secs(200));
     let got = scene.server_pings()?;
     ensure!(
         got == 0,
-        "the server gets {got} answers through a mapping that has expired"
+        "the server gets {got} replies through an expired mapping"
     );
-    ping_all(&scene.home, SERVER, 3).context("the peer speaks again")?;
+    ping_all(&scene.home, SERVER, 3).context("the peer sends again")?;
     let got = scene.server_pings()?;
-    ensure!(got == 3, "then the server gets {got} of 3 answers");
+    ensure!(got == 3, "then the server gets {got} of 3 replies");
     Ok(())
 }
 
-/// With a keepalive of 25 s the server reaches the peer at any time.
+/// With a keepalive of 25 s the server can always reach the peer.
 fn with_keepalive(_: &Ctx) -> Result<()> {
     let scene = Scene::new("25", "")?;
-    // Nobody sends anything: the keepalive alone opens the way.
+    // No traffic: the keepalive alone creates the mapping.
     sleep(Duration::from_secs(1));
     let first = scene.endpoint()?;
     ensure!(first.starts_with(ADDRESSES[0]), "endpoint {first:?}");
@@ -157,7 +157,7 @@ fn with_keepalive(_: &Ctx) -> Result<()> {
         let got = scene.server_pings()?;
         ensure!(
             got == 3,
-            "after {minutes} quiet minutes the server gets {got} of 3 answers"
+            "after {minutes} idle minutes the server gets {got} of 3 replies"
         );
         ensure!(
             scene.endpoint()? == first,
@@ -176,8 +176,8 @@ fn roaming(_: &Ctx) -> Result<()> {
     let first = scene.endpoint()?;
     let session = scene.server.sh("wg show wg0 latest-handshakes")?;
 
-    scene.rest()?;
-    // A new address ends the mappings by itself.
+    scene.quiesce()?;
+    // Removing the address also ends the mappings.
     scene
         .router
         .sh(&format!("ip addr del {}/24 dev wan", ADDRESSES[0]))?;
@@ -191,9 +191,9 @@ fn roaming(_: &Ctx) -> Result<()> {
         "after the new address the endpoint is {second}"
     );
     let got = scene.server_pings()?;
-    ensure!(got == 3, "at the new address {got} of 3 answers");
+    ensure!(got == 3, "at the new address {got} of 3 replies");
 
-    scene.rest()?;
+    scene.quiesce()?;
     scene.router.sh("conntrack -F")?;
     sleep(Duration::from_secs(30));
     let third = scene.endpoint()?;
@@ -202,17 +202,17 @@ fn roaming(_: &Ctx) -> Result<()> {
         "after the flush the endpoint is {third}, was {second} and {first}"
     );
     let got = scene.server_pings()?;
-    ensure!(got == 3, "at the new port {got} of 3 answers");
+    ensure!(got == 3, "at the new port {got} of 3 replies");
     let now = scene.server.sh("wg show wg0 latest-handshakes")?;
-    ensure!(now == session, "roaming took a new handshake");
+    ensure!(now == session, "roaming needed a new handshake");
 
-    // A router that forgets every five minutes.
+    // A router that loses its table every five minutes.
     for n in 0..3 {
         sleep(Duration::from_secs(270));
         scene.router.sh("conntrack -F")?;
         sleep(Duration::from_secs(30));
         let got = scene.server_pings()?;
-        ensure!(got == 3, "after flush {n} {got} of 3 answers");
+        ensure!(got == 3, "after flush {n} {got} of 3 replies");
     }
     Ok(())
 }

@@ -1,19 +1,19 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! WireGuard within WireGuard.
 
 use super::{bash, ping, Keys};
-use crate::harness::netns::Netns;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::{self, ping_all, tcp};
 use anyhow::{ensure, Context, Result};
+use harness::netns::Netns;
+use harness::runner::Ctx;
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::{self, ping_all, tcp};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Room for an outer IPv4 header, then for an IPv6 one.
+/// Room for an outer IPv4 header, then for an IPv6 header.
 const MTUS: [usize; 2] = [1420 - 60, 1420 - 60 - 80];
 
-/// Two more tunnels in the tunnel, each in the one before it, with room for its own headers.
+/// Two more tunnels inside the tunnel, nested, each with room for its own headers.
 pub(super) fn nested(ctx: &Ctx) -> Result<()> {
     let tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     let mut outside = ["10.9.0".to_owned(), "fd09:".to_owned()];
@@ -31,7 +31,8 @@ pub(super) fn nested(ctx: &Ctx) -> Result<()> {
                 &format!(
                     "ip link add nest{level} type wireguard
                      wg set nest{level} listen-port {} private-key <(echo {}) \
-                        peer {} endpoint {endpoint} allowed-ips {net}.{other}/32,fd2{level}::{other}/128
+                            peer {} endpoint {endpoint} \
+                            allowed-ips {net}.{other}/32,fd2{level}::{other}/128
                      ip link set nest{level} mtu {} up
                      ip addr add {net}.{own}/24 dev nest{level}
                      ip addr add fd2{level}::{own}/64 dev nest{level} nodad",
@@ -46,7 +47,7 @@ pub(super) fn nested(ctx: &Ctx) -> Result<()> {
         }
         outside = [net, format!("fd2{level}:")];
     }
-    // From the inmost out, so that all three handshakes are made by one packet.
+    // Innermost first, so that one packet triggers all three handshakes.
     for level in [2, 1] {
         ping(tunnel.ns(0), &format!("10.{}.0.2", 20 + level))
             .with_context(|| format!("level {level}"))?;
@@ -62,7 +63,7 @@ pub(super) fn nested(ctx: &Ctx) -> Result<()> {
     )?;
     ensure!(
         full == 5,
-        "{full} of 5 packets of the full size are answered"
+        "{full} of 5 packets of the full size were answered"
     );
     let at: SocketAddr = "10.22.0.2:5000".parse()?;
     tcp(
@@ -81,13 +82,13 @@ pub(super) fn nested(ctx: &Ctx) -> Result<()> {
         .parse()?;
     ensure!(
         received > 4 << 20,
-        "only {received} bytes took the inmost tunnel"
+        "only {received} bytes passed the innermost tunnel"
     );
     Ok(())
 }
 
-/// A tunnel whose own packets are routed into it carries nothing and harms nothing; the way out
-/// mended, it works.
+/// A tunnel whose own packets are routed into it carries nothing and does no harm; once the route
+/// is fixed, it works.
 pub(super) fn routed_into_itself(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.by_tool()))?;
     let ns: &Netns = tunnel.ns(0);
@@ -106,14 +107,16 @@ pub(super) fn routed_into_itself(ctx: &Ctx) -> Result<()> {
         &format!(
             "ip link add loop0 type wireguard
              ip link add loop1 type wireguard
-             wg set loop0 private-key <(wg genkey) peer {0} endpoint 10.31.0.1:9 allowed-ips 10.30.0.0/16
-             wg set loop1 private-key <(wg genkey) peer {0} endpoint 10.30.0.1:9 allowed-ips 10.31.0.0/16
+             wg set loop0 private-key <(wg genkey) peer {0} endpoint 10.31.0.1:9 \
+                 allowed-ips 10.30.0.0/16
+             wg set loop1 private-key <(wg genkey) peer {0} endpoint 10.30.0.1:9 \
+                 allowed-ips 10.31.0.0/16
              ip link set loop0 up; ip link set loop1 up
              ip route add 10.30.0.0/16 dev loop0; ip route add 10.31.0.0/16 dev loop1",
             keys.public
         ),
     )?;
     let got = traffic::ping(ns, "10.30.0.1".parse()?, 3, 56, Duration::from_millis(300))?;
-    ensure!(got == 0, "an answer out of a loop");
+    ensure!(got == 0, "a reply through a loop");
     ping_all(ns, inner(false, 1), 3)
 }

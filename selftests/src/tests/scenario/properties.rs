@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
-//! All that network managers read of a device, the same of both modules.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Everything that network managers read of a device: the same with both modules.
 
 use super::bash;
-use crate::harness::modules::{unload_all, Modules};
-use crate::harness::netns::Netns;
-use crate::harness::runner::{Boot, Ctx, Subject};
 use crate::tests::Test;
 use anyhow::{bail, ensure, Result};
+use harness::modules::{unload_all, Modules};
+use harness::netns::Netns;
+use harness::runner::{Boot, Ctx, Subject};
 use std::time::Duration;
 
 pub(super) fn register(list: &mut Vec<Test>) {
@@ -20,8 +20,8 @@ pub(super) fn register(list: &mut Vec<Test>) {
     });
 }
 
-/// What is looked at; not how often the kernel tried to find routers meanwhile, nor what was
-/// dropped of that, nor a link-local address, which the kernel may make by chance. `try` shows also how a command fails.
+/// What is compared; not the number of router solicitations, their drops, nor link-local addresses,
+/// which may be random. `try` also shows how a command fails.
 const SCRIPT: &str = r#"
     try() { echo "\$ $*"; "$@" 2>&1 || echo "exit code $?"; }
     look() { look_by_chance | sed -E 's/fe80::[0-9a-f:]+/fe80::CHANCE/g'; }
@@ -34,8 +34,10 @@ const SCRIPT: &str = r#"
         try tc -j qdisc show dev wg0
         try bridge -j link show dev wg0
         for option in -i -k; do try ethtool $option wg0; done
-        grep -r . /run/wireguard/sys/class/net/wg0/ 2>/dev/null | grep -v -e statistics/tx_errors -e statistics/tx_dropped | sort
-        grep -r . /proc/sys/net/ipv[46]/*/wg0/ 2>/dev/null | grep -v -e stable_secret -e base_reachable | sort
+        grep -r . /run/wireguard/sys/class/net/wg0/ 2>/dev/null |
+            grep -v -e statistics/tx_errors -e statistics/tx_dropped | sort
+        grep -r . /proc/sys/net/ipv[46]/*/wg0/ 2>/dev/null |
+            grep -v -e stable_secret -e base_reachable | sort
     }
     mkdir /run/wireguard/sys
     busybox mount -t sysfs sysfs /run/wireguard/sys
@@ -47,24 +49,32 @@ const SCRIPT: &str = r#"
     ip addr add fd01::1/64 dev wg0
     ip link set wg0 up
     echo "-- up"; look
-    for option in '' -a -g -c -l -S -T -P --show-tunnels --show-fec; do try ethtool $option wg0; done
+    for option in '' -a -g -c -l -S -T -P --show-tunnels --show-fec; do
+        try ethtool $option wg0
+    done
     echo "-- set"
-    for change in "mtu 0" "mtu 1" "mtu 67" "mtu 1280" "mtu 65536" "mtu 2147483552" "mtu 2147483553" "mtu 4294967295" \
-        "mtu 1420" "txqueuelen 7" "multicast on" "arp on" "promisc on" "promisc off" "allmulticast on" "dynamic on" \
-        "address 02:00:00:00:00:01" "alias some" "group 5" "carrier off" "carrier on" "protodown on" "state dormant" \
-        "addrgenmode eui64" "addrgenmode none" "threaded on" "threaded off" "gso_max_size 1000" "gro_max_size 100000" \
-        "master br0" "vrf vrf0" "name wg0 index 7" "altname long-name" "vf 0 mac 02:00:00:00:00:01" "xdp off" \
-        "type wireguard" "type wireguard junk"; do
-        case $change in master*) try ip link add br0 type bridge;; vrf*) try ip link add vrf0 type vrf table 7;; esac
+    for change in "mtu 0" "mtu 1" "mtu 67" "mtu 1280" "mtu 65536" "mtu 2147483552" \
+        "mtu 2147483553" "mtu 4294967295" "mtu 1420" "txqueuelen 7" "multicast on" "arp on" \
+        "promisc on" "promisc off" "allmulticast on" "dynamic on" "address 02:00:00:00:00:01" \
+        "alias some" "group 5" "carrier off" "carrier on" "protodown on" "state dormant" \
+        "addrgenmode eui64" "addrgenmode none" "threaded on" "threaded off" \
+        "gso_max_size 1000" "gro_max_size 100000" "master br0" "vrf vrf0" "name wg0 index 7" \
+        "altname long-name" "vf 0 mac 02:00:00:00:00:01" "xdp off" "type wireguard" \
+        "type wireguard junk"; do
+        case $change in
+        master*) try ip link add br0 type bridge ;;
+        vrf*) try ip link add vrf0 type vrf table 7 ;;
+        esac
         try ip link set wg0 $change
         case $change in master* | vrf*) try ip link set wg0 nomaster;; esac
     done
-    for feature in tx rx sg tso gso gro lro rxhash hw-tc-offload tx-udp-segmentation tx-nocache-copy rx-gro-list \
-        rx-udp-gro-forwarding; do
+    for feature in tx rx sg tso gso gro lro rxhash hw-tc-offload tx-udp-segmentation \
+        tx-nocache-copy rx-gro-list rx-udp-gro-forwarding; do
         try ethtool -K wg0 $feature off; try ethtool -K wg0 $feature on
     done
     look
-    for child in "type vlan id 5" "type macvlan" "type ipvlan" "type macsec" "type vxlan id 5 remote 10.1.0.2 dstport 4789"; do
+    for child in "type vlan id 5" "type macvlan" "type ipvlan" "type macsec" \
+        "type vxlan id 5 remote 10.1.0.2 dstport 4789"; do
         try ip link add link wg0 name child $child
         try ip link del child
     done
@@ -85,7 +95,7 @@ const SCRIPT: &str = r#"
     try wg show wg9 listen-port
 "#;
 
-/// The whole list on the in-tree module, then on ours in its place.
+/// The whole script on the in-tree module, then on ours in its place.
 fn compared(ctx: &Ctx) -> Result<()> {
     let mut seen = Vec::new();
     for modules in [Modules::Intree, Modules::Ours] {
@@ -100,7 +110,7 @@ fn compared(ctx: &Ctx) -> Result<()> {
         unload_all()?;
     }
     let [theirs, ours] = seen.as_slice() else {
-        bail!("not two lists")
+        bail!("not two outputs")
     };
     let (theirs, ours): (Vec<_>, Vec<_>) = (theirs.lines().collect(), ours.lines().collect());
     let mut command = "";
@@ -109,7 +119,7 @@ fn compared(ctx: &Ctx) -> Result<()> {
         if theirs.starts_with("$ ") {
             command = theirs;
         }
-        // On purpose: no thread for each peer, and so none to be announced.
+        // Deliberate: ours has no thread per peer, and so reports none.
         let threads = "/wg0/threaded:";
         if theirs.ends_with(&format!("{threads}1")) && ours.ends_with(&format!("{threads}0")) {
             continue;

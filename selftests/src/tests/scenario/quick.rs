@@ -1,21 +1,21 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 //! `wg-quick`: up and down, with a default route, hooks, SaveConfig and DNS.
 
 use super::{bash, cable, ping, Keys};
-use crate::harness::capture::Capture;
-use crate::harness::netns::Netns;
-use crate::harness::runner::Ctx;
 use anyhow::{ensure, Context, Result};
+use harness::capture::Capture;
+use harness::netns::Netns;
+use harness::runner::Ctx;
 use std::fs;
 use std::os::unix::fs::{symlink, PermissionsExt};
 
-/// A tmpfs of this test alone.
+/// A tmpfs of this test.
 const DIR: &str = "/run/wireguard";
 const BIN: &str = "/run/wireguard/bin";
 const CONF: &str = "/run/wireguard/wg0.conf";
 
-/// A client with a default route to a gateway; behind that, the world: 198.51.100.7 and
-/// 2001:db8:77::7. The gateway also is a WireGuard server at 198.51.100.1, 10.8.0.1, fd08::1.
+/// A client with a default route to a gateway, and behind that the world: 198.51.100.7 and
+/// 2001:db8:77::7. The gateway is also a WireGuard server at 198.51.100.1, 10.8.0.1, fd08::1.
 struct Scene {
     client: Netns,
     world: Netns,
@@ -60,8 +60,8 @@ impl Scene {
         })
     }
 
-    /// Writes the configuration file: lines of the interface section beside the key, and the
-    /// allowed IPs of the peer.
+    /// Writes the configuration file: lines of the interface section in addition to the key, and
+    /// the allowed IPs of the peer.
     fn write(&self, interface: &str, allowed_ips: &str) -> Result<()> {
         fs::write(
             CONF,
@@ -81,11 +81,13 @@ impl Scene {
         self.client.sh(&format!("wg-quick {verb} {CONF}"))
     }
 
-    /// All that `wg-quick` may have changed at the client.
+    /// Everything that `wg-quick` may have changed at the client.
     fn state(&self) -> Result<String> {
         bash(
             &self.client,
-            "for v in 4 6; do ip -$v rule; ip -$v route show table all; ip -$v -o addr; done | grep -v fe80:
+            "for v in 4 6; do
+                 ip -$v rule; ip -$v route show table all; ip -$v -o addr
+             done | grep -v fe80:
              ip -o link | cut -d : -f 2
              nft list tables | grep wg-quick || true
              iptables-save | grep ^-A || true
@@ -96,7 +98,7 @@ impl Scene {
 }
 
 /// Everything through the tunnel, with `nft` and with `iptables` only: policy routing by mark, the
-/// local network excepted, no way in past the tunnel; and all of it undone.
+/// local network excepted, nothing accepted that bypasses the tunnel; and all of it undone.
 pub(super) fn default_route(_: &Ctx) -> Result<()> {
     let scene = Scene::new()?;
     for tool in ["iptables", "ip6tables"] {
@@ -122,7 +124,7 @@ fn full_tunnel(scene: &Scene, path: &str, nft: bool) -> Result<()> {
     let Scene { client, world, .. } = scene;
     let quick = |verb: &str| {
         let env = format!("PATH={path}");
-        client.run(|| crate::harness::cmd::try_run(&["env", &env, "wg-quick", verb, CONF], ""))
+        client.run(|| harness::cmd::try_run(&["env", &env, "wg-quick", verb, CONF], ""))
     };
     let before = scene.state()?;
     ping(client, "198.51.100.7").context("before")?;
@@ -166,24 +168,24 @@ fn full_tunnel(scene: &Scene, path: &str, nft: bool) -> Result<()> {
             (frame.bytes.get(23), frame.bytes.get(20)),
         );
         let leaked = match kind {
-            // The other end may still send to the port of before: an ICMP error about that UDP.
+            // An ICMP error about UDP: the other end may still send to the previous port.
             Some([8, 0]) if protocol.0 == Some(&1) => {
                 (frame.bytes.get(34), frame.bytes.get(51)) != (Some(&3), Some(&17))
             }
             Some([8, 0]) => protocol.0 != Some(&17),
-            // Neighbours are looked for in the clear.
+            // Neighbour discovery is in cleartext.
             Some([0x86, 0xdd]) => {
                 protocol.1 == Some(&58) && matches!(frame.bytes.get(54), Some(128 | 129))
             }
             _ => false,
         };
-        ensure!(!leaked, "in the clear outside: {:02x?}", frame.bytes);
+        ensure!(!leaked, "cleartext on the underlay: {:02x?}", frame.bytes);
     }
 
-    // To the address of the tunnel, past the tunnel: the firewall's rule drops it.
+    // To the tunnel's address, bypassing the tunnel: the firewall rule drops it.
     world.sh("ip route add 10.8.0.2/32 via 192.0.2.10")?;
     world.sh("ip route add fd08::2/128 via 2001:db8:1::10")?;
-    let past = |ns: &Netns, seconds: &str| -> Result<[bool; 2]> {
+    let bypass = |ns: &Netns, seconds: &str| -> Result<[bool; 2]> {
         let mut got = [false; 2];
         for (got, ping) in got
             .iter_mut()
@@ -195,20 +197,20 @@ fn full_tunnel(scene: &Scene, path: &str, nft: bool) -> Result<()> {
         }
         Ok(got)
     };
-    let got = past(world, "0.5")?;
+    let got = bypass(world, "0.5")?;
     ensure!(
         got == [false; 2],
-        "past the tunnel: answers {got:?} (IPv4, IPv6)"
+        "bypassing the tunnel: replies {got:?} (IPv4, IPv6)"
     );
     if nft {
         bash(
             client,
             "nft delete table ip wg-quick-wg0; nft delete table ip6 wg-quick-wg0",
         )?;
-        let got = past(world, "10")?;
+        let got = bypass(world, "10")?;
         ensure!(
             got == [true; 2],
-            "without the rule: answers {got:?} (IPv4, IPv6)"
+            "without the rule: replies {got:?} (IPv4, IPv6)"
         );
     }
     world.sh("ip route del 10.8.0.2/32 via 192.0.2.10")?;
@@ -238,12 +240,12 @@ fn full_tunnel(scene: &Scene, path: &str, nft: bool) -> Result<()> {
     Ok(())
 }
 
-/// Two families, MTU, a routing table, every hook in its order, SaveConfig, save and strip.
+/// Two families, MTU, a routing table, every hook in order, SaveConfig, save and strip.
 pub(super) fn hooks_and_saveconfig(_: &Ctx) -> Result<()> {
     let scene = Scene::new()?;
     let client = &scene.client;
     let log = format!("{DIR}/log");
-    // Each says whether the device is there.
+    // Each logs whether the device exists.
     let hook = |name: &str| {
         format!("{name} = echo {name} %i $(ip -o link show %i 2>/dev/null | wc -l) >>{log}\n")
     };
@@ -283,9 +285,9 @@ pub(super) fn hooks_and_saveconfig(_: &Ctx) -> Result<()> {
     ping(client, "fd08::1")?;
     client
         .sh("ping -n -q -c 1 -W 5 -I 10.8.1.2 198.51.100.7")
-        .context("by the hook's rule")?;
+        .context("with the hook's rule")?;
 
-    // What is set meanwhile is saved: by `save`, and at `down`.
+    // Changes at run time are saved: by `save`, and at `down`.
     let late = Keys::new(client)?.public;
     client.sh(&format!(
         "wg set wg0 peer {late} allowed-ips 10.66.0.0/16 persistent-keepalive 21"
@@ -318,7 +320,7 @@ pub(super) fn hooks_and_saveconfig(_: &Ctx) -> Result<()> {
     let hooks = fs::read_to_string(&log)?;
     ensure!(
         hooks == "PreUp wg0 1\nPostUp wg0 1\nPreDown wg0 1\nPostDown wg0 0\n",
-        "hooks in another order: {hooks}"
+        "wrong hooks, or wrong order: {hooks}"
     );
     fs::remove_file(&log)?;
     let after = scene.state()?;
@@ -327,11 +329,11 @@ pub(super) fn hooks_and_saveconfig(_: &Ctx) -> Result<()> {
         "left by wg-quick: {after}\nbefore it: {before}"
     );
 
-    // Up again from the saved file; then a change of the file is applied without going down.
+    // Up again from the saved file; then a change to the file is applied without going down.
     scene.quick("up")?;
     ensure!(
         client.sh("wg show wg0 peers")?.contains(&late),
-        "the saved peer"
+        "the saved peer is missing"
     );
     ping(client, "10.8.0.1")?;
     let session = client.sh("wg show wg0 latest-handshakes")?;
@@ -354,7 +356,7 @@ pub(super) fn hooks_and_saveconfig(_: &Ctx) -> Result<()> {
     scene.quick("down")?;
     fs::remove_file(&log)?;
 
-    // An `up` that fails half-way leaves nothing.
+    // An `up` that fails half-way leaves nothing behind.
     scene.write("Address = 10.8.0.2/24\nPostUp = false\n", "10.8.0.0/24")?;
     let failed = client.try_sh(&format!("wg-quick up {CONF}"), "")?;
     ensure!(!failed.ok, "up with a failing hook succeeds");
@@ -366,7 +368,7 @@ pub(super) fn hooks_and_saveconfig(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// DNS by `resolvconf`; without that tool `up` fails and leaves nothing.
+/// DNS by `resolvconf`; without that tool `up` fails and leaves nothing behind.
 pub(super) fn dns(_: &Ctx) -> Result<()> {
     let scene = Scene::new()?;
     let client = &scene.client;
@@ -408,7 +410,7 @@ pub(super) fn dns(_: &Ctx) -> Result<()> {
     let said = fs::read_to_string(&log)?;
     let wanted =
         "-a wg0 -m 0 -x\nnameserver 10.8.0.1\nnameserver fd08::1\nsearch example.org\n-d wg0 -f\n";
-    ensure!(said.starts_with(wanted), "resolvconf was told {said:?}");
+    ensure!(said.starts_with(wanted), "resolvconf got {said:?}");
     let after = scene.state()?;
     ensure!(
         after == before,

@@ -1,17 +1,18 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Bad input to wg-rs by its own name: it names the place, ends with 1, leaves the device alone, and keeps secrets.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Bad input to wg-rs under its own name: the error names the place, the exit code is 1, the device
+//! is unchanged, and no secret is shown.
 
 use super::call::{Call, End};
 use super::sides::{program, Sides, DIR, SIDES};
 use super::words::{PRIVATE, PUBLIC};
-use crate::harness::kmsg::Kmsg;
-use crate::harness::pace::slow;
-use crate::harness::pair::NAME;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{inner, mac, names, outer};
-use crate::harness::traffic::ping_all;
-use crate::harness::wgdev::{base64, parse_dump};
 use anyhow::{ensure, Context, Result};
+use harness::kmsg::Kmsg;
+use harness::pace::slow;
+use harness::pair::NAME;
+use harness::runner::Ctx;
+use harness::topo::{inner, mac, names, outer};
+use harness::traffic::ping_all;
+use harness::wgdev::{base64, parse_dump};
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -20,10 +21,11 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Secrets in all that follows; whole and in parts they must not come out.
+/// A secret in all inputs below; no part of it may appear in the output.
 const SECRET: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
 
-/// A bad file: what it is, its bytes, the line of the first fault (0: none in particular), and what to say about it.
+/// A bad file: its name, its content, the line of the first error (0: none), and what the
+/// message must contain.
 type Bad = (&'static str, Vec<u8>, usize, &'static str);
 
 fn files() -> Vec<Bad> {
@@ -67,7 +69,7 @@ fn files() -> Vec<Bad> {
             "",
         ),
         (
-            "private key of other characters",
+            "private key with invalid characters",
             within(&format!("PrivateKey = {}-=", &SECRET[..42])),
             3,
             "",
@@ -114,7 +116,7 @@ fn files() -> Vec<Bad> {
             3,
             "65536",
         ),
-        ("no port", within("ListenPort = none"), 3, "none"),
+        ("invalid port", within("ListenPort = none"), 3, "none"),
         (
             "mark out of range",
             within("FwMark = 0x100000000"),
@@ -153,13 +155,13 @@ fn files() -> Vec<Bad> {
             "65536",
         ),
         (
-            "endpoint with one brace",
+            "endpoint without closing bracket",
             after("Endpoint = [2001:db8::1:5"),
             5,
             "2001:db8::1",
         ),
         (
-            "name that is not there",
+            "name that does not exist",
             after("Endpoint = gone.test:5"),
             5,
             "gone.test",
@@ -177,7 +179,7 @@ fn files() -> Vec<Bad> {
             "Interface",
         ),
         (
-            "carriage returns, too",
+            "carriage returns",
             within("Nonsense = 1")
                 .iter()
                 .flat_map(|b| {
@@ -198,7 +200,7 @@ fn files() -> Vec<Bad> {
             "[Interface]",
         ),
         (
-            "private key in another place",
+            "private key in another field",
             within(&format!("ListenPort = {SECRET}")),
             3,
             "",
@@ -233,7 +235,7 @@ fn files() -> Vec<Bad> {
     ]
 }
 
-/// Files, each by one of the verbs.
+/// Bad files, each given to one of the verbs.
 pub fn bad_input(_: &Ctx) -> Result<()> {
     let mut sides = Sides::new()?;
     let mut log = Kmsg::at_end()?;
@@ -268,11 +270,11 @@ pub fn bad_input(_: &Ctx) -> Result<()> {
         };
         let [_, after] = sides.dumps()?;
         for (wrong, why) in [
-            (seen.end != End::Exit(1), "another end"),
+            (seen.end != End::Exit(1), "wrong exit code"),
             (!text.contains(&place), "the place is not named"),
             (!text.contains(part), "the text is not shown"),
             (leaks(&text), "A SECRET IS SHOWN"),
-            (text.len() > 2000, "more than anybody reads"),
+            (text.len() > 2000, "too long"),
             (after.parts != before.parts, "THE DEVICE IS CHANGED"),
         ] {
             if wrong {
@@ -284,19 +286,19 @@ pub fn bad_input(_: &Ctx) -> Result<()> {
     arguments(&mut sides, &key, &mut findings)?;
     ensure!(
         findings.is_empty(),
-        "{} faults:\n{}",
+        "{} errors:\n{}",
         findings.len(),
         findings.join("\n")
     );
     ensure!(
         !log.drain()?.iter().any(|line| leaks(line)),
-        "a secret in the kernel's log"
+        "a secret in the kernel log"
     );
-    carries(&mut sides).context("afterwards")
+    tunnel_works(&mut sides).context("afterwards")
 }
 
-/// The device that was left alone makes a tunnel with the other side's.
-fn carries(sides: &mut Sides) -> Result<()> {
+/// The unchanged device works in a tunnel with the other side's.
+fn tunnel_works(sides: &mut Sides) -> Result<()> {
     let key = format!("{DIR}/files/other-key");
     fs::write(&key, PRIVATE[1])?;
     let keyed = Call::new("wg", ["set", NAME, "private-key", &key, "listen-port", "8"]);
@@ -332,7 +334,7 @@ fn carries(sides: &mut Sides) -> Result<()> {
     ping_all(&sides.ns[0], inner(false, 1), 1)
 }
 
-/// True if eight characters of the secret in a row are in the text.
+/// Whether the text contains eight consecutive characters of the secret.
 fn leaks(text: &str) -> bool {
     SECRET
         .as_bytes()
@@ -340,7 +342,7 @@ fn leaks(text: &str) -> bool {
         .any(|part| text.as_bytes().windows(8).any(|at| at == part))
 }
 
-/// Faults on the command line.
+/// Errors on the command line.
 fn arguments(sides: &mut Sides, key: &str, findings: &mut Vec<String>) -> Result<()> {
     let (bad_key, peer) = (format!("{DIR}/files/bad-key"), PUBLIC[0]);
     fs::write(&bad_key, format!("{SECRET}x"))?;
@@ -395,7 +397,7 @@ fn arguments(sides: &mut Sides, key: &str, findings: &mut Vec<String>) -> Result
     Ok(())
 }
 
-/// While the tool has a key, its process shows none.
+/// While the tool holds a key, `/proc` does not show it.
 pub fn hidden_keys(_: &Ctx) -> Result<()> {
     let sides = Sides::new()?;
     for (name, args, input) in [
@@ -427,7 +429,7 @@ pub fn hidden_keys(_: &Ctx) -> Result<()> {
         })?;
         let mut pipe = child.stdin.take().context("no pipe")?;
         pipe.write_all(input.as_bytes())?;
-        // It has read all there is when it waits for more.
+        // When it waits for more it has read everything.
         let proc = Path::new("/proc").join(pid(child.id())?);
         let start = Instant::now();
         while !fs::read_to_string(proc.join("wchan"))?.contains("pipe_read") {
@@ -451,7 +453,7 @@ pub fn hidden_keys(_: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// The process by the number that `/proc` here has for it (the test has a PID namespace of its own).
+/// The process's number in this `/proc` (the test has its own PID namespace).
 fn pid(own: u32) -> Result<String> {
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name().to_string_lossy().into_owned();

@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! One call of a tool, and all that is seen of it from outside.
+// SPDX-License-Identifier: GPL-2.0-only
+//! One call of a tool, and all that is visible of it from outside.
 
 use anyhow::{bail, Context, Result};
 use nix::pty::openpty;
@@ -12,40 +12,41 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Where standard output goes.
+/// The destination of standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sink {
-    /// A pipe, which is read to its end.
+    /// A pipe that is read to its end.
     Pipe,
     /// A file with these permissions.
     File(u32),
     /// A terminal.
     Tty,
-    /// A full disk.
+    /// A full disk (`/dev/full`).
     Full,
-    /// A pipe that nobody reads.
+    /// A pipe without a reader.
     Broken,
 }
 
-/// A command line with its surroundings.
+/// A command line with its environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// The name it is called by.
+    /// argv\[0\].
     pub name: &'static str,
-    /// What follows that.
+    /// The arguments after it.
     pub args: Vec<OsString>,
     /// Standard input.
     pub stdin: Vec<u8>,
-    /// Beside PATH, HOME and LANG.
+    /// Variables in addition to PATH, HOME and LANG.
     pub env: Vec<(&'static str, String)>,
     /// Standard output.
     pub sink: Sink,
-    /// A file whose content comes through a pipe that bash names in one more argument: `<(cat FILE)`.
+    /// A file whose content is passed in one more argument by bash's process substitution,
+    /// `<(cat FILE)`.
     pub substituted: Option<String>,
 }
 
 impl Call {
-    /// `name` with these arguments, nothing on standard input, a pipe as standard output.
+    /// `name` with these arguments, empty standard input and a pipe as standard output.
     pub fn new<S: AsRef<OsStr>>(name: &'static str, args: impl IntoIterator<Item = S>) -> Self {
         Call {
             name,
@@ -72,7 +73,7 @@ impl Call {
         self
     }
 
-    /// The same with standard output there.
+    /// The same with this standard output.
     pub fn sink(mut self, sink: Sink) -> Self {
         self.sink = sink;
         self
@@ -96,7 +97,8 @@ impl Call {
         command
     }
 
-    /// Runs `program` this way, in the calling thread's namespaces. `scratch` is a folder of the caller's own.
+    /// Runs `program` this way, in the calling thread's namespaces. `scratch` is a folder that only
+    /// the caller uses.
     pub fn run(&self, program: &Path, scratch: &Path) -> Result<Seen> {
         let mut command = self.command(program);
         command.env_clear().envs([
@@ -135,7 +137,7 @@ impl Call {
         let child = command
             .spawn()
             .with_context(|| format!("start {}", program.display()))?;
-        // The parent's ends of the terminal and of the pipes.
+        // Closes our copies of the child's ends.
         drop(command);
         let mut seen = finish(child, &self.stdin, terminal)?;
         if let Sink::File(_) = self.sink {
@@ -148,9 +150,9 @@ impl Call {
 fn finish(mut child: Child, stdin: &[u8], terminal: Option<File>) -> Result<Seen> {
     let pipe = child.stdin.take();
     std::thread::scope(|scope| {
-        // The tool may finish without reading: not an error of ours.
+        // The tool may exit without reading: not our error.
         let writer = || pipe.map(|mut pipe| pipe.write_all(stdin));
-        // A pipe takes this much at once.
+        // This much fits into a pipe.
         if stdin.len() <= 4096 {
             let _ = writer();
         } else {
@@ -158,7 +160,7 @@ fn finish(mut child: Child, stdin: &[u8], terminal: Option<File>) -> Result<Seen
         }
         let shown = terminal.map(|mut terminal| {
             let mut shown = Vec::new();
-            // A terminal that nobody has open any more gives an error instead of an end.
+            // A terminal without any open slave gives an error instead of end of file.
             let _ = terminal.read_to_end(&mut shown);
             shown
         });
@@ -176,7 +178,7 @@ fn finish(mut child: Child, stdin: &[u8], terminal: Option<File>) -> Result<Seen
     })
 }
 
-/// As a shell would take it.
+/// In shell syntax.
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in &self.env {
@@ -199,7 +201,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// Quoted for bash, control characters and bytes beyond ASCII by their numbers.
+/// Quoted for bash, with control characters and non-ASCII bytes as hex escapes.
 pub fn quoted(bytes: &[u8]) -> String {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"_-+=/.,:%@".contains(b);
     if !bytes.is_empty() && bytes.iter().all(plain) {
@@ -235,24 +237,24 @@ pub enum End {
     Signal(i32),
 }
 
-/// What a call left behind.
+/// The result of a call.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Seen {
     /// How it ended.
     pub end: End,
-    /// What arrived where standard output went.
+    /// What was written to standard output.
     pub stdout: Vec<u8>,
     /// Standard error.
     pub stderr: Vec<u8>,
 }
 
 impl Seen {
-    /// True if it ended well.
+    /// Whether it succeeded.
     pub fn ok(&self) -> bool {
         self.end == End::Exit(0)
     }
 
-    /// Both outputs together, as text.
+    /// Both outputs concatenated, as text.
     pub fn text(&self) -> String {
         let [out, err] = [&self.stdout, &self.stderr].map(|b| String::from_utf8_lossy(b));
         format!("{out}{err}")

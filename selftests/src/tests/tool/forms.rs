@@ -1,13 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Every form of every command of `wg`, once: what the generator meets only by chance.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Every form of every command of `wg`, once: what the generator reaches only by chance.
 
 use super::call::{Call, Sink};
 use super::generate::{conf_path, Step};
 use super::sides::DIR;
 use super::words::*;
-use crate::harness::wgdev::base64;
+use harness::wgdev::base64;
 
-/// The steps, in an order in which they find what they need; with those that do not depend on the module, or without.
+/// The steps, in an order in which each finds what it needs; `all` includes those that do not
+/// depend on the module.
 pub fn steps(all: bool) -> Vec<Step> {
     let mut list = Vec::new();
     show_forms(&mut list, &["wg0", "all"]);
@@ -25,7 +26,8 @@ pub fn steps(all: bool) -> Vec<Step> {
     list
 }
 
-/// A call of `wg`: its words, with one space between two. `@` stands for `value`, `PEER` for a peer's key.
+/// A call of `wg`: words separated by single spaces. `@` stands for `value`, `PEER` for a peer's
+/// key.
 fn call(text: &str, value: &str) -> Call {
     let words = text.split(' ').map(|word| match word {
         "@" => value,
@@ -66,15 +68,17 @@ fn show_forms(list: &mut Vec<Step>, devices: &[&str]) {
 
 fn full_device(list: &mut Vec<Step>) {
     let all = format!(
-        "set wg0 listen-port 51820 fwmark 0xca6c private-key {DIR}/files/key peer {} preshared-key {DIR}/files/key2 \
-         endpoint 192.0.2.1:51820 persistent-keepalive 25 allowed-ips 10.0.0.0/8,fd00::/64,0.0.0.0/0 peer {} endpoint \
-         [2001:db8::1]:9 allowed-ips ::/0 peer {} persistent-keepalive 1 peer {}",
+        "set wg0 listen-port 51820 fwmark 0xca6c private-key {DIR}/files/key \
+         peer {} preshared-key {DIR}/files/key2 endpoint 192.0.2.1:51820 \
+         persistent-keepalive 25 allowed-ips 10.0.0.0/8,fd00::/64,0.0.0.0/0 \
+         peer {} endpoint [2001:db8::1]:9 allowed-ips ::/0 \
+         peer {} persistent-keepalive 1 peer {}",
         PUBLIC[0], PUBLIC[1], PUBLIC[2], PUBLIC[3]
     );
     calls(list, &[&all], "");
 }
 
-/// Values in a file for which arguments have others.
+/// Values for files, which differ from those for arguments.
 const FILE_NUMBERS: [&str; 11] = [
     "",
     "off",
@@ -88,7 +92,7 @@ const FILE_NUMBERS: [&str; 11] = [
     "5#5",
     "5;",
 ];
-/// Files with a key in them, or something else.
+/// Files with a key, or with something else.
 const KEY_FILES: [&str; 8] = [
     "key",
     "empty",
@@ -127,7 +131,7 @@ const TRIES: [&str; 10] = [
     "99999999999",
     "Infinity",
 ];
-/// Words after `set wg0`, well-ordered and not.
+/// Arguments after `set wg0`, in the right order and not.
 const SETS: [&str; 13] = [
     "peer PEER remove",
     "peer PEER remove allowed-ips 10.0.0.0/8",
@@ -173,7 +177,13 @@ fn values(list: &mut Vec<Step>) {
     }
     for number in FILE_NUMBERS {
         file(list, format!("[Interface]\nListenPort={number}\n"));
-        file(list, format!("[Interface]\nFwMark = {number}\n[Peer]\nPublicKey={peer}\nPersistentKeepalive={number}"));
+        file(
+            list,
+            format!(
+                "[Interface]\nFwMark = {number}\n\
+                 [Peer]\nPublicKey={peer}\nPersistentKeepalive={number}"
+            ),
+        );
     }
     let endpoint = |endpoint: &str, tries: &str| {
         let call = call("set wg0 peer PEER endpoint @", endpoint);
@@ -200,7 +210,7 @@ fn values(list: &mut Vec<Step>) {
         file(list, format!("[Interface]\nPrivateKey = {key}\n"));
     }
     list.extend(TRIES.map(|tries| endpoint("gone.test:5", tries)));
-    // It tries again after a second.
+    // The tool retries after a second.
     list.push(endpoint("fail.test:5", "1"));
     calls(
         list,
@@ -218,7 +228,7 @@ fn key_sources(list: &mut Vec<Step>) {
         let call = call("set wg0 private-key @", path);
         list.push(Step::plain(call.stdin(key.clone())));
     }
-    // One stream, two keys: the second finds it at its end.
+    // One stream, two keys: the second one is at end of file.
     let both = call(
         "set wg0 private-key @ peer PEER preshared-key @",
         "/dev/stdin",
@@ -231,7 +241,7 @@ fn key_sources(list: &mut Vec<Step>) {
     }
 }
 
-/// What bash passes as `<(…)`: a pipe by the name of its file descriptor.
+/// bash's `<(…)`: a pipe named by its file descriptor.
 fn substitutions(list: &mut Vec<Step>) {
     for text in ["set wg0 private-key", "set wg0 peer PEER preshared-key"] {
         for file in KEY_FILES {
@@ -266,7 +276,7 @@ fn conf(list: &mut Vec<Step>, verb: &str, text: impl Into<Vec<u8>>) {
     });
 }
 
-/// Shapes of files, good and bad, each given to `setconf`.
+/// Well-formed and malformed files, each given to `setconf`.
 fn confs(list: &mut Vec<Step>) {
     let (key, peer, other) = (PRIVATE[2], PUBLIC[0], PUBLIC[1]);
     let good = format!(
@@ -342,7 +352,13 @@ fn syncconf(list: &mut Vec<Step>) {
     for verb in ["syncconf", "addconf"] {
         let start = format!(
             "[Interface]\nPrivateKey = {key}\nListenPort = 5\nFwMark = 9\n{}{}",
-            peer(a, &format!("{psk}\nAllowedIPs = 10.0.0.0/8, fd00::/8\nEndpoint = 1.2.3.4:5\nPersistentKeepalive = 9")),
+            peer(
+                a,
+                &format!(
+                    "{psk}\nAllowedIPs = 10.0.0.0/8, fd00::/8\nEndpoint = 1.2.3.4:5\n\
+                     PersistentKeepalive = 9"
+                )
+            ),
             peer(b, "AllowedIPs = 10.1.0.0/16")
         );
         for next in [
@@ -365,7 +381,7 @@ fn syncconf(list: &mut Vec<Step>) {
             conf(list, verb, next);
         }
     }
-    // Two hundred peers, half of which go, half of which change.
+    // Two hundred peers, half of which are removed, half of which change.
     let many = |range: std::ops::Range<u8>, ip: u8| -> String {
         let one = |n| peer(&base64(&[n; 32]), &format!("AllowedIPs = 10.{ip}.{n}.0/24"));
         range.map(one).collect()
@@ -401,7 +417,7 @@ fn keys(list: &mut Vec<Step>) {
     }
 }
 
-/// Interfaces that are none, and too many or too few arguments.
+/// Invalid interface names, and too many or too few arguments.
 fn names(list: &mut Vec<Step>) {
     let texts = [
         "show @",

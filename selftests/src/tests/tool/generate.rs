@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Makes calls of `wg`: well-formed ones out of a small world of keys and prefixes, and near misses.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Generates calls of `wg`: well-formed ones from a small set of keys and prefixes, and near
+//! misses.
 
 use super::call::{Call, Sink};
 use super::sides::DIR;
@@ -11,12 +12,12 @@ use rand::{Rng, SeedableRng};
 use std::fs;
 use std::path::Path;
 
-/// One step of a run: a call, and the configuration file that it may name.
+/// One step of a run: a call, and the configuration file that it may use.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The call.
     pub call: Call,
-    /// The content of [`conf_path`] meanwhile.
+    /// The content of [`conf_path`] during the call.
     pub conf: Option<Vec<u8>>,
 }
 
@@ -27,12 +28,12 @@ impl Step {
     }
 }
 
-/// The configuration file that generated calls name.
+/// The configuration file of generated calls.
 pub fn conf_path() -> String {
     format!("{DIR}/files/conf")
 }
 
-/// Files with keys, by name; `missing` is not there, and `folder` is none.
+/// Key files, by name; `missing` does not exist, and `folder` is a directory.
 fn key_files() -> Vec<(&'static str, Vec<u8>)> {
     let (a, b) = (PRIVATE[0], PRIVATE[2]);
     vec![
@@ -44,7 +45,7 @@ fn key_files() -> Vec<(&'static str, Vec<u8>)> {
         ("crlf", format!("{a}\r\n").into()),
         ("blanks-before", format!("  {a}\n").into()),
         ("two", format!("{a}\n{b}\n").into()),
-        ("rubbish-after", format!("{a}x\n").into()),
+        ("garbage-after", format!("{a}x\n").into()),
         ("comment-after", format!("{a} # mine\n").into()),
         ("short", a[..40].into()),
         ("one-less", a[..43].into()),
@@ -62,7 +63,7 @@ fn key_files() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Writes the files that generated calls name.
+/// Writes the files that generated calls use.
 pub fn write_files() -> Result<()> {
     let folder = Path::new(DIR).join("files");
     for (name, content) in key_files() {
@@ -71,11 +72,11 @@ pub fn write_files() -> Result<()> {
     Ok(fs::create_dir_all(folder.join("folder"))?)
 }
 
-/// The source of calls.
+/// Generates calls.
 pub struct Generator(StdRng);
 
 impl Generator {
-    /// Makes the same calls for the same seed.
+    /// Equal seeds generate equal calls.
     pub fn new(seed: u64) -> Self {
         Generator(StdRng::seed_from_u64(seed))
     }
@@ -88,7 +89,7 @@ impl Generator {
         (*list.choose(&mut self.0).expect("empty choice")).to_owned()
     }
 
-    /// One of `good`, or seldom one of `near`.
+    /// One of `good`, or rarely one of `near`.
     fn mostly(&mut self, good: &[&'static str], near: &[&'static str]) -> String {
         let near_miss = self.percent(7);
         self.pick(if near_miss { near } else { good })
@@ -103,12 +104,12 @@ impl Generator {
             86..94 => Step::plain(self.keys()),
             _ => Step::plain(self.odd()),
         };
-        self.surroundings(&mut step.call);
+        self.environment(&mut step.call);
         step
     }
 
-    fn surroundings(&mut self, call: &mut Call) {
-        // Never the default of 15 tries: a name that its server cannot tell would take minutes.
+    fn environment(&mut self, call: &mut Call) {
+        // Never the default of 15 retries: a name whose server fails would take minutes.
         let tries = self.pick(&["0", "0", "0", "0", "0", "x", "-1", ""]);
         call.env.push(("WG_ENDPOINT_RESOLUTION_RETRIES", tries));
         if self.percent(20) {
@@ -223,7 +224,7 @@ impl Generator {
         words.extend([word, value]);
     }
 
-    /// A word too many, too few, misspelt, or out of its place.
+    /// A word too many or too few, misspelt, or in the wrong place.
     fn disturb(&mut self, words: &mut Vec<String>) {
         let at = self.0.random_range(0..words.len());
         match self.0.random_range(0..6) {
@@ -314,7 +315,7 @@ impl Generator {
         let mut call = Call::new("wg", [verb, self.device()]);
         let path = match self.0.random_range(0..30) {
             0 => format!("{DIR}/files/missing"),
-            // Not the folder: `wg` takes what it cannot read for empty, and empties the device.
+            // Not the folder: `wg` treats an unreadable file as empty, and clears the device.
             1 | 2 => "/dev/null".to_owned(),
             3 | 4 => {
                 call.stdin.clone_from(&conf);

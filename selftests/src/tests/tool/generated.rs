@@ -1,29 +1,29 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Generated calls of `wg`: both tools say the same and leave the same device.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Generated calls of `wg`: both tools print the same and leave the device in the same state.
 
 use super::call::Call;
 use super::forms;
 use super::generate::{conf_path, write_files, Generator, Step};
 use super::sides::{as_conf, difference, Both, Sides};
 use super::words::PRIVATE;
-use crate::harness::gnl::Answer;
-use crate::harness::ktap::comment;
-use crate::harness::runner::{Ctx, Subject};
-use crate::harness::tool::key;
 use anyhow::{bail, ensure, Result};
+use harness::gnl::Answer;
+use harness::ktap::comment;
+use harness::runner::{Ctx, Subject};
+use harness::tool::key;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::time::{Duration, Instant};
 
-/// How many steps a run makes; `WGRS_CASES` sets another number.
+/// Number of steps of a run; `WGRS_CASES` overrides it.
 const STEPS: usize = 400;
-/// The seed of a run, so that it ends alike each time; `WGRS_SEED` sets another.
+/// The seed, fixed so that runs are reproducible; `WGRS_SEED` overrides it.
 const SEED: u64 = 1;
-/// Names a file that gets every call with what the ordinary tool did.
+/// Names a file that receives every call with the result of the ordinary tool.
 const TRANSCRIPT: &str = "WGRS_TRANSCRIPT";
-/// How long it looks for a shorter form of a difference.
+/// Time limit for shrinking a difference.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// After so many differences a run ends.
+/// A run ends after this many differences.
 const ENOUGH: usize = 20;
 
 /// Hundreds of generated steps.
@@ -39,7 +39,7 @@ pub fn generated(ctx: &Ctx) -> Result<()> {
         "{steps} steps from seed {seed}: {} succeeded",
         run.succeeded
     ));
-    // A generator that makes only rubbish finds nothing.
+    // A generator of garbage only finds nothing.
     ensure!(
         run.succeeded * 3 >= steps,
         "only {} of {steps} steps succeeded",
@@ -68,7 +68,7 @@ fn number<T: std::str::FromStr>(name: &str, default: T) -> T {
     value.and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
-/// A run of steps on the two sides, whose devices are alike before each.
+/// A run of steps on the two sides, whose devices are equal before each.
 struct Run {
     sides: Sides,
     before: Answer,
@@ -114,17 +114,17 @@ impl Run {
             step.call,
             start.trim_end().replace('\n', " | ")
         );
-        // At once, in case that there is no end.
+        // At once, in case the run does not end.
         println!("{}", comment(&finding));
         self.findings.push(finding);
         if self.findings.len() >= ENOUGH {
-            return self.end_now();
+            return self.fail();
         }
         self.sides.reset(&start)?;
         Ok(())
     }
 
-    /// Makes the step on both sides, whose devices must be alike.
+    /// Executes the step on both sides, whose devices must be equal.
     fn attempt(&mut self, step: &Step) -> Result<(Both, [Answer; 2], Option<String>)> {
         if let Some(conf) = &step.conf {
             fs::write(conf_path(), conf)?;
@@ -138,7 +138,7 @@ impl Run {
         let found = difference(&both).or_else(|| {
             (c.parts != rs.parts).then(|| {
                 format!(
-                    "another device\n  wg: {}\n  wg-rs: {}",
+                    "different devices\n  wg: {}\n  wg-rs: {}",
                     as_conf(c),
                     as_conf(rs)
                 )
@@ -147,7 +147,7 @@ impl Run {
         Ok((both, dumps, found))
     }
 
-    /// Leaves out words and lines that the difference does not need.
+    /// Removes words and lines that the difference does not need.
     fn shrink(&mut self, step: &Step, found: String, start: &str) -> Result<(Step, String)> {
         let mut best = (step.clone(), found);
         let start_time = Instant::now();
@@ -183,7 +183,7 @@ impl Run {
                 }
                 self.sides.reset(start)?;
                 if let (_, _, Some(found)) = self.attempt(&step)? {
-                    // Another fault is not a smaller form of this one.
+                    // A different error is not a smaller form of this one.
                     if found.lines().next() == best.1.lines().next() {
                         better = Some((step, found));
                         break;
@@ -197,7 +197,7 @@ impl Run {
         }
     }
 
-    fn end_now(&self) -> Result<()> {
+    fn fail(&self) -> Result<()> {
         bail!(
             "{} differences:\n{}",
             self.findings.len(),
@@ -207,9 +207,9 @@ impl Run {
 
     fn end(mut self) -> Result<()> {
         if !self.findings.is_empty() {
-            return self.end_now();
+            return self.fail();
         }
-        // Lest nothing was compared at all: what only one side has is seen.
+        // Prove that devices are compared at all: a change on one side must show.
         let one = Call::new(
             "wg",
             [
@@ -223,7 +223,7 @@ impl Run {
         );
         self.sides.on(0, 0, &one.stdin(PRIVATE[2]))?;
         let [c, rs] = self.sides.dumps()?;
-        ensure!(c.parts != rs.parts, "devices that differ look alike");
+        ensure!(c.parts != rs.parts, "different devices compare equal");
         Ok(())
     }
 }

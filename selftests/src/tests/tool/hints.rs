@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What wg-rs says where the driver or the privilege is missing, and with a driver of another name.
+// SPDX-License-Identifier: GPL-2.0-only
+//! What wg-rs says if the driver or the privilege is missing, and with a driver of another name.
 
 use super::call::{Call, Seen};
 use super::sides::{difference, prepare, program, DIR};
 use super::words::PRIVATE;
-use crate::harness::modules::{loaded, Modules, NoModprobe, INTREE, OURS};
-use crate::harness::netns::Netns;
-use crate::harness::runner::{Boot, Ctx, Subject};
 use crate::tests::{drop_in, Test};
 use anyhow::{ensure, Result};
+use harness::modules::{loaded, Modules, NoModprobe, INTREE, OURS};
+use harness::netns::Netns;
+use harness::runner::{Boot, Ctx, Subject};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub fn register(list: &mut Vec<Test>) {
     }
 }
 
-/// The commands that ask the kernel for something.
+/// The commands that need the kernel.
 const COMMANDS: &[&[&str]] = &[
     &["show"],
     &["show", "all", "dump"],
@@ -45,13 +45,19 @@ const COMMANDS: &[&[&str]] = &[
     &["syncconf", "wg0", "/dev/null"],
 ];
 
-/// Calls by `name` on side `n`, by way of `with` (a program and arguments for it).
-fn by(ns: &Netns, n: usize, with: &[&str], name: &'static str, args: &[&str]) -> Result<Seen> {
+/// A call of `name` on side `n`, by means of `with` (a program and its arguments).
+fn call_via(
+    ns: &Netns,
+    n: usize,
+    with: &[&str],
+    name: &'static str,
+    args: &[&str],
+) -> Result<Seen> {
     let tool = program(n, name);
     ns.run(|| match with.split_first() {
         None => Call::new(name, args).run(&tool, Path::new(DIR)),
         Some((wrapper, rest)) => {
-            // Its first argument must be the bare name, as a shell would give it.
+            // argv[0] must be the bare name, as from a shell.
             let path = tool
                 .parent()
                 .map(|folder| format!("PATH={}", folder.display()));
@@ -62,17 +68,20 @@ fn by(ns: &Netns, n: usize, with: &[&str], name: &'static str, args: &[&str]) ->
     })
 }
 
-/// As `wg` it fails as `wg` does; as `wg-rs` it says one of `hints` beside that.
-fn fails_alike(ns: &Netns, with: &[&str], hints: &[&str]) -> Result<()> {
+/// As `wg` it fails like `wg`; as `wg-rs` it also prints one of `hints`.
+fn fails_the_same(ns: &Netns, with: &[&str], hints: &[&str]) -> Result<()> {
     let mut hinted = 0;
     for args in COMMANDS {
-        let both = [by(ns, 0, with, "wg", args)?, by(ns, 1, with, "wg", args)?];
+        let both = [
+            call_via(ns, 0, with, "wg", args)?,
+            call_via(ns, 1, with, "wg", args)?,
+        ];
         ensure!(
             difference(&both).is_none(),
             "wg {args:?}: {}",
             difference(&both).unwrap_or_default()
         );
-        let ours = by(ns, 1, with, "wg-rs", args)?;
+        let ours = call_via(ns, 1, with, "wg-rs", args)?;
         if both[0].ok() {
             continue;
         }
@@ -80,7 +89,7 @@ fn fails_alike(ns: &Netns, with: &[&str], hints: &[&str]) -> Result<()> {
         let text = ours.text();
         ensure!(
             hints.iter().any(|hint| text.contains(hint)),
-            "wg-rs {args:?} does not help: {text}"
+            "wg-rs {args:?} does not give a hint: {text}"
         );
         hinted += 1;
     }
@@ -88,7 +97,7 @@ fn fails_alike(ns: &Netns, with: &[&str], hints: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A user without rights.
+/// A user without privileges.
 fn privilege(_: &Ctx) -> Result<()> {
     prepare(&["/usr/bin/wg"])?;
     let ns = Netns::new("a")?;
@@ -100,25 +109,25 @@ fn privilege(_: &Ctx) -> Result<()> {
         "--clear-groups",
         "--bounding-set=-all",
     ];
-    fails_alike(&ns, &nobody, &["CAP_NET_ADMIN", "root"])?;
-    // What needs no rights works without.
+    fails_the_same(&ns, &nobody, &["CAP_NET_ADMIN", "root"])?;
+    // What needs no privileges works without.
     for args in [&["genkey"][..], &["help"]] {
         ensure!(
-            by(&ns, 1, &nobody, "wg", args)?.ok(),
-            "wg {args:?} of a user"
+            call_via(&ns, 1, &nobody, "wg", args)?.ok(),
+            "wg {args:?} as a user"
         );
     }
     Ok(())
 }
 
-/// Neither module, and no way to get one.
+/// Neither module, and no way to load one.
 fn no_module(_: &Ctx) -> Result<()> {
     prepare(&["/usr/bin/wg"])?;
     let ns = Netns::new("a")?;
     let _none = NoModprobe::new()?;
-    fails_alike(&ns, &[], &["modprobe"])?;
+    fails_the_same(&ns, &[], &["modprobe"])?;
     ns.sh("ip link add wg0 type veth peer name wg0p")?;
-    fails_alike(&ns, &[], &["modprobe", "not a WireGuard interface"])?;
+    fails_the_same(&ns, &[], &["modprobe", "not a WireGuard interface"])?;
     ensure!(!loaded(INTREE) && !loaded(OURS), "a module was loaded");
     Ok(())
 }
@@ -130,7 +139,7 @@ fn coexist(_: &Ctx) -> Result<()> {
     ns.rtnl()?.link_add("wg0", INTREE)?;
     ns.rtnl()?.link_add("wg1", OURS)?;
     let run = |args: &[&str]| -> Result<String> {
-        let seen = by(&ns, 1, &[], "wg-rs", args)?;
+        let seen = call_via(&ns, 1, &[], "wg-rs", args)?;
         ensure!(seen.ok(), "wg-rs {args:?}: {seen:?}");
         Ok(seen.text())
     };
@@ -158,7 +167,7 @@ fn coexist(_: &Ctx) -> Result<()> {
             run(&["--family", family, "show", name, "dump"])?.contains(port),
             "--family {family}"
         );
-        let wrong = by(&ns, 1, &[], "wg-rs", &["--family", other, "show", name])?;
+        let wrong = call_via(&ns, 1, &[], "wg-rs", &["--family", other, "show", name])?;
         ensure!(!wrong.ok(), "{name} is found in the family {other}");
     }
     let all = run(&["show", "all", "listen-port"])?;
@@ -166,7 +175,7 @@ fn coexist(_: &Ctx) -> Result<()> {
         all.contains("wg0\t1000") && all.contains("wg1\t1001"),
         "both: {all}"
     );
-    // The ordinary tool knows the one.
+    // The ordinary tool sees only the in-tree driver's.
     ensure!(
         ns.sh("wg show interfaces")?.trim() == "wg0",
         "wg finds ours"

@@ -1,34 +1,34 @@
-// SPDX-License-Identifier: GPL-2.0
-//! `wg show` of a device that is alive: what it says about times and amounts, at any time of day.
+// SPDX-License-Identifier: GPL-2.0-only
+//! `wg show` of a device in use: times and amounts, at any time of day.
 
 use super::call::{Call, Sink};
 use super::sides::{difference, prepare, program, DIR};
 use super::words::FIELDS;
-use crate::harness::netns::Netns;
-use crate::harness::pace::slow;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::{inner, names, Opts, Tunnel};
-use crate::harness::traffic::ping_all;
-use crate::harness::wgdev::{base64, random_key};
 use anyhow::{bail, ensure, Context, Result};
+use harness::netns::Netns;
+use harness::pace::slow;
+use harness::runner::Ctx;
+use harness::topo::{inner, names, Opts, Tunnel};
+use harness::traffic::ping_all;
+use harness::wgdev::{base64, random_key};
 use nix::sys::time::TimeSpec;
 use nix::time::{clock_gettime, clock_settime, ClockId};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long ago, in seconds, a handshake is made to seem.
+/// Ages of a handshake to simulate, in seconds.
 const AGES: &[i64] = &[
     0, 1, 58, 60, 61, 119, 120, 3599, 3600, 3661, 7200, 86_399, 86_400, 90_061, 172_800,
     31_535_999, 31_536_000, 31_626_061, 94_608_000, -1, -5, -86_400,
 ];
-/// Seconds between keepalives.
+/// Keepalive intervals, seconds.
 const KEEPALIVES: &[u16] = &[
     1, 2, 59, 60, 61, 120, 125, 3599, 3600, 3601, 3660, 3661, 7325, 65535,
 ];
 
-/// Moves the clock on the wall while it lives, and puts it right afterwards.
+/// Moves the wall clock, and restores it when dropped.
 struct Clock {
-    /// What it shows when the machine has been up for 0 s.
+    /// Wall-clock time at boot, seconds.
     offset: i64,
 }
 
@@ -52,14 +52,15 @@ impl Drop for Clock {
     }
 }
 
-/// Both tools say the same about the device in `ns` (asked again when the answer of one changes meanwhile).
+/// Both tools print the same about the device in `ns` (repeated if the output of `wg` changes
+/// meanwhile).
 fn same(ns: &Netns, call: &Call) -> Result<String> {
     let on = |n: usize| ns.run(|| call.run(&program(n, call.name), Path::new(DIR)));
     let start = Instant::now();
     loop {
         let (first, ours, again) = (on(0)?, on(1)?, on(0)?);
         let found = difference(&[first.clone(), ours.clone()]);
-        // Between two answers of wg that differ, ours may be like either.
+        // If two outputs of wg differ, ours may equal either.
         if found.is_none() || difference(&[again.clone(), ours.clone()]).is_none() {
             ensure!(ours.ok(), "{call}: {ours:?}");
             return Ok(ours.text());
@@ -69,7 +70,7 @@ fn same(ns: &Netns, call: &Call) -> Result<String> {
         }
         ensure!(
             start.elapsed() < slow(Duration::from_secs(20)),
-            "{call}: wg never says the same twice"
+            "{call}: the output of wg keeps changing"
         );
     }
 }
@@ -113,7 +114,7 @@ pub fn live(ctx: &Ctx) -> Result<()> {
     let last = last.context("no handshake")?;
     let mut wordings = std::collections::BTreeSet::new();
     for age in AGES {
-        // The clock as it would be without us.
+        // The clock as it would be without this test.
         clock.ahead(0)?;
         let real = clock_gettime(ClockId::CLOCK_REALTIME)?.tv_sec();
         clock.ahead(last + age - real)?;

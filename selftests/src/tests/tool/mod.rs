@@ -1,5 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
-//! wg-rs in the place of the ordinary tools: called as `wg` and as `wg-quick` it does the same and says the same.
+// SPDX-License-Identifier: GPL-2.0-only
+//! wg-rs in place of the ordinary tools: called as `wg` and as `wg-quick` it does and prints the
+//! same.
 
 mod bad;
 mod call;

@@ -1,22 +1,22 @@
-// SPDX-License-Identifier: GPL-2.0
-//! wg-rs and a device that a program has, not the kernel: configured over its socket, as by `wg`.
+// SPDX-License-Identifier: GPL-2.0-only
+//! wg-rs and the device of a userspace implementation: configured over its socket, as by `wg`.
 
 use super::call::{Call, Seen};
 use super::sides::{difference, prepare, program, DIR, KIND};
 use super::words::FIELDS;
-use crate::harness::modules::Modules;
-use crate::harness::netns::Netns;
-use crate::harness::runner::{Boot, Ctx, Subject};
-use crate::harness::userspace::Program;
-use crate::harness::wgdev::base64;
 use crate::tests::Test;
 use anyhow::{ensure, Context, Result};
+use harness::modules::Modules;
+use harness::netns::Netns;
+use harness::runner::{Boot, Ctx, Subject};
+use harness::userspace::Program;
+use harness::wgdev::base64;
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
-/// The program's device; the kernel has one called `wg0` beside it.
+/// The program's device; the kernel also has one called `wg0`.
 const NAME: &str = "tun7";
 
 pub fn register(list: &mut Vec<Test>) {
@@ -38,7 +38,7 @@ impl Scene {
         self.0.run(|| call.run(&tool, Path::new(DIR)))
     }
 
-    /// The device as `wg` tells it, in an order of its own: the program's is another each time.
+    /// The device as shown by `wg`, sorted: the program's order varies.
     fn state(&self) -> Result<Vec<String>> {
         let seen = self.call(0, &Call::new("wg", ["show", NAME, "dump"]))?;
         ensure!(seen.ok(), "{seen:?}");
@@ -48,7 +48,7 @@ impl Scene {
         Ok(lines)
     }
 
-    /// Both tools say the same.
+    /// Both tools print the same.
     fn same(&self, args: &[&str]) -> Result<()> {
         let call = Call::new("wg", args).env("WG_HIDE_KEYS", "never");
         let both = [self.call(0, &call)?, self.call(1, &call)?];
@@ -68,12 +68,14 @@ fn of_a_program(ctx: &Ctx) -> Result<()> {
     let keys: Vec<_> = (1..=3).map(|n| base64(&[n * 8; 32])).collect();
     let full = format!(
         "[Interface]\nPrivateKey = {private}\nListenPort = 51007\nFwMark = 0x77\n\
-         [Peer]\nPublicKey = {}\nPresharedKey = {}\nEndpoint = 192.0.2.9:5\nPersistentKeepalive = 25\n\
-         AllowedIPs = 10.1.0.0/16, fd01::/64\n[Peer]\nPublicKey = {}\nEndpoint = [2001:db8::9]:6\n",
+          [Peer]\nPublicKey = {}\nPresharedKey = {}\nEndpoint = 192.0.2.9:5\n\
+          PersistentKeepalive = 25\nAllowedIPs = 10.1.0.0/16, fd01::/64\n\
+          [Peer]\nPublicKey = {}\nEndpoint = [2001:db8::9]:6\n",
         keys[0], keys[1], keys[2],
     );
     let less = format!(
-        "[Interface]\nPrivateKey = {private}\nListenPort = 51009\n[Peer]\nPublicKey = {}\nAllowedIPs = 10.2.0.0/16\n",
+        "[Interface]\nPrivateKey = {private}\nListenPort = 51009\n\
+         [Peer]\nPublicKey = {}\nAllowedIPs = 10.2.0.0/16\n",
         keys[2]
     );
     let conf = |verb: &str, text: &str| Call::new("wg", [verb, NAME, "/dev/stdin"]).stdin(text);
@@ -106,7 +108,7 @@ fn of_a_program(ctx: &Ctx) -> Result<()> {
         set(&["peer", &keys[0], "allowed-ips", ""]),
         set(&["peer", &keys[2], "remove"]),
         set(&["peer", "nonsense", "remove"]),
-        // What this program does not take.
+        // Refused by this program.
         set(&["fwmark", "0", "listen-port", "nonsense"]),
     ];
     let mut changes = 0;
@@ -124,7 +126,7 @@ fn of_a_program(ctx: &Ctx) -> Result<()> {
         ensure!(ends[0] == ends[1], "{call}:\n{:?}\n{:?}", ends[0], ends[1]);
     }
     ensure!(changes >= 14, "only {changes} calls changed anything");
-    // One peer only: their order is another each time.
+    // A single peer: their order varies.
     let one = scene.call(0, &conf("setconf", &less))?;
     ensure!(one.ok(), "{one:?}");
     for field in FIELDS {
@@ -143,11 +145,11 @@ fn of_a_program(ctx: &Ctx) -> Result<()> {
     }
     let listed = scene.call(1, &Call::new("wg", ["show", "interfaces"]))?;
     ensure!(listed.stdout == b"wg0 tun7\n", "{listed:?}");
-    // The socket of one that has ended is in nobody's way.
+    // A stale socket is ignored and removed.
     let socket = "/var/run/wireguard/wg0.sock";
     drop(UnixListener::bind(socket).context("bind")?);
     scene.same(&["show", "wg0"])?;
-    ensure!(fs::metadata(socket).is_err(), "the socket is still there");
+    ensure!(fs::metadata(socket).is_err(), "the socket still exists");
     ctx.note(format!(
         "{} calls that change, {} that show",
         calls.len(),

@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Many peers: configurations and dumps that take many messages.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Many peers: configurations and dumps of many messages.
 
 use super::call::Call;
 use super::sides::{difference, Sides, DIR};
-use crate::harness::runner::Ctx;
-use crate::harness::tool::conf_text;
-use crate::harness::wgdev::{DeviceConf, Key, PeerConf, Prefix};
 use anyhow::{bail, ensure, Result};
+use harness::runner::Ctx;
+use harness::tool::conf_text;
+use harness::wgdev::{DeviceConf, Key, PeerConf, Prefix};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,7 +19,7 @@ fn key(n: u32, what: &str) -> Key {
     Sha256::digest(format!("{what} {n}")).into()
 }
 
-/// The peers of these numbers; every fiftieth with more allowed IPs than a message holds.
+/// The peers with these numbers; some have more allowed IPs than a message holds.
 fn conf(peers: std::ops::Range<u32>, version: u32) -> DeviceConf {
     let peer = |n: u32| {
         let count = if n % 250 == 7 { 700 } else { n % 4 };
@@ -75,7 +75,7 @@ pub fn thousand(ctx: &Ctx) -> Result<()> {
         }
         ensure!(both[0].ok(), "{verb}: {:?}", both[0]);
         let [c, rs] = sides.dumps()?;
-        ensure!(c.parts == rs.parts, "{verb}: other devices");
+        ensure!(c.parts == rs.parts, "{verb}: the devices differ");
         ensure!(
             c.parts.len() > 10,
             "{verb}: a dump of {} messages",
@@ -90,7 +90,7 @@ pub fn thousand(ctx: &Ctx) -> Result<()> {
         &["showconf", "wg0"],
     ] {
         let both = sides.run(&Call::new("wg", args))?;
-        // Not the whole outputs.
+        // Not the whole outputs: only the first line that differs.
         let [c, rs] = both
             .each_ref()
             .map(|seen| String::from_utf8_lossy(&seen.stdout).into_owned());

@@ -1,41 +1,37 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Two equal places, one for the ordinary tool and one for wg-rs.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Two equal environments, one for the ordinary tool and one for wg-rs.
 
 use super::call::{Call, Seen};
-use crate::harness::cmd;
-use crate::harness::dns;
-use crate::harness::gnl::{Answer, Gnl};
-use crate::harness::netlink::{family_id, Netlink};
-use crate::harness::netns::Netns;
-use crate::harness::pair::{get, INDEX, NAME};
-use crate::harness::tool::conf_text;
-use crate::harness::wgdev::{parse_dump, DeviceConf, PeerConf};
 use anyhow::{bail, ensure, Context, Result};
+use harness::cmd;
+use harness::dns;
+use harness::gnl::{Answer, Gnl};
+use harness::netlink::{family_id, Netlink};
+use harness::netns::Netns;
+use harness::pair::{get, INDEX, NAME};
+use harness::tool::conf_text;
+use harness::wgdev::{parse_dump, DeviceConf, PeerConf};
 use nix::mount::{mount, MsFlags};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-/// Says where wg-rs is.
+/// The environment variable with the path of wg-rs.
 const TOOL: &str = "WGRS_TOOL";
-/// A tmpfs of the test alone.
+/// A tmpfs of the test.
 pub const DIR: &str = "/run/wgrs-tool";
 /// The names of the sides in messages.
 pub const SIDES: [&str; 2] = ["wg", "wg-rs"];
 /// The link kind, and the family's name.
 pub const KIND: &str = "wireguard";
 
-/// Makes the test's own folder, with a link to wg-rs for each name it is called by; files in `/etc` that do not depend on the
-/// machine; and copies in memory of `programs`.
+/// Creates the test's folder, with a link to wg-rs for each name by which it is called; files in
+/// `/etc` that do not depend on the machine; and copies of `programs` in memory.
 pub fn prepare(programs: &[&str]) -> Result<()> {
     let tool = std::env::var_os(TOOL).map(PathBuf::from);
     let tool = tool.with_context(|| format!("this test needs wg-rs: set {TOOL} to its path"))?;
-    ensure!(
-        tool.is_file(),
-        "{TOOL}: there is no file {}",
-        tool.display()
-    );
+    ensure!(tool.is_file(), "{TOOL}: no such file: {}", tool.display());
     fs::create_dir_all(DIR)?;
     let none = None::<&str>;
     mount(none, DIR, Some("tmpfs"), MsFlags::empty(), none).context("mount a tmpfs")?;
@@ -53,7 +49,7 @@ pub fn prepare(programs: &[&str]) -> Result<()> {
         "/etc/hosts",
         "127.0.0.1 localhost\n192.0.2.77 host.example host\n2001:db8::77 host6.example\n",
     )?;
-    // One question: to one of the names the server's answer is that it cannot tell.
+    // One attempt: for one of the names the server answers SERVFAIL.
     overlay(
         "/etc/resolv.conf",
         "nameserver 127.0.0.1\noptions timeout:10 attempts:1\n",
@@ -62,7 +58,7 @@ pub fn prepare(programs: &[&str]) -> Result<()> {
 
 /// These programs, their loader and their libraries.
 fn opened_by(programs: &[&str]) -> Result<BTreeSet<PathBuf>> {
-    // It objects to scripts and to static programs, but lists the others.
+    // It rejects scripts and static programs, but lists the others.
     let listed = cmd::try_run(&[&["ldd"], programs].concat(), "")?.stdout;
     let words = listed
         .split_whitespace()
@@ -73,7 +69,8 @@ fn opened_by(programs: &[&str]) -> Result<BTreeSet<PathBuf>> {
         .collect()
 }
 
-/// Covers the file by a copy of it: the guest's root is a folder of the host, and each opening takes a while.
+/// Bind-mounts a copy over the file: the guest's root is a folder of the host, where each open is
+/// slow.
 fn keep_in_memory(path: &Path) -> Result<()> {
     let copy = Path::new(DIR).join(path.to_string_lossy().replace('/', "_"));
     fs::copy(path, &copy).with_context(|| path.display().to_string())?;
@@ -82,7 +79,7 @@ fn keep_in_memory(path: &Path) -> Result<()> {
         .with_context(|| format!("cover {}", path.display()))
 }
 
-/// Covers the file at `path`, which need not exist, by one with this content.
+/// Bind-mounts a file with this content over `path`, which need not exist.
 pub fn overlay(path: &str, content: &str) -> Result<()> {
     let file = Path::new(DIR).join(path.replace('/', "_"));
     fs::write(&file, content)?;
@@ -93,7 +90,7 @@ pub fn overlay(path: &str, content: &str) -> Result<()> {
     mount(Some(&file), path, none, MsFlags::MS_BIND, none).with_context(|| format!("cover {path}"))
 }
 
-/// The program of side `n` for calls by `name`.
+/// The program of side `n` for calls of `name`.
 pub fn program(n: usize, name: &str) -> PathBuf {
     match n {
         0 => Path::new("/usr/bin").join(name),
@@ -101,11 +98,11 @@ pub fn program(n: usize, name: &str) -> PathBuf {
     }
 }
 
-/// What a call did on the two sides.
+/// The results of a call on the two sides.
 pub type Both = [Seen; 2];
 
-/// Two namespaces, in each a device `wg0` with the same interface number; the ordinary tools work
-/// in the first, wg-rs works in the second.
+/// Two namespaces, each with a device `wg0` of the same interface index; the ordinary tools work
+/// in the first, wg-rs in the second.
 pub struct Sides {
     /// The namespaces.
     pub ns: [Netns; 2],
@@ -113,7 +110,7 @@ pub struct Sides {
 }
 
 impl Sides {
-    /// Makes both, with a name server each (see [`dns`]).
+    /// Creates both, with a name server each (see [`dns`]).
     pub fn new() -> Result<Self> {
         prepare(&["/usr/bin/wg"])?;
         let ns = [Netns::new("c")?, Netns::new("rs")?];
@@ -129,7 +126,7 @@ impl Sides {
         Ok(Sides { ns, sockets })
     }
 
-    /// Makes the call on both sides at the same time.
+    /// Executes the call on both sides concurrently.
     pub fn run(&self, call: &Call) -> Result<Both> {
         std::thread::scope(|scope| {
             let other = scope.spawn(|| self.on(0, 0, call));
@@ -139,20 +136,20 @@ impl Sides {
         })
     }
 
-    /// Makes the call with the tool of side `tool` in the namespace of side `place`.
+    /// Executes the call with the tool of side `tool` in the namespace of side `place`.
     pub fn on(&self, tool: usize, place: usize, call: &Call) -> Result<Seen> {
         let program = program(tool, call.name);
         let scratch = Path::new(DIR).join(["scratch0", "scratch1"][tool]);
         self.ns[place].run(|| call.run(&program, &scratch))
     }
 
-    /// What the kernel tells of both devices.
+    /// The kernel's dumps of both devices.
     pub fn dumps(&mut self) -> Result<[Answer; 2]> {
         let [a, b] = &mut self.sockets;
         Ok([a.ask(&get())?, b.ask(&get())?])
     }
 
-    /// Makes both devices anew and configures both with `conf`, by the ordinary tool.
+    /// Creates both devices again and configures both with `conf`, by the ordinary tool.
     pub fn reset(&mut self, conf: &str) -> Result<()> {
         let call = Call::new("wg", ["setconf", NAME, "/dev/stdin"]).stdin(conf);
         for n in 0..2 {
@@ -163,7 +160,7 @@ impl Sides {
             ensure!(seen.ok(), "`wg setconf` of {conf}: {seen:?}");
         }
         let [a, b] = self.dumps()?;
-        ensure!(a.parts == b.parts, "devices made alike differ");
+        ensure!(a.parts == b.parts, "devices configured equally differ");
         Ok(())
     }
 }
@@ -171,7 +168,7 @@ impl Sides {
 /// A device's dump as a configuration file.
 pub fn as_conf(dump: &Answer) -> String {
     let device = parse_dump(&dump.replies());
-    let peer = |p: crate::harness::wgdev::Peer| PeerConf {
+    let peer = |p: harness::wgdev::Peer| PeerConf {
         public_key: p.public_key,
         preshared_key: Some(p.preshared_key).filter(|key| *key != [0; 32]),
         endpoint: p.endpoint,
@@ -188,11 +185,11 @@ pub fn as_conf(dump: &Answer) -> String {
     })
 }
 
-/// What is different, if anything is, in words.
+/// The difference, if there is one, in words.
 pub fn difference(both: &Both) -> Option<String> {
     let [c, rs] = both;
     let what = if c.end != rs.end {
-        "how it ended"
+        "exit status"
     } else if c.stdout != rs.stdout {
         "standard output"
     } else if c.stderr != rs.stderr && !only_hides(&c.stderr, &rs.stderr) {
@@ -201,12 +198,13 @@ pub fn difference(both: &Both) -> Option<String> {
         return None;
     };
     Some(format!(
-        "another {what}\n  {}: {c:?}\n  {}: {rs:?}",
+        "different {what}\n  {}: {c:?}\n  {}: {rs:?}",
         SIDES[0], SIDES[1]
     ))
 }
 
-/// True if wg-rs differs only on purpose: what may be a secret, `wg` shows in its complaints, and wg-rs does not.
+/// Whether wg-rs differs only on purpose: `wg` shows in its errors what may be a secret, and wg-rs
+/// does not.
 fn only_hides(c: &[u8], rs: &[u8]) -> bool {
     const HIDDEN: &[u8] = b"(hidden)'";
     let [c, rs] = [c, rs].map(|text| text.split(|b| *b == b'\n').collect::<Vec<_>>());
@@ -220,7 +218,7 @@ fn only_hides(c: &[u8], rs: &[u8]) -> bool {
             let hidden = c
                 .strip_prefix(start)
                 .and_then(|text| text.strip_suffix(b"'"));
-            // Whatever the complaint is about: a text as long as a key may be one in a wrong place.
+            // Whatever the error is about: a text as long as a key may be a misplaced key.
             hidden.is_some_and(|text| text.len() >= 40)
                 || hidden.is_some() && what.iter().any(|what| start.starts_with(what))
         });

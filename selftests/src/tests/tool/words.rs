@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What generated commands are made of: values that are right, nearly right, and wrong.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The vocabulary of generated commands: values that are right, nearly right, and wrong.
 
 /// Private keys; the second one unclamped.
 pub const PRIVATE: &[&str] = &[
@@ -8,7 +8,7 @@ pub const PRIVATE: &[&str] = &[
     "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=",
 ];
 
-/// Public keys of peers, among them the one that belongs to the last private key.
+/// Public keys of peers, including the one of the last private key.
 pub const PUBLIC: &[&str] = &[
     "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
     "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0=",
@@ -16,7 +16,7 @@ pub const PUBLIC: &[&str] = &[
     "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=",
 ];
 
-/// What is no key, each for another reason, and some that are keys after all.
+/// Invalid keys, each for another reason, and some that are valid after all.
 pub const NEAR_KEYS: &[&str] = &[
     "",
     "AAAA",
@@ -92,7 +92,7 @@ pub const NUMBERS: &[&str] = &[
     "00000000000000000051820",
 ];
 
-/// Endpoints; what the names answer is said in `harness/dns.rs`.
+/// Endpoints; `harness/dns.rs` defines what the names resolve to.
 pub const ENDPOINTS: &[&str] = &[
     "192.0.2.1:51820",
     "192.0.2.1:1",
@@ -181,7 +181,7 @@ pub const PREFIXES: &[&str] = &[
     "::1.2.3.4/120",
 ];
 
-/// Single members of a list of allowed IPs that are no good, or look so.
+/// Single members of a list of allowed IPs that are invalid, or look so.
 pub const NEAR_PREFIXES: &[&str] = &[
     "10.0.0.0/33",
     "10.0.0.0/-1",
@@ -226,7 +226,7 @@ pub const NEAR_PREFIXES: &[&str] = &[
     "10.0.0.0\\8",
 ];
 
-/// Interfaces that are no WireGuard devices of these names.
+/// Names that are not those of WireGuard devices.
 pub const NEAR_NAMES: &[&str] = &[
     "wg1",
     "lo",

@@ -1,13 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Cookies: who gets one, what it is good for, and for how long, on both sides.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Cookies: who gets one, for which source it is valid, and for how long, on both sides.
 
-use super::rig::{device, Rig, MOMENT};
 use super::{drop_in, Test, SEC};
-use crate::harness::noise::{cookie, handshake, Client, Session, Tweak};
-use crate::harness::runner::{until, Ctx};
-use crate::harness::topo::{mac, outer};
-use crate::harness::wire::Message;
 use anyhow::{bail, ensure, Context, Result};
+use harness::noise::{cookie, handshake, Client, Session, Tweak};
+use harness::rig::{device, outside, Rig, MOMENT};
+use harness::runner::{until, Ctx};
+use harness::topo::{mac, outer};
+use harness::wire::Message;
 use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub(super) fn register(list: &mut Vec<Test>) {
 
 type Cookie = [u8; 16];
 
-/// What became of a handshake message.
+/// The answer to a handshake message.
 #[derive(Debug, PartialEq)]
 enum Answer {
     Nothing,
@@ -34,13 +34,13 @@ enum Answer {
     Cookie(Cookie),
 }
 
-/// Sends an initiation of `client`; gives what came of it.
+/// Sends an initiation of `client` and returns the answer.
 fn try_with(client: &Client, tweak: &Tweak) -> Result<Answer> {
     sleep(MOMENT);
     client.flush()?;
     let pending = client.initiate(tweak)?;
     sleep(MOMENT);
-    match super::rig::answer(client, &pending)? {
+    match harness::rig::answer(client, &pending)? {
         None => Ok(Answer::Nothing),
         Some(bytes) if bytes.len() == cookie::REPLY => {
             let cookie = cookie::open_reply(&bytes, &client.peer, &pending.message)?;
@@ -73,11 +73,11 @@ fn expect(what: &str, got: Answer, wanted: Answer) -> Result<()> {
     Ok(())
 }
 
-/// Under load a message with a valid mac1 gets a cookie reply if its mac2 is not valid, and is
-/// taken if it is; initiations and responses alike. The reply moves nothing but the cookie.
+/// Under load a message with a valid mac1 gets a cookie reply if its mac2 is invalid, and is
+/// accepted if it is valid; initiations and responses alike. The reply has no other effect.
 fn reply(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 2)?;
-    // Without load mac2 does not matter.
+    // Without load mac2 is not checked.
     let noise = Tweak {
         mac2: Some([0x33; 16]),
         ..Tweak::default()
@@ -120,7 +120,7 @@ fn reply(ctx: &Ctx) -> Result<()> {
         );
     }
 
-    // A response needs it as well. The device takes it at the second try.
+    // A response needs it, too. The device accepts the second one.
     sleep(2 * SEC);
     rig.clients[1].flush()?;
     rig.say(1)?;
@@ -135,7 +135,7 @@ fn reply(ctx: &Ctx) -> Result<()> {
     let given = cookie::open_reply(&bytes, &rig.clients[1].peer, &response)?;
     ensure!(
         rig.peer(1)?.last_handshake.is_zero(),
-        "a response without mac2 was taken under load"
+        "a response without mac2 was accepted under load"
     );
     let (session, response) = received.respond(&[0; 32], &with(given));
     rig.clients[1].send(&response)?;
@@ -151,16 +151,17 @@ fn elsewhere(rig: &Rig, from: SocketAddr, v6: bool) -> Result<Client> {
     Client::new(rig.link.end(1), client.keys, client.peer, from, device(v6))
 }
 
-/// A cookie is good for the address and the port it was sent to only.
+/// A cookie is valid only for the address and the port that it was sent to.
 fn bound(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 1)?;
     let other: IpAddr = [192, 0, 2, 77].into();
     rig.link.rt(1).addr_add("v1", other, 24)?;
     rig.link.rt(0).neigh_set("v0", other, mac(1))?;
+    let port = outside(0).port();
     let places = [
-        ("the same address and port over IPv6", outer(true, 1), 7000),
+        ("the same address and port over IPv6", outer(true, 1), port),
         ("another port", outer(false, 1), 7099),
-        ("another address", other, 7000),
+        ("another address", other, port),
         ("another port over IPv6", outer(true, 1), 7099),
     ];
     let others: Vec<Client> = places
@@ -173,9 +174,9 @@ fn bound(ctx: &Ctx) -> Result<()> {
         let own = fetch(&rig.clients[0])?;
         let theirs = match try_with(client, &with(own))? {
             Answer::Cookie(cookie) => cookie,
-            got => bail!("{what} with a cookie of port 7000: {got:?}, wanted a cookie reply"),
+            got => bail!("{what} with a cookie of port {port}: {got:?}, wanted a cookie reply"),
         };
-        ensure!(theirs != own, "{what} has the same cookie");
+        ensure!(theirs != own, "{what} gets the same cookie");
         expect(what, try_with(client, &with(theirs))?, Answer::Response)?;
         let got = try_with(&rig.clients[0], &with(own))?;
         expect("where the cookie was sent to", got, Answer::Response)?;
@@ -188,7 +189,7 @@ fn bound(ctx: &Ctx) -> Result<()> {
     rig.works(0)
 }
 
-/// The secret behind the cookies is 120 s old at most when it is used.
+/// The cookie secret is used for at most 120 s.
 fn secret_120s(ctx: &Ctx) -> Result<()> {
     let born = Instant::now();
     let rig = Rig::new(ctx, 1)?;
@@ -200,7 +201,7 @@ fn secret_120s(ctx: &Ctx) -> Result<()> {
     rig.flood(600)?;
     ensure!(
         fetch(client)? == first,
-        "another cookie although the secret is not 120 s old"
+        "a different cookie although the secret is not 120 s old"
     );
     let got = try_with(client, &with(first))?;
     expect("a cookie whose secret is 118 s old", got, Answer::Response)?;
@@ -214,7 +215,7 @@ fn secret_120s(ctx: &Ctx) -> Result<()> {
     ensure!(second != first, "the secret was not renewed");
     let got = try_with(client, &with(second))?;
     expect("a cookie of the new secret", got, Answer::Response)?;
-    // The new one's time runs from its own making.
+    // The new secret's lifetime starts at its creation.
     until(renewed, 118 * SEC);
     rig.flood(600)?;
     let got = try_with(client, &with(second))?;
@@ -227,8 +228,8 @@ fn secret_120s(ctx: &Ctx) -> Result<()> {
     }
 }
 
-/// The device uses a cookie that it got in all handshake messages for 115 s. It takes one only in
-/// reply to its last message, once, and follows its sender nowhere.
+/// The device uses a cookie that it received in all handshake messages for 115 s. It accepts one
+/// only in reply to its last message, once, and the reply does not change the endpoint.
 fn used_115s(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 1)?;
     let from = SocketAddr::new(outer(false, 1), 7099);
@@ -242,7 +243,7 @@ fn used_115s(ctx: &Ctx) -> Result<()> {
                 return Ok(cookie[0]);
             }
         }
-        ensure!(mac2 == [0; 16], "mac2 is by no cookie that was sent");
+        ensure!(mac2 == [0; 16], "mac2 uses no cookie that was sent");
         Ok(0)
     };
     let key = rig.clients[0].keys.public;
@@ -255,7 +256,7 @@ fn used_115s(ctx: &Ctx) -> Result<()> {
     rig.clients[0].send(&cookie::reply(&key, &first, &one))?;
     let second = next(&rig)?;
     ensure!(used(&second)? == 1, "the cookie is not used");
-    // Not to the last message; altered; by another's key.
+    // In reply to an older message; altered; with another key.
     rig.clients[0].send(&cookie::reply(&key, &first, &other))?;
     let mut altered = cookie::reply(&key, &second, &other);
     altered[40] ^= 1;
@@ -264,10 +265,10 @@ fn used_115s(ctx: &Ctx) -> Result<()> {
     let third = next(&rig)?;
     ensure!(
         used(&third)? == 1,
-        "cookie {} after replies that had to be refused",
+        "cookie {} is used after replies that must be refused",
         used(&third)?
     );
-    // From elsewhere: good all the same. The second to the same message is not.
+    // Valid also from another address. A second reply to the same message is not.
     let got_at = Instant::now();
     away.send(&cookie::reply(&key, &third, &two))?;
     rig.clients[0].send(&cookie::reply(&key, &third, &other))?;
@@ -281,7 +282,7 @@ fn used_115s(ctx: &Ctx) -> Result<()> {
     while got_at.elapsed() < 135 * SEC {
         let message = next(&rig)?;
         let age = got_at.elapsed();
-        // The clock that the age is taken by moves in steps of 4 ms.
+        // The clock for the age has a resolution of 4 ms.
         let late = age > Duration::from_millis(115_010);
         if !late && age > Duration::from_millis(114_980) {
             continue;
@@ -289,7 +290,7 @@ fn used_115s(ctx: &Ctx) -> Result<()> {
         let wanted = if late { 0 } else { 2 };
         ensure!(
             used(&message)? == wanted,
-            "cookie {} is used {age:?} after cookie 2 came, wanted {wanted} (0: none)",
+            "cookie {} is used {age:?} after cookie 2 arrived, wanted {wanted} (0: none)",
             used(&message)?
         );
         counts[usize::from(late)] += 1;
@@ -298,7 +299,7 @@ fn used_115s(ctx: &Ctx) -> Result<()> {
         counts[0] >= 20 && counts[1] >= 3,
         "{counts:?} initiations before and after 115 s"
     );
-    // Responses carry it too.
+    // Responses use it, too.
     let last = next(&rig)?;
     rig.clients[0].send(&cookie::reply(&key, &last, &one))?;
     sleep(MOMENT);
@@ -307,7 +308,7 @@ fn used_115s(ctx: &Ctx) -> Result<()> {
     let response = rig.clients[0].wait_response(&pending, SEC)?;
     ensure!(
         response[76..] == cookie::mac2(&response[..76], &one),
-        "mac2 of a response is not by the cookie"
+        "mac2 of a response does not use the cookie"
     );
     let mut session: Session = pending.finish(&response, &[0; 32])?;
     ensure!(rig.accepts(0, &mut session)?, "data is not accepted");

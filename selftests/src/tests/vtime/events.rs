@@ -1,13 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
-//! What happens to the machine: its clock is set back, it suspends or hibernates, it is forked.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Events of the machine: its clock is set back, it suspends or hibernates, it is forked.
 
-use super::rig::{Rig, MOMENT};
 use super::{drop_in, initiations, Scene, Test, SEC};
-use crate::harness::noise::{handshake, Session, Tweak};
-use crate::harness::runner::{until, Ctx};
-use crate::harness::suspend::rehearse;
-use crate::harness::wire::Message;
 use anyhow::{ensure, Context, Result};
+use harness::noise::{handshake, Session, Tweak};
+use harness::rig::{Rig, MOMENT};
+use harness::runner::{until, Ctx};
+use harness::suspend::rehearse;
+use harness::wire::Message;
 use nix::time::{clock_gettime, clock_settime, ClockId};
 use std::fs;
 use std::thread::sleep;
@@ -31,7 +31,7 @@ pub(super) fn register(list: &mut Vec<Test>) {
     );
 }
 
-/// Puts the wall clock right again when dropped.
+/// Restores the wall clock when dropped.
 struct SetBack(i64);
 
 impl SetBack {
@@ -54,9 +54,8 @@ fn shift(secs: i64) -> Result<()> {
     Ok(clock_settime(ClockId::CLOCK_REALTIME, now + by)?)
 }
 
-/// A wall clock set back makes the peer refuse the initiations of who has used it so far, and
-/// changes nothing else: sessions live on for their time, timers run, and initiations from the
-/// other side are taken.
+/// A wall clock set back makes the peer refuse our initiations, and changes nothing else: sessions
+/// keep their lifetime, timers run, and initiations from the other side are accepted.
 fn clock_set_back(ctx: &Ctx) -> Result<()> {
     let scene = Scene::new(ctx)?;
     scene.handshake(0)?;
@@ -75,7 +74,7 @@ fn clock_set_back(ctx: &Ctx) -> Result<()> {
     };
     let responses = || {
         let seen = scene.underlay.seen();
-        let is = |s: &&crate::harness::capture::Seen| matches!(s.message, Message::Response { .. });
+        let is = |s: &&harness::capture::Seen| matches!(s.message, Message::Response { .. });
         seen.iter().filter(is).count()
     };
     for tick in (5..176).step_by(5) {
@@ -85,39 +84,39 @@ fn clock_set_back(ctx: &Ctx) -> Result<()> {
     let tries = initiations(&scene.underlay.seen()).len() - 1;
     ensure!(
         (9..=12).contains(&tries),
-        "{tries} initiations from 120 s to 175 s, wanted one each 5 s"
+        "{tries} initiations from 120 s to 175 s, wanted one every 5 s"
     );
     ensure!(
         responses() == 1,
         "{} responses: an initiation with an older timestamp was answered",
         responses()
     );
-    // The session is over; the other side, which has never initiated, makes another.
+    // The session has expired; the other side, which has never initiated, makes a new one.
     until(start, 185 * SEC);
     scene.send(1)?;
     let got = scene.received(0)?;
     ensure!(
         got == 1 && responses() == 2,
-        "the other side's first initiation is refused ({got} datagrams, {} responses)",
+        "the other side's first initiation was refused ({got} datagrams, {} responses)",
         responses()
     );
     both_ways("after the other side's initiation")?;
-    // With the clock right again there is no difference any more.
+    // With the clock restored, everything works again.
     drop(back);
     until(start, 400 * SEC);
     scene.send(0)?;
     let got = scene.received(1)?;
     ensure!(
         got == 1 && responses() == 3,
-        "with the clock right again an initiation is refused ({got} datagrams, {} responses)",
+        "with the clock restored an initiation was refused ({got} datagrams, {} responses)",
         responses()
     );
     Ok(())
 }
 
-/// What there is when something happens: a session with the device as initiator (client 0), one as
-/// responder with another that waits to be confirmed (client 1), an initiation of the device's own
-/// that was not answered yet (client 2).
+/// The state before the event: a session with the device as initiator (client 0), one with the
+/// device as responder and another that waits to be confirmed (client 1), and an unanswered
+/// initiation of the device (client 2).
 struct Before {
     rig: Rig,
     initiated: Session,
@@ -130,7 +129,7 @@ impl Before {
     fn new(ctx: &Ctx) -> Result<Self> {
         let rig = Rig::new(ctx, 3)?;
         let mut initiated = rig.initiated(0)?;
-        let mut responded = rig.session(1)?;
+        let mut responded = rig.confirmed(1)?;
         ensure!(
             rig.accepts(0, &mut initiated)? && rig.accepts(1, &mut responded)?,
             "data is not accepted"
@@ -151,7 +150,7 @@ impl Before {
         })
     }
 
-    /// Answers the initiation that was sent before. True if the device takes it.
+    /// Responds to the initiation from before the event. True if the device accepts it.
     fn answer_open(&self) -> Result<bool> {
         let client = &self.rig.clients[2];
         client.flush()?;
@@ -162,7 +161,7 @@ impl Before {
         self.rig.accepts(2, &mut session)
     }
 
-    /// Every client gets a new session, at most 6 s from now.
+    /// Every client gets a new session within 6 s.
     fn recovers(&self) -> Result<()> {
         for k in 0..3 {
             let mut session = self
@@ -171,7 +170,7 @@ impl Before {
                 .with_context(|| format!("a new session with client {k}"))?;
             ensure!(
                 self.rig.accepts(k, &mut session)?,
-                "data under the new session with client {k} is not accepted"
+                "data in the new session with client {k} is not accepted"
             );
         }
         Ok(())
@@ -186,7 +185,7 @@ fn hibernate(ctx: &Ctx) -> Result<()> {
     sleeping(ctx, "disk")
 }
 
-/// Going to sleep erases all sessions and the handshakes under way; afterwards all start anew.
+/// Suspending erases all sessions and the handshakes in progress; afterwards new ones are made.
 fn sleeping(ctx: &Ctx, how: &str) -> Result<()> {
     let mut before = Before::new(ctx)?;
     rehearse(how)?;
@@ -197,15 +196,15 @@ fn sleeping(ctx: &Ctx, how: &str) -> Result<()> {
     ] {
         ensure!(
             !before.rig.accepts(k, session)?,
-            "data under {what} is accepted after {how}"
+            "data in {what} is accepted after {how}"
         );
     }
     ensure!(
         !before.answer_open()?,
-        "the response to an initiation from before {how} is taken"
+        "the response to an initiation from before {how} is accepted"
     );
     let under = before.rig.sends_under(0, &[&before.initiated])?;
-    ensure!(under.is_none(), "data is sent under the old session");
+    ensure!(under.is_none(), "data is sent in the old session");
     ensure!(
         before.rig.initiations(0).len() == 2,
         "no initiation for the first datagram after {how}"
@@ -213,18 +212,18 @@ fn sleeping(ctx: &Ctx, how: &str) -> Result<()> {
     before.recovers()
 }
 
-/// A machine that was forked may share its sessions with another: nothing is sent under them any
-/// more, though what comes is still taken; the handshakes under way are void, and the next may
-/// start at once.
+/// A forked machine may share its sessions with another one: nothing more is sent in them, though
+/// received data is still accepted; handshakes in progress are dropped, and a new one may start at
+/// once.
 fn vm_fork(ctx: &Ctx) -> Result<()> {
     let mut before = Before::new(ctx)?;
-    // See scripts/guest: reading this gives the machine another generation identifier.
+    // See scripts/guest: reading this file changes the machine's generation identifier.
     let file = "/sys/bus/acpi/devices/WGRS0001:00/sun";
     fs::read_to_string(file).with_context(|| file.to_owned())?;
     sleep(MOMENT);
     ensure!(
         !before.answer_open()?,
-        "the response to an initiation from before the fork is taken"
+        "the response to an initiation from before the fork is accepted"
     );
     for (what, k, session) in [
         ("the session it had initiated", 0, &mut before.initiated),
@@ -233,7 +232,7 @@ fn vm_fork(ctx: &Ctx) -> Result<()> {
     ] {
         ensure!(
             before.rig.accepts(k, session)?,
-            "data under {what} is not accepted after the fork"
+            "data in {what} is not accepted after the fork"
         );
     }
     let under = [
@@ -244,10 +243,10 @@ fn vm_fork(ctx: &Ctx) -> Result<()> {
     ];
     ensure!(
         under == [None, None],
-        "data is sent under sessions from before the fork: {under:?}"
+        "data is sent in sessions from before the fork: {under:?}"
     );
-    // Client 2 had the last initiation, and client 1 the last response, a moment ago: that does
-    // not count any more.
+    // Client 2 got the last initiation, and client 1 the last response, a moment ago: the fork
+    // resets the rate limit.
     before.rig.say(2)?;
     sleep(MOMENT);
     let counts = [0, 1, 2].map(|k| before.rig.initiations(k).len());

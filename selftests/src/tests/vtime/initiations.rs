@@ -1,16 +1,16 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Which initiations are sent and accepted: the limit of 50 a second, timestamps, indices,
-//! crossing initiations, initiations that are forgotten, keys of low order.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Which initiations are sent and accepted: the limit of 50 per second, timestamps, indices,
+//! crossing initiations, dropped initiations, keys of low order.
 
-use super::rig::{conf, inside, Rig, MOMENT};
 use super::{drop_in, Test, SEC};
-use crate::harness::capture::{Capture, Seen};
-use crate::harness::noise::handshake::{self, now, tai64n, Timestamp};
-use crate::harness::noise::Tweak;
-use crate::harness::runner::{until, Ctx};
-use crate::harness::wgdev::{uapi, DeviceConf, Key, PeerConf};
-use crate::harness::wire::Message;
 use anyhow::{bail, ensure, Context, Result};
+use harness::capture::{Capture, Seen};
+use harness::noise::handshake::{self, now, tai64n, Timestamp};
+use harness::noise::Tweak;
+use harness::rig::{conf, inside, Rig, MOMENT};
+use harness::runner::{until, Ctx};
+use harness::wgdev::{uapi, DeviceConf, Key, PeerConf};
+use harness::wire::Message;
 use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -46,8 +46,8 @@ fn responses(seen: &[Seen]) -> Vec<Duration> {
     seen.iter().filter(wanted).map(|s| s.at).collect()
 }
 
-/// A peer's initiation is refused if it comes less than 20 ms after the last one that was
-/// accepted. (The clock that this is measured with moves in steps of 4 ms here.)
+/// A peer's initiation is refused if it arrives less than 20 ms after the last accepted one. (The
+/// clock for this has a resolution of 4 ms here.)
 fn fifty_per_second(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 2)?;
     let client = &rig.clients[0];
@@ -68,7 +68,7 @@ fn fifty_per_second(ctx: &Ctx) -> Result<()> {
     let times = responses(&rig.seen(0));
     ensure!(
         took < Duration::from_millis(1200),
-        "sending took {took:?}: this says nothing"
+        "sending took {took:?}: too slow for a result"
     );
     ensure!(
         (40..=52).contains(&times.len()),
@@ -82,7 +82,7 @@ fn fifty_per_second(ctx: &Ctx) -> Result<()> {
             pair[1] - pair[0]
         );
     }
-    // The two sides of the limit. What was refused leaves no trace: its timestamp is still good.
+    // Both sides of the limit. A refused initiation leaves no trace: its timestamp is still valid.
     sleep(SEC);
     for (gap, wanted) in [(12, 1), (28, 2)] {
         let before = responses(&rig.seen(0)).len();
@@ -101,11 +101,11 @@ fn fifty_per_second(ctx: &Ctx) -> Result<()> {
             sleep(MOMENT);
             ensure!(
                 responses(&rig.seen(0)).len() == before + 2,
-                "an initiation that came too soon is refused also when it comes again later"
+                "an initiation that came too soon is still refused when it is sent again later"
             );
         }
     }
-    // It is each peer's own limit.
+    // The limit is per peer.
     let pair = [make(0), make(1)];
     for (client, message) in rig.clients.iter().zip(&pair) {
         client.send(message)?;
@@ -113,7 +113,7 @@ fn fifty_per_second(ctx: &Ctx) -> Result<()> {
     sleep(MOMENT);
     ensure!(
         responses(&rig.seen(1)).len() == 1,
-        "one peer's initiation kept another's from being accepted"
+        "one peer's initiation prevented another's from being accepted"
     );
     rig.works(0)?;
     rig.works(1)
@@ -140,11 +140,11 @@ fn timestamps(ctx: &Ctx) -> Result<()> {
         let (secs, nanos) = split(&stamp);
         ensure!(
             nanos % (1 << 24) == 0 && nanos < 1_000_000_000,
-            "{nanos} ns are no multiple of 2^24"
+            "{nanos} ns are not a multiple of 2^24"
         );
         let age =
             (wall.0 as i64 - secs as i64) * 1_000_000_000 + i64::from(wall.1) - i64::from(nanos);
-        // Rounded by up to 17 ms, and on its way for some more.
+        // Rounded down by up to 17 ms, plus the transit time.
         ensure!(
             (0..60_000_000).contains(&age),
             "a timestamp {age} ns behind the clock"
@@ -158,11 +158,11 @@ fn timestamps(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// An initiation is accepted only with a greater timestamp than any before, whatever the clock
-/// says; down and up does not change that, removing the peer does.
+/// An initiation is accepted only with a timestamp greater than all before, whatever the clock
+/// says; down and up does not reset that, removing the peer does.
 fn replay(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 1)?;
-    let start = 1_000_000; // seconds: long ago
+    let start = 1_000_000; // seconds since the epoch: long ago
     let answered = |rig: &Rig, stamp: Timestamp| -> Result<bool> {
         Ok(rig.respond(0, &stamped(stamp))?.is_some())
     };
@@ -183,7 +183,7 @@ fn replay(ctx: &Ctx) -> Result<()> {
     rig.clients[0].send(&first.message)?;
     ensure!(
         rig.finish(0, &first)?.is_none(),
-        "the same initiation a second time is answered"
+        "a repeated initiation is answered"
     );
     check(&rig, "the same timestamp", tai64n(start, 5), false)?;
     check(&rig, "a nanosecond less", tai64n(start, 4), false)?;
@@ -198,28 +198,28 @@ fn replay(ctx: &Ctx) -> Result<()> {
     check(&rig, "the same after down and up", [0x50; 12], false)?;
     check(&rig, "the present after down and up", now(), false)?;
     check(&rig, "greater after down and up", [0x51; 12], true)?;
-    // The device still works as the initiator, and is not told of by what was refused.
+    // The device still works as initiator.
     sleep(6 * SEC);
     rig.initiated(0)?;
     let key = rig.clients[0].keys.public;
     let remove = PeerConf {
         public_key: key,
-        flags: uapi::PEER_REMOVE_ME,
+        flags: uapi::peer::F_REMOVE_ME,
         ..PeerConf::default()
     };
     rig.end.set_peer(&rig.link, remove)?;
     rig.end.set_peer(&rig.link, conf(0, &rig.clients[0]))?;
-    check(&rig, "long ago to a peer made anew", tai64n(1, 0), true)?;
+    check(&rig, "long ago to a peer added again", tai64n(1, 0), true)?;
     rig.works(0)
 }
 
-/// Indices are random: of many, in both roles, none comes twice, every bit is seen both ways, and
-/// none can be had from the one before by adding the same number.
+/// Indices are random: in both roles none occurs twice, every bit is seen as 0 and as 1, and they
+/// do not differ by a constant.
 fn indices(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 10)?;
     for k in 0..10 {
         rig.say(k)?;
-        // For 5 s after a response the device initiates no more: its initiation has to come first.
+        // For 5 s after a response the device does not initiate: get its initiation first.
         rig.clients[k].wait_initiation(SEC)?;
         for _ in 0..5 {
             rig.respond(k, &Tweak::default())?
@@ -238,7 +238,7 @@ fn indices(ctx: &Ctx) -> Result<()> {
     let mut sorted = found.clone();
     sorted.sort_unstable();
     sorted.dedup();
-    ensure!(sorted.len() == 60, "an index came twice: {found:x?}");
+    ensure!(sorted.len() == 60, "an index was used twice: {found:x?}");
     let ones = found.iter().fold(0, |all, index| all | index);
     let zeros = found.iter().fold(0, |all, index| all | !index);
     ensure!(
@@ -255,8 +255,8 @@ fn indices(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Both sides initiate at the same moment: taking theirs makes the device forget its own, so the
-/// response to that is refused, and the session is the one that they initiated.
+/// Both sides initiate at the same moment: accepting the client's initiation makes the device drop
+/// its own, so that the response to that is refused, and the session is the client's.
 fn crossing(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 1)?;
     rig.say(0)?;
@@ -270,31 +270,28 @@ fn crossing(ctx: &Ctx) -> Result<()> {
     rig.clients[0].silence(MOMENT)?;
     ensure!(
         !rig.accepts(0, &mut refused)?,
-        "data under a session whose initiation was forgotten is accepted"
+        "data in a session whose initiation was dropped is accepted"
     );
     ensure!(
         rig.peer(0)?.last_handshake.is_zero(),
-        "a handshake is told although none was completed"
+        "a handshake is reported although none was completed"
     );
-    // What waited goes out under the other session as soon as that is confirmed.
+    // The staged packet is sent in the other session as soon as that is confirmed.
     rig.clients[0].send(&theirs.data(&[]))?;
     rig.clients[0]
         .wait_data(&theirs, SEC)
-        .context("the datagram that waited")?;
+        .context("the staged datagram")?;
     ensure!(
         rig.sends_under(0, &[&theirs, &refused])? == Some(0),
-        "the device does not send under the session that its peer has initiated"
+        "the device does not send in the session that its peer has initiated"
     );
     ensure!(rig.accepts(0, &mut theirs)?, "data is not accepted");
-    ensure!(
-        rig.initiations(0).len() == 1,
-        "the device initiated once more"
-    );
+    ensure!(rig.initiations(0).len() == 1, "the device initiated again");
     Ok(())
 }
 
-/// Whether the device takes client `k`'s response to its initiation if `event` comes in between.
-fn taken_after(
+/// Whether the device accepts client `k`'s response to its initiation after `event`.
+fn accepted_after(
     rig: &mut Rig,
     k: usize,
     event: impl FnOnce(&mut Rig) -> Result<()>,
@@ -310,12 +307,12 @@ fn taken_after(
     let told = !rig.peer(k)?.last_handshake.is_zero();
     ensure!(
         taken == told,
-        "data under the session of client {k} is accepted: {taken}, but a handshake is told: {told}"
+        "data in the session of client {k} accepted: {taken}, but a handshake reported: {told}"
     );
     Ok(taken)
 }
 
-/// The device initiates anew for client `k`, although it did so a moment ago.
+/// The device initiates again for client `k`, although it did so a moment ago.
 fn initiates_at_once(rig: &Rig, k: usize) -> Result<()> {
     rig.clients[k].flush()?;
     rig.say(k)?;
@@ -325,9 +322,9 @@ fn initiates_at_once(rig: &Rig, k: usize) -> Result<()> {
     Ok(())
 }
 
-/// A new private key makes the device forget its initiations, and the wait for the next. That
-/// shows only if the new key has the same public key, as the stored one unclamped has: responses
-/// to what another key had sent fail anyway. The stored key itself changes nothing.
+/// A new private key makes the device drop its initiations and reset their rate limit. That can be
+/// seen only if the new key has the same public key, like the unclamped stored key: responses to
+/// initiations of another key fail anyway. Setting the stored key itself changes nothing.
 fn new_key_clears(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 2)?;
     let key = rig.end.get(&rig.link)?.private_key.context("no key")?;
@@ -337,7 +334,7 @@ fn new_key_clears(ctx: &Ctx) -> Result<()> {
         (0, "the stored key", key, true),
         (1, "the same key unclamped", unclamped, false),
     ] {
-        let taken = taken_after(&mut rig, k, |rig| {
+        let taken = accepted_after(&mut rig, k, |rig| {
             let conf = DeviceConf {
                 private_key: Some(key),
                 ..DeviceConf::default()
@@ -346,16 +343,16 @@ fn new_key_clears(ctx: &Ctx) -> Result<()> {
         })?;
         ensure!(
             taken == wanted,
-            "a response that comes after {what} was set is taken: {taken}"
+            "a response after {what} was set is accepted: {taken}"
         );
     }
     initiates_at_once(&rig, 1)
 }
 
-/// Taken down, the device forgets its initiations, and the wait for the next.
+/// Going down makes the device drop its initiations and reset their rate limit.
 fn down_clears(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 1)?;
-    let taken = taken_after(&mut rig, 0, |rig| {
+    let taken = accepted_after(&mut rig, 0, |rig| {
         for up in [false, true] {
             rig.link.rt(0).set_up("wg0", up)?;
         }
@@ -363,7 +360,7 @@ fn down_clears(ctx: &Ctx) -> Result<()> {
     })?;
     ensure!(
         !taken,
-        "the response to an initiation from before down and up is taken"
+        "the response to an initiation from before down and up is accepted"
     );
     initiates_at_once(&rig, 0)
 }
@@ -398,13 +395,13 @@ fn low_order_keys() -> Vec<Key> {
 fn low_order(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 1)?;
     let keys = low_order_keys();
-    let listener = SocketAddr::new(crate::harness::topo::outer(false, 1), 6666);
+    let listener = SocketAddr::new(harness::topo::outer(false, 1), 6666);
     for (n, key) in keys.iter().enumerate() {
         let peer = PeerConf {
             public_key: *key,
             endpoint: Some(listener),
             keepalive: Some(5),
-            allowed_ips: vec![(inside(100 + n), 32)],
+            allowed_ips: vec![(inside(false, 100 + n), 32)],
             ..PeerConf::default()
         };
         rig.end
@@ -421,7 +418,7 @@ fn low_order(ctx: &Ctx) -> Result<()> {
     let underlay = Capture::start(rig.link.end(0), "v0")?;
     for _ in 0..10 {
         for n in 0..keys.len() {
-            let to: IpAddr = inside(100 + n);
+            let to: IpAddr = inside(false, 100 + n);
             rig.app.send_to(b"tick", SocketAddr::new(to, 9000))?;
         }
         sleep(3 * SEC);
@@ -434,7 +431,7 @@ fn low_order(ctx: &Ctx) -> Result<()> {
     for peer in after.iter().filter(|peer| keys.contains(&peer.public_key)) {
         ensure!(
             peer.tx_bytes == 0 && peer.rx_bytes == 0 && peer.last_handshake.is_zero(),
-            "traffic is told of a peer with a key of low order: {peer:?}"
+            "traffic is reported for a peer with a key of low order: {peer:?}"
         );
     }
     // The other peer is not affected.

@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Keepalives: the passive one, and the persistent one that the user asks for.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Passive and persistent keepalives.
 
-use super::rig::{Rig, MOMENT};
 use super::{data, drop_in, initiations, Scene, Test, SEC};
-use crate::harness::noise::Tweak;
-use crate::harness::runner::{until, within, Ctx};
-use crate::harness::wgdev::PeerConf;
 use anyhow::{bail, ensure, Context, Result};
+use harness::noise::Tweak;
+use harness::rig::{Rig, MOMENT};
+use harness::runner::{until, within, Ctx};
+use harness::wgdev::PeerConf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,13 @@ pub(super) fn register(list: &mut Vec<Test>) {
     );
 }
 
-/// Who only receives says so after 10 s, once; a keepalive is not answered.
+/// An end that only receives sends one keepalive after 10 s; a keepalive is not answered.
 pub(super) fn passive_keepalive(ctx: &Ctx) -> Result<()> {
     let scene = Scene::new(ctx)?;
     scene.handshake(1)?;
     sleep(60 * SEC);
     let seen = scene.underlay.seen();
-    let got = *data(&seen, false, 64).first().context("no data came")?;
+    let got = *data(&seen, false, 64).first().context("no data received")?;
     let sent = data(&seen, true, 32);
     let [keepalive] = sent.as_slice() else {
         bail!("{} keepalives sent", sent.len())
@@ -38,7 +38,7 @@ pub(super) fn passive_keepalive(ctx: &Ctx) -> Result<()> {
         data(&seen, false, 32).is_empty(),
         "the keepalive was answered"
     );
-    // Traffic the other way makes it unnecessary.
+    // Traffic in the other direction makes it unnecessary.
     scene.send(1)?;
     sleep(5 * SEC);
     scene.send(0)?;
@@ -51,12 +51,12 @@ pub(super) fn passive_keepalive(ctx: &Ctx) -> Result<()> {
     );
     ensure!(
         data(&scene.underlay.seen(), true, 32).len() == 1,
-        "a keepalive in spite of data"
+        "a keepalive despite data"
     );
     Ok(())
 }
 
-/// A persistent keepalive of 25 s on an idle link, and the handshakes it needs.
+/// A persistent keepalive of 25 s on an idle link, and the handshakes that it needs.
 pub(super) fn persistent_keepalive(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     scene.tunnel.set_peer(
@@ -93,11 +93,11 @@ pub(super) fn persistent_keepalive(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Data that comes while a keepalive is due already changes nothing about it: one is sent, 10 s
-/// after the first data.
+/// Data received while a keepalive is already pending does not change it: one is sent, 10 s after
+/// the first data.
 fn passive_once(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 1)?;
-    let mut session = rig.session(0)?;
+    let mut session = rig.confirmed(0)?;
     sleep(25 * SEC); // the keepalive for the data just sent
     let before = data(&rig.seen(0), true, 32).len();
     let first = Instant::now();
@@ -123,11 +123,11 @@ fn wall() -> Duration {
         .expect("a clock after 1970")
 }
 
-/// Any authenticated packet puts the persistent keepalive off, whichever way it goes: keepalives,
-/// data, handshakes. What is not authentic does not.
+/// Any authenticated packet in either direction postpones the persistent keepalive: keepalives,
+/// data, handshakes. Forged ones do not.
 fn persistent_rearm(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 1)?;
-    let mut session = rig.session(0)?;
+    let mut session = rig.confirmed(0)?;
     sleep(15 * SEC); // the passive keepalive for that data
     let conf = PeerConf {
         public_key: rig.clients[0].keys.public,
@@ -138,11 +138,11 @@ fn persistent_rearm(ctx: &Ctx) -> Result<()> {
     sleep(MOMENT);
     let count = |rig: &Rig| data(&rig.seen(0), true, 32).len();
     let last = |rig: &Rig| data(&rig.seen(0), true, 32).last().copied();
-    // One is sent at once when it is turned on.
-    let age = wall() - last(&rig).context("no keepalive when it is turned on")?;
-    within("age of the last keepalive when turned on", age, 0.0, 0.2)?;
+    // One is sent at once when it is enabled.
+    let age = wall() - last(&rig).context("no keepalive when it is enabled")?;
+    within("age of the last keepalive when enabled", age, 0.0, 0.2)?;
     let mut next = None;
-    // Each comes 18 s after the packet before: without it a keepalive would be due at 25 s.
+    // Each is sent 18 s after the previous packet; without it a keepalive would be due at 25 s.
     for (what, authentic) in [
         ("a keepalive from the peer", true),
         ("data to the peer", true),
@@ -159,9 +159,9 @@ fn persistent_rearm(ctx: &Ctx) -> Result<()> {
                 sleep(10 * SEC);
                 ensure!(
                     count(&rig) == before,
-                    "{what} does not put the keepalive off"
+                    "{what} does not postpone the keepalive"
                 );
-                // Answered late, but before the silence makes for a new handshake.
+                // Answered late, but before the silence causes a new handshake.
                 rig.clients[0].send(&session.data(&[]))?;
             }
             "an initiation and its response" => next = rig.respond(0, &Tweak::default())?,
@@ -181,7 +181,7 @@ fn persistent_rearm(ctx: &Ctx) -> Result<()> {
             sent == 1,
             "{sent} keepalives in the 30 s since the last packet ({what}), wanted 1"
         );
-        // The timer wheel fires up to 2 s late at this distance.
+        // The timer wheel fires up to 2 s late for this interval.
         let at = last(&rig).context("no keepalive")?;
         let name = format!("keepalive after the last authentic packet ({what})");
         within(&name, at - base, 24.99, 27.2)?;
@@ -194,13 +194,13 @@ fn persistent_rearm(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Another interval counts from the next packet on, be it the keepalive that was due by the old
-/// one; after a change to none that is not sent either.
+/// A new interval applies from the next packet on, which may be the keepalive due by the old
+/// interval; once disabled, that is not sent either.
 fn persistent_change(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 4)?;
     let mut sessions = Vec::new();
     for k in 0..4 {
-        sessions.push(rig.session(k)?);
+        sessions.push(rig.confirmed(k)?);
     }
     sleep(15 * SEC); // the passive keepalives for that data
     let before: Vec<usize> = (0..4).map(|k| data(&rig.seen(k), true, 32).len()).collect();
@@ -222,7 +222,7 @@ fn persistent_change(ctx: &Ctx) -> Result<()> {
     until(start, 3 * SEC);
     rig.clients[1].send(&sessions[1].data(&[]))?;
     until(start, 60 * SEC);
-    // What the timer wheel makes of 5 s and of 25 s.
+    // The bounds of the timer wheel for 5 s and for 25 s.
     let (five, much) = ((4.999, 5.3), (24.999, 27.2));
     for (k, what, wanted) in [
         (0, "25 to 5 s", &[much, five, five, five, five][..]),
@@ -251,14 +251,14 @@ fn persistent_change(ctx: &Ctx) -> Result<()> {
         }
         ensure!(
             k != 3 || sent.len() == 1,
-            "{} keepalives after {what}, wanted none but that at the beginning",
+            "{} keepalives after {what}, wanted only the first one",
             sent.len()
         );
     }
     Ok(())
 }
 
-/// When the last message went, either way.
+/// The time of the last message in either direction.
 fn last_traffic(rig: &Rig) -> Result<Duration> {
     Ok(rig.seen(0).last().context("no traffic at all")?.at)
 }

@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
-//! How long a session lives: rekeying, the end at 180 s, the erasure at 540 s.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The lifetime of a session: rekeying, expiry at 180 s, erasure at 540 s.
 
-use super::rig::{Rig, MOMENT};
 use super::{data, drop_in, initiations, Scene, Test, SEC};
-use crate::harness::capture::{seen, Capture, Captured, Injector};
-use crate::harness::noise::{cookie, handshake, Session, Tweak};
-use crate::harness::runner::{until, within, Ctx};
-use crate::harness::topo::inner;
-use crate::harness::traffic::ping_all;
 use anyhow::{bail, ensure, Context, Result};
+use harness::capture::{seen, Capture, Captured, Injector};
+use harness::noise::{cookie, handshake, Session, Tweak};
+use harness::rig::{Rig, MOMENT};
+use harness::runner::{until, within, Ctx};
+use harness::topo::inner;
+use harness::traffic::ping_all;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ pub(super) fn register(list: &mut Vec<Test>) {
 }
 
 /// With steady traffic from the initiator the session is renewed 120 s after it was made, by the
-/// initiator alone, and no packet is lost over it.
+/// initiator only, and no packet is lost.
 pub(super) fn rekey_120s(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let born = scene.handshake(0)?;
@@ -87,7 +87,7 @@ pub(super) fn rekey_hour(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// Nothing is sent under a session older than 180 s, even if there is no other.
+/// Nothing is sent in a session older than 180 s, even if there is no other.
 pub(super) fn death_180s_send(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     let born = scene.handshake(0)?;
@@ -107,26 +107,26 @@ pub(super) fn death_180s_send(ctx: &Ctx) -> Result<()> {
         .context("no data was sent")?
         .saturating_sub(born);
     within("last data message after", last, 177.0, 180.1)?;
-    // The retries went on all the while: it is not that the end gave up sending as such.
+    // The retries went on meanwhile: the end did not stop sending altogether.
     let late = initiations(&seen)
         .iter()
         .filter(|at| **at > born + 181 * SEC)
         .count();
     ensure!(late >= 5, "only {late} initiations after the session's end");
-    // Back again: what waits is sent under a new session.
+    // The peer is back: staged packets are sent in a new session.
     scene.mute_both(false)?;
     scene.underlay.wait(sent.len() + 1, 10 * SEC, |s| {
         s.outgoing && s.data_len() == Some(64)
     })?;
     ensure!(
         scene.received(1)? > 0,
-        "nothing arrives after the peer's return"
+        "nothing arrived after the peer's return"
     );
     Ok(())
 }
 
-/// Nothing is accepted under a session older than 180 s: messages kept back on the way are
-/// delivered before and after.
+/// Nothing is accepted in a session older than 180 s: held back messages are injected before and
+/// after.
 pub(super) fn death_180s_receive(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     scene.handshake(0)?;
@@ -146,7 +146,7 @@ pub(super) fn death_180s_receive(ctx: &Ctx) -> Result<()> {
         .collect();
     ensure!(
         kept.len() == 30,
-        "{} of 30 messages were kept back",
+        "{} of 30 messages were held back",
         kept.len()
     );
     let injector = Injector::open(scene.tunnel.ns(1), "v1")?;
@@ -162,14 +162,14 @@ pub(super) fn death_180s_receive(ctx: &Ctx) -> Result<()> {
     ] {
         until(start, at * SEC);
         let mut frame = frames.next().context("no frame left")?.bytes;
-        frame[..6].copy_from_slice(&crate::harness::topo::mac(0));
-        // Captured before the device would have filled in the UDP checksum; zero means none.
+        frame[..6].copy_from_slice(&harness::topo::mac(0));
+        // Captured before the UDP checksum was filled in; zero means none.
         frame[40..42].fill(0);
         injector.send(&frame)?;
         let got = scene.received(0)?;
         ensure!(
             got == accepted,
-            "{got} datagrams taken from a message delivered at {at} s"
+            "{got} datagrams from a message injected at {at} s"
         );
     }
     // A new session takes its place.
@@ -178,19 +178,19 @@ pub(super) fn death_180s_receive(ctx: &Ctx) -> Result<()> {
     ping_all(scene.tunnel.ns(0), inner(false, 1), 1)
 }
 
-/// The responder goes on with a session past 120 s, sending and receiving, without an initiation of
-/// its own, as long as it is answered.
+/// The responder uses a session past 120 s, sending and receiving, without initiating, as long as
+/// it is answered.
 fn responder_never_rekeys(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 1)?;
-    let mut session = rig.session(0)?;
+    let mut session = rig.confirmed(0)?;
     let start = Instant::now();
     for tick in 115..=175 {
         until(start, tick * SEC);
         ensure!(
             rig.sends_under(0, &[&session])? == Some(0),
-            "nothing is sent under the session at {tick} s"
+            "nothing is sent in the session at {tick} s"
         );
-        // An answer: silence is another reason for a handshake.
+        // Answer: silence would also cause a handshake.
         ensure!(
             rig.accepts(0, &mut session)?,
             "data is not accepted at {tick} s"
@@ -198,19 +198,19 @@ fn responder_never_rekeys(ctx: &Ctx) -> Result<()> {
         let count = rig.initiations(0).len();
         ensure!(
             count == 0,
-            "the responder initiated by {tick} s of its session's age"
+            "the responder initiated at a session age of {tick} s"
         );
     }
     until(start, 181 * SEC);
     rig.say(0)?;
     rig.clients[0]
         .wait_initiation(SEC)
-        .context("for a datagram after the session's end")?;
+        .context("no initiation for a datagram after the session's end")?;
     Ok(())
 }
 
-/// Who only receives starts a handshake at 165 s, if it was the initiator, and does so once: what
-/// follows is the retry, in its own time.
+/// An initiator that only receives starts a handshake at 165 s, and does so once: what follows is
+/// the regular retry.
 fn rekey_165s_receive(ctx: &Ctx) -> Result<()> {
     const OURS: usize = 4; // initiated by the device; client 4 initiates itself
     let rig = Rig::new(ctx, OURS + 1)?;
@@ -218,19 +218,19 @@ fn rekey_165s_receive(ctx: &Ctx) -> Result<()> {
     for k in 0..OURS {
         sessions.push(rig.initiated(k)?);
     }
-    sessions.push(rig.session(OURS)?);
+    sessions.push(rig.confirmed(OURS)?);
     let start = Instant::now();
     let initiated = |k: usize| rig.initiations(k).len();
     let all = |sessions: &mut [Session]| -> Result<()> {
         for (k, session) in sessions.iter_mut().enumerate() {
             ensure!(
                 rig.accepts(k, session)?,
-                "data of client {k} is not accepted"
+                "data from client {k} is not accepted"
             );
         }
         Ok(())
     };
-    // The device's passive keepalives after this are out long before 120 s.
+    // The device's passive keepalives for this are sent long before 120 s.
     until(start, 60 * SEC);
     all(&mut sessions)?;
     until(start, 160 * SEC);
@@ -256,7 +256,7 @@ fn rekey_165s_receive(ctx: &Ctx) -> Result<()> {
             initiated(k)
         );
     }
-    // Were it not once only, then each of these would start one as soon as 5 s have passed.
+    // If it were not only once, each of these would start one as soon as 5 s have passed.
     for step in 0..30u32 {
         until(at, 4900 * MS + step * 20 * MS);
         for (k, session) in sessions.iter_mut().enumerate() {
@@ -275,20 +275,20 @@ fn rekey_165s_receive(ctx: &Ctx) -> Result<()> {
     }
     ensure!(
         latest > Duration::from_millis(5060),
-        "all of {OURS} retries came {latest:?} after the initiation or sooner: they are not retries"
+        "all {OURS} retries came at most {latest:?} after the initiation: they are not retries"
     );
     ensure!(
         initiated(OURS) == 0,
-        "the responder initiated at 167 s of its session's age"
+        "the responder initiated at a session age of 167 s"
     );
     Ok(())
 }
 
 const MS: Duration = Duration::from_millis(1);
 
-/// All keys are erased 540 s after the last session was made. A cookie reply tells: it is taken
-/// if it is addressed to a session's index that is still in use, and then the next initiation has
-/// a second MAC.
+/// All keys are erased 540 s after the last session was made. A cookie reply shows this: it is
+/// accepted only if its index belongs to an existing session, and then the next initiation has a
+/// second MAC.
 fn wipe_540s(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 3)?;
     let cookie_in = [7; 16];
@@ -317,34 +317,35 @@ fn wipe_540s(ctx: &Ctx) -> Result<()> {
         let used = mac2 == cookie::mac2(&message[..132], &cookie_in);
         ensure!(
             used == kept,
-            "client {k}: a cookie reply to its session's index was {}taken: the session is {}",
+            "client {k}: a cookie reply to its session's index was {}accepted: the session is {}",
             if used { "" } else { "not " },
             if used { "still there" } else { "gone" }
         );
         ensure!(
             used || mac2 == [0; 16],
-            "client {k}: mac2 is neither by the cookie nor zero"
+            "client {k}: mac2 neither uses the cookie nor is zero"
         );
     }
-    // A new session is as good as the first.
-    let mut session = rig.session(1)?;
+    // A new session works like the first.
+    let mut session = rig.confirmed(1)?;
     ensure!(
         rig.sends_under(1, &[&session])? == Some(0),
         "nothing is sent after the keys were erased and a new session made"
     );
     ensure!(
         rig.accepts(1, &mut session)?,
-        "nothing is accepted under the new session"
+        "nothing is accepted in the new session"
     );
     Ok(())
 }
 
-/// The last initiation that the device sent to client `k`, as it was on the underlay.
+/// The last initiation that the device sent to client `k`, as captured on the underlay.
 fn initiation_bytes(rig: &Rig, k: usize) -> Result<Vec<u8>> {
     let frames = rig.underlay.frames();
     let frames = frames.lock().expect("poisoned");
     let to_client = |f: &&Captured| {
-        seen(f).is_some_and(|s| s.outgoing && s.is_initiation() && s.dst == super::rig::outside(k))
+        seen(f)
+            .is_some_and(|s| s.outgoing && s.is_initiation() && s.dst == harness::rig::outside(k))
     };
     let frame = frames.iter().rev().find(to_client);
     let frame = frame.with_context(|| format!("no initiation to client {k}"))?;
@@ -352,8 +353,9 @@ fn initiation_bytes(rig: &Rig, k: usize) -> Result<Vec<u8>> {
     Ok(frame.bytes[42..].to_vec())
 }
 
-/// When the last handshake was: zero before the first; for the initiator when the response came,
-/// for the responder when the first data came under the new session; no other packet moves it.
+/// The last handshake time: zero before the first handshake; for the initiator the time of the
+/// response, for the responder that of the first data in the new session. No other packet changes
+/// it.
 fn last_handshake_time(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 2)?;
     let is = |rig: &mut Rig, k: usize| -> Result<Duration> { Ok(rig.peer(k)?.last_handshake) };
@@ -370,7 +372,7 @@ fn last_handshake_time(ctx: &Ctx) -> Result<()> {
         .context("no response to an initiation")?;
     ensure!(
         is(&mut rig, 0)?.is_zero(),
-        "a handshake is told although the initiator has confirmed nothing"
+        "a handshake is reported although the initiator has confirmed nothing"
     );
     sleep(3 * SEC);
     let before = wall();
@@ -378,13 +380,16 @@ fn last_handshake_time(ctx: &Ctx) -> Result<()> {
     let told = is(&mut rig, 0)?;
     ensure!(
         (before..=wall()).contains(&told),
-        "last handshake at {told:?}; the first data came between {before:?} and {:?}",
+        "last handshake at {told:?}; the first data was received between {before:?} and {:?}",
         wall()
     );
     sleep(2 * SEC);
     rig.accepts(0, &mut session)?;
     rig.sends_under(0, &[&session])?;
-    ensure!(is(&mut rig, 0)? == told, "data moved the last handshake");
+    ensure!(
+        is(&mut rig, 0)? == told,
+        "data changed the last handshake time"
+    );
 
     // The device as initiator.
     rig.clients[1].flush()?;
@@ -393,7 +398,7 @@ fn last_handshake_time(ctx: &Ctx) -> Result<()> {
     sleep(2 * SEC);
     ensure!(
         is(&mut rig, 1)?.is_zero(),
-        "a handshake is told although no response has come"
+        "a handshake is reported although there was no response"
     );
     let received = handshake::receive(&rig.clients[1].keys, &initiation)?;
     let (_, response) = received.respond(&[0; 32], &Tweak::default());
@@ -403,14 +408,14 @@ fn last_handshake_time(ctx: &Ctx) -> Result<()> {
     let told = is(&mut rig, 1)?;
     ensure!(
         (before..=wall()).contains(&told),
-        "last handshake at {told:?}; the response came between {before:?} and {:?}",
+        "last handshake at {told:?}; the response was received between {before:?} and {:?}",
         wall()
     );
     rig.link.rt(0).set_up("wg0", false)?;
     rig.link.rt(0).set_up("wg0", true)?;
     ensure!(
         is(&mut rig, 1)? == told,
-        "down and up moved the last handshake"
+        "down and up changed the last handshake time"
     );
     Ok(())
 }

@@ -1,10 +1,10 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Timers and limits, in virtual time, in two kinds of scene: end 0 under test with the in-tree
-//! driver as its peer ([`Scene`]), or with protocol clients of the tests' own ([`rig::Rig`]).
+// SPDX-License-Identifier: GPL-2.0-only
+//! Timers and limits in virtual time, in two set-ups: end 0 under test with the in-tree driver as
+//! its peer ([`Scene`]), or with the harness's protocol clients ([`harness::rig::Rig`]).
 //!
-//! Nothing here starts a program once the clock matters, and all times are taken from the
-//! underlay's frames. The kernel's timer wheel may fire up to an eighth late: hence the upper
-//! bounds, beside the protocol's jitter of a third of a second.
+//! No test starts a program once the clock matters, and all times are taken from captured frames.
+//! The upper bounds allow for the kernel's timer wheel, which may fire up to an eighth late, and
+//! for the protocol's jitter of a third of a second.
 
 mod cookies;
 mod events;
@@ -13,18 +13,17 @@ mod keepalive;
 mod lifetime;
 mod ratelimit;
 mod retries;
-mod rig;
 mod rotation;
 mod sources;
 mod underload;
 
 use super::{drop_in_vtime, side_by_side, Check, Test};
-use crate::harness::capture::{Capture, Seen};
-use crate::harness::runner::{Boot, Ctx};
-use crate::harness::topo::{inner, Opts, Tunnel};
-use crate::harness::traffic::{drain, udp};
-use crate::harness::wire::Message;
 use anyhow::{ensure, Context, Result};
+use harness::capture::{initiations, Capture, Seen};
+use harness::runner::{Boot, Ctx};
+use harness::topo::{inner, Opts, Tunnel};
+use harness::traffic::{drain, udp};
+use harness::wire::Message;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::Duration;
@@ -106,13 +105,13 @@ impl Scene {
         Ok(())
     }
 
-    /// The number of datagrams that came to end `n` since the last call.
+    /// The number of datagrams received at end `n` since the last call.
     fn received(&self, n: u8) -> Result<usize> {
         sleep(Duration::from_millis(50));
         drain(&self.sockets[usize::from(n)])
     }
 
-    /// Makes the session, end `n` initiating; gives the response's time.
+    /// Makes a session, with end `n` as initiator; returns the time of the response.
     fn handshake(&self, n: u8) -> Result<Duration> {
         self.send(n)?;
         let seen = self
@@ -120,7 +119,7 @@ impl Scene {
             .wait(1, 5 * SEC, |s| s.data_len() == Some(64))?;
         ensure!(
             self.received(1 - n)? == 1,
-            "the first datagram does not arrive"
+            "the first datagram did not arrive"
         );
         let response = seen
             .iter()
@@ -134,15 +133,7 @@ impl Scene {
     }
 }
 
-/// The times of the initiations that end 0 sent.
-fn initiations(seen: &[Seen]) -> Vec<Duration> {
-    seen.iter()
-        .filter(|s| s.outgoing && s.is_initiation())
-        .map(|s| s.at)
-        .collect()
-}
-
-/// The times of the data messages of `len` bytes that end 0 sent (`outgoing`) or got.
+/// The times of the data messages of `len` bytes that end 0 sent (`outgoing`) or received.
 fn data(seen: &[Seen], outgoing: bool, len: usize) -> Vec<Duration> {
     let wanted = |s: &&Seen| s.outgoing == outgoing && s.data_len() == Some(len);
     seen.iter().filter(wanted).map(|s| s.at).collect()

@@ -1,18 +1,18 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The limit of 20 handshake messages a second, 5 at once, for who has shown under load that it
-//! owns its address.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The limit of 20 handshake messages per second, in bursts of 5, for sources that have proved
+//! under load that they own their address.
 
-use super::rig::{device, inside, Rig, MOMENT};
 use super::{drop_in, Test, SEC};
-use crate::harness::netns::Netns;
-use crate::harness::noise::{cookie, handshake, Client, Tweak};
-use crate::harness::pace::{alone, is_slow};
-use crate::harness::runner::{until, Ctx};
-use crate::harness::topo::{mac, outer};
-use crate::harness::traffic::udp;
-use crate::harness::wgdev::{random_key, DeviceConf, Key, PeerConf, Wg};
-use crate::harness::wire::{self, Message};
 use anyhow::{bail, ensure, Context, Result};
+use harness::netns::Netns;
+use harness::noise::{cookie, handshake, Client, Tweak};
+use harness::pace::{alone, is_slow};
+use harness::rig::{device, inside, Rig, MOMENT};
+use harness::runner::{until, Ctx};
+use harness::topo::{mac, outer};
+use harness::traffic::udp;
+use harness::wgdev::{random_key, DeviceConf, Key, PeerConf, Wg};
+use harness::wire::{self, Message};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ pub(super) fn register(list: &mut Vec<Test>) {
     );
 }
 
-/// A place to send from, and the device to send to.
+/// A source address, and the device to send to.
 struct Source {
     socket: UdpSocket,
     to: SocketAddr,
@@ -45,7 +45,7 @@ impl Source {
         })
     }
 
-    /// Asks for its cookie, under load.
+    /// Fetches its cookie, under load.
     fn fetch(&mut self, client: &Client) -> Result<()> {
         let pending = handshake::initiate(&client.keys, &self.device, &Tweak::default());
         self.socket.send_to(&pending.message, self.to)?;
@@ -69,7 +69,7 @@ impl Source {
         Ok(handshake::initiate(&client.keys, &self.device, &tweak).message)
     }
 
-    /// How many responses have come; anything else is an error.
+    /// The number of responses received; anything else is an error.
     fn responses(&self) -> Result<usize> {
         self.socket.set_nonblocking(true)?;
         let mut buf = [0; 256];
@@ -84,7 +84,7 @@ impl Source {
         Ok(count)
     }
 
-    /// Sends one initiation of each client at once; gives how many were answered.
+    /// Sends one initiation of each client in a burst; returns how many were answered.
     fn burst(&self, clients: &[Client]) -> Result<usize> {
         let messages: Vec<_> = clients
             .iter()
@@ -101,7 +101,7 @@ impl Source {
     }
 }
 
-/// One source: 5 at once, then one each 50 ms.
+/// One source: a burst of 5, then one every 50 ms.
 fn rate_and_burst(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 80)?;
     let mut source = Source::new(&rig, SocketAddr::new(outer(false, 1), 7100))?;
@@ -110,7 +110,7 @@ fn rate_and_burst(ctx: &Ctx) -> Result<()> {
     let got = source.burst(&rig.clients[..16])?;
     ensure!(got == 5, "{got} of 16 at once were answered, wanted 5");
     sleep(2 * SEC);
-    // 80 in 790 ms, evenly: what was saved up, 250 ms worth, and 790 ms, each 50 ms one.
+    // 80 in 790 ms, evenly: a full bucket, worth 250 ms, plus 790 ms, at one per 50 ms.
     rig.flood(600)?;
     let messages: Vec<_> = rig
         .clients
@@ -126,8 +126,8 @@ fn rate_and_burst(ctx: &Ctx) -> Result<()> {
     let took = start.elapsed();
     sleep(MOMENT);
     let got = source.responses()?;
-    // A slow worker may still be busy with the flood when the first ones come, and what is saved
-    // up grows no more in that time.
+    // A slow worker may still be busy with the flood when the first ones arrive, and a full bucket
+    // does not grow in that time.
     let least = if is_slow() { 18 } else { 20 };
     ensure!(
         (least..=21).contains(&got) && took < Duration::from_millis(850),
@@ -140,13 +140,13 @@ fn rate_and_burst(ctx: &Ctx) -> Result<()> {
         got == 16,
         "{got} of 16 at once were answered without load, wanted all"
     );
-    // Whose messages were refused, too.
+    // Also for clients whose messages were refused.
     rig.works(0)?;
     rig.works(79)
 }
 
-/// Who is limited together: an IPv4 address, an IPv6 network of 64 bits; in the namespace that the
-/// device is in, whichever device it is.
+/// Sources that share a limit: an IPv4 address or an IPv6 /64 network, across all devices in the
+/// same namespace.
 fn who(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 8)?;
     let third: IpAddr = [192, 0, 2, 77].into();
@@ -159,7 +159,7 @@ fn who(ctx: &Ctx) -> Result<()> {
     }
     rig.link.rt(1).neigh_set("v1", net(1), mac(0))?;
 
-    // Two more devices with the same peers; one of them moves away, its socket stays.
+    // Two more devices with the same peers; one of them is moved away, its socket stays.
     let away = Netns::new("c")?;
     let same = another(&mut rig, ctx, "wg7", 51907)?;
     rig.link.rt(0).set_up("wg7", true)?;
@@ -212,25 +212,25 @@ fn who(ctx: &Ctx) -> Result<()> {
             "{got} of 8 at once were answered before {what}, wanted 5"
         );
         let got = source.burst(&rig.clients)?;
-        // While the first 5 were answered, and a moment after, one or two more were saved up.
+        // While the first 5 were answered, the bucket may have gained one or two more.
         let range = if *wanted == 0 { 0..=2 } else { 5..=5 };
         ensure!(
             range.contains(&got),
-            "{what}: {got} of 8 at once were answered right after 5 of the first source, wanted {range:?}"
+            "{what}: {got} of 8 at once were answered after 5 of the first source, wanted {range:?}"
         );
         sleep(2 * SEC);
     }
     rig.works(0)
 }
 
-/// A device `name` in end 0's namespace, down, with all the clients as peers; gives its key.
+/// A device `name` in end 0's namespace, down, with all clients as peers; returns its public key.
 fn another(rig: &mut Rig, ctx: &Ctx, name: &str, port: u16) -> Result<Key> {
     let kind = ctx.plain()[0].kind;
     rig.link.rt(0).link_add(name, kind)?;
     let mut wg = Wg::open(rig.link.end(0), kind)?;
     let peers = rig.clients.iter().enumerate().map(|(k, client)| PeerConf {
         public_key: client.keys.public,
-        allowed_ips: vec![(inside(k), 32)],
+        allowed_ips: vec![(inside(false, k), 32)],
         ..PeerConf::default()
     });
     let conf = DeviceConf {

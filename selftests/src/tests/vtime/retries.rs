@@ -1,13 +1,13 @@
-// SPDX-License-Identifier: GPL-2.0
-//! When handshakes start, and are tried again.
+// SPDX-License-Identifier: GPL-2.0-only
+//! When handshakes start and are retried.
 
-use super::rig::{Rig, MOMENT};
 use super::{data, drop_in, initiations, Scene, Test, SEC};
-use crate::harness::noise::Tweak;
-use crate::harness::pace::SENT;
-use crate::harness::runner::{until, within, Ctx};
-use crate::harness::wire::Message;
 use anyhow::{bail, ensure, Context, Result};
+use harness::noise::Tweak;
+use harness::pace::SENT;
+use harness::rig::{Rig, MOMENT};
+use harness::runner::{until, within, Ctx};
+use harness::wire::Message;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ pub(super) fn register(list: &mut Vec<Test>) {
     );
 }
 
-/// An unanswered handshake: twenty initiations, each 5 s and some jitter after the last, then
-/// silence, and what waited is gone.
+/// An unanswered handshake: twenty initiations, each 5 s plus jitter after the last, then silence,
+/// and the staged packets are dropped.
 pub(super) fn handshake_retries(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(ctx)?;
     scene.mute_both(true)?;
@@ -56,9 +56,9 @@ pub(super) fn handshake_retries(ctx: &Ctx) -> Result<()> {
     let dropped = scene.tunnel.rt(0).stats("wg0")?.tx_dropped;
     ensure!(
         dropped == 3,
-        "{dropped} of 3 waiting packets were dropped after the last try"
+        "{dropped} of 3 staged packets were dropped after the last attempt"
     );
-    // The peer is back: only what is sent from now on arrives.
+    // The peer is back: only packets sent from now on arrive.
     scene.mute_both(false)?;
     scene.send(0)?;
     scene
@@ -69,18 +69,18 @@ pub(super) fn handshake_retries(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// No answer to data for 15 s and some jitter: a new handshake, whoever had initiated the session.
-/// A second packet does not put it off.
+/// No answer to data for 15 s plus jitter: a new handshake, whichever side initiated the session.
+/// A second packet does not postpone it.
 fn new_handshake_15s(ctx: &Ctx) -> Result<()> {
-    // The timer wheel has steps of a quarter of a second at this distance, so that many of the
-    // jitters make no difference.
+    // The timer wheel has steps of a quarter of a second for this interval, so that many jitters
+    // make no difference.
     const CLIENTS: usize = 40;
     let rig = Rig::new(ctx, CLIENTS)?;
     for k in 0..CLIENTS {
         if k % 2 == 0 {
             rig.initiated(k)?;
         } else {
-            rig.session(k)?;
+            rig.confirmed(k)?;
         }
     }
     sleep(15 * SEC); // the passive keepalives
@@ -122,8 +122,8 @@ fn new_handshake_15s(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// However much there is to send: 5 s at least between two initiations, and between a response
-/// and an initiation.
+/// However much there is to send, two initiations are at least 5 s apart, and so are a response
+/// and the next initiation.
 fn once_per_5s(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 1)?;
     let demand = |time: Duration| -> Result<()> {
@@ -150,7 +150,7 @@ fn once_per_5s(ctx: &Ctx) -> Result<()> {
             5.06,
         )?;
     }
-    // A response of ours counts like an initiation. The client never confirms the session.
+    // The device's response counts like an initiation. The client never confirms the session.
     sleep(Duration::from_millis(4000));
     rig.respond(0, &Tweak::default())?
         .context("no response to the client's initiation")?;
@@ -173,8 +173,8 @@ fn once_per_5s(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// A retry that falls due less than 5 s after a response of ours is void, and with it the whole
-/// run of tries: only new demand starts a handshake again.
+/// A retry that is due less than 5 s after a response of ours is suppressed, and with it the whole
+/// series of attempts: only new demand starts a handshake again.
 fn void_after_response(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 1)?;
     rig.say(0)?;
@@ -186,19 +186,19 @@ fn void_after_response(ctx: &Ctx) -> Result<()> {
     let times = rig.initiations(0);
     ensure!(
         times.len() == 1,
-        "{} initiations in 122 s, the client having initiated at 2 s; wanted only the first. At {:?}",
+        "{} initiations in 122 s, of which the client initiated at 2 s; wanted one. At {:?}",
         times.len(),
         times.iter().map(|t| *t - times[0]).collect::<Vec<_>>()
     );
-    // What waits is not lost: it goes out when the client confirms its session,
+    // The staged packet is not lost: it is sent when the client confirms its session,
     rig.clients[0].flush()?;
     rig.clients[0].send(&session.data(&[]))?;
-    rig.clients[0].wait_data(&session, SEC).context(
-        "the datagram that waited does not come after the client has confirmed its session",
-    )?;
+    rig.clients[0]
+        .wait_data(&session, SEC)
+        .context("the staged datagram was not sent after the client confirmed its session")?;
     sleep(SENT);
     rig.clients[0].send(&session.data(&[]))?;
-    // and demand starts a handshake: here because the session is too old by then.
+    // and new demand starts a handshake, here because the session has expired by then.
     sleep(70 * SEC);
     rig.say(0)?;
     sleep(MOMENT);
@@ -210,8 +210,8 @@ fn void_after_response(ctx: &Ctx) -> Result<()> {
     Ok(())
 }
 
-/// While there is no session 128 packets wait; each more pushes the oldest out. After the last
-/// try all are dropped. Both count as tx_dropped.
+/// Without a session 128 packets are staged; each further one displaces the oldest. After the last
+/// attempt all are dropped. Both count as tx_dropped.
 fn staged_128(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 1)?;
     let dropped = |rig: &mut Rig| -> Result<u64> { Ok(rig.link.rt(0).stats("wg0")?.tx_dropped) };
@@ -227,7 +227,7 @@ fn staged_128(ctx: &Ctx) -> Result<()> {
     until(start, 90 * SEC);
     ensure!(
         dropped(&mut rig)? == 11,
-        "packets dropped before the last try"
+        "packets dropped before the last attempt"
     );
     until(start, 130 * SEC);
     let count = rig.initiations(0).len();
@@ -235,7 +235,7 @@ fn staged_128(ctx: &Ctx) -> Result<()> {
     let got = dropped(&mut rig)?;
     ensure!(
         got == 140,
-        "{got} packets dropped after the last try, wanted all of 140"
+        "{got} packets dropped after the last attempt, wanted all 140"
     );
     // The next datagram starts over.
     rig.initiated(0)?;

@@ -1,15 +1,15 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The table of the rate limiter, as it shows from outside: what is remembered of thousands of
-//! sources, and for how long.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The rate limiter's table as seen from outside: the memory that thousands of sources take, and
+//! for how long.
 
-use super::rig::{device, Rig, MOMENT};
 use super::{drop_in, Test, SEC};
-use crate::harness::memory::Memory;
-use crate::harness::noise::cookie;
-use crate::harness::pace::alone;
-use crate::harness::runner::Ctx;
-use crate::harness::topo::outer;
 use anyhow::{ensure, Context, Result};
+use harness::memory::Memory;
+use harness::noise::cookie;
+use harness::pace::alone;
+use harness::rig::{device, Rig, MOMENT};
+use harness::runner::Ctx;
+use harness::topo::outer;
 use nix::sys::resource::{setrlimit, Resource};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -22,14 +22,14 @@ pub(super) fn register(list: &mut Vec<Test>) {
 
 /// Sources: half of them IPv4 addresses, half IPv6 networks of 64 bits.
 const SOURCES: usize = 3000;
-/// At least so many messages waiting at once mean load.
+/// Messages in one burst, enough to put the device under load.
 const LOAD: usize = 600;
-/// Bytes that a source takes for sure while it is remembered.
+/// Minimum size of a source's entry, in bytes.
 const KEPT: i64 = 64;
-/// As much of it shows at once: there may be room left that counts as taken before.
+/// The part of it that is visible at once: free space in slabs already counts as used.
 const ENTRY: i64 = 16;
 
-/// A source, and its handshake message: a response to nothing, which costs a device little.
+/// A source, and its handshake message: an unsolicited response, which costs the device little.
 struct Source {
     socket: UdpSocket,
     message: Vec<u8>,
@@ -61,7 +61,7 @@ impl Source {
         Ok(())
     }
 
-    /// Puts the cookie of the reply that has come into the message.
+    /// Uses the cookie of the received reply in the message.
     fn use_cookie(&mut self, rig: &Rig) -> Result<()> {
         let mut buf = [0; 256];
         self.socket.set_read_timeout(Some(SEC))?;
@@ -72,8 +72,8 @@ impl Source {
     }
 }
 
-/// Each source that has shown its cookie under load is remembered, for a second or two; then the
-/// memory is free again.
+/// Each source that has used its cookie under load is kept for a second or two; then its memory is
+/// freed.
 fn forgets(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 1)?;
     let [at, gateway] = [0, 1].map(|n| rig.link.end(n));
@@ -103,7 +103,7 @@ fn forgets(ctx: &Ctx) -> Result<()> {
     let start = Instant::now();
     for some in sources.chunks(LOAD) {
         alone(|| some.iter().try_for_each(Source::send))?;
-        // The workers' turn.
+        // Let the workers run.
         sleep(MOMENT / 6);
     }
     let filled = Memory::now()?.since(&before);
@@ -111,7 +111,7 @@ fn forgets(ctx: &Ctx) -> Result<()> {
     ensure!(took < SEC * 9 / 10, "the messages took {took:?}");
     let wanted = SOURCES as i64 * ENTRY;
     let grown = filled.top_caches(usize::MAX);
-    // Those of the messages themselves keep some room in any case.
+    // The packets' own caches keep some memory in any case.
     let of_sources = |(name, _): &&(&str, i64)| !name.starts_with("skbuff");
     let &(cache, bytes) = grown.iter().find(of_sources).context("no slab caches")?;
     ensure!(
@@ -133,9 +133,9 @@ fn forgets(ctx: &Ctx) -> Result<()> {
     let left = left.iter().find(|(name, _)| *name == cache);
     let left = left.context("the cache is gone")?.1;
     ctx.note(format!(
-        "{SOURCES} sources: {bytes} bytes of {cache}; {left} after they were forgotten"
+        "{SOURCES} sources: {bytes} bytes of {cache}; {left} after they were dropped"
     ));
-    // What the slabs keep at hand for the next counts as taken.
+    // Free objects that the slabs keep count as used.
     ensure!(
         left < SOURCES as i64 * KEPT / 2,
         "{left} bytes of {cache} are left 3 s after {SOURCES} sources"

@@ -1,16 +1,16 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Under load: from when on, for how long, and what a device without a key says then.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Being under load: when it starts, how long it lasts, and a device without a key in that state.
 
-use super::rig::{device, Rig, MOMENT};
 use super::{drop_in, Test, SEC};
-use crate::harness::capture::Seen;
-use crate::harness::noise::{crypto, handshake, Client, Keys, Tweak};
-use crate::harness::pace::slow;
-use crate::harness::runner::{until, Ctx, Subject};
-use crate::harness::topo::outer;
-use crate::harness::wgdev::DeviceConf;
-use crate::harness::wire::Message;
 use anyhow::{ensure, Context, Result};
+use harness::capture::Seen;
+use harness::noise::{crypto, handshake, Client, Keys, Tweak};
+use harness::pace::slow;
+use harness::rig::{device, Rig, MOMENT};
+use harness::runner::{until, Ctx, Subject};
+use harness::topo::outer;
+use harness::wgdev::DeviceConf;
+use harness::wire::Message;
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub(super) fn register(list: &mut Vec<Test>) {
     );
 }
 
-/// Length of the answer to a fresh initiation of client `k` without mac2; 0 without an answer.
+/// Length of the answer to a new initiation of client `k` without mac2; 0 without an answer.
 fn answer(rig: &Rig, k: usize) -> Result<usize> {
     rig.clients[k].flush()?;
     let pending = rig.clients[k].initiate(&Tweak::default())?;
@@ -36,46 +36,46 @@ fn answer(rig: &Rig, k: usize) -> Result<usize> {
 const RESPONSE: usize = 92;
 const COOKIE: usize = 64;
 
-/// A queue of 511 handshake messages is no load, one of 512 is, and it counts for a second after
-/// the queue was last that long.
+/// A queue of 511 handshake messages is not load, one of 512 is, until a second after the queue
+/// was last that long.
 fn from_512(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 1)?;
     rig.flood(511)?;
     let got = answer(&rig, 0)?;
     ensure!(
         got == RESPONSE,
-        "after 511 messages in the queue an initiation is answered by {got} bytes, wanted {RESPONSE}"
+        "after 511 queued messages an initiation is answered with {got} bytes, wanted {RESPONSE}"
     );
     let before = Instant::now();
     rig.flood(512)?;
-    // The worker began, and looked at the queue, between these two.
+    // The worker started and checked the queue between these two times.
     let after = Instant::now() - MOMENT;
     let got = answer(&rig, 0)?;
     ensure!(
         got == COOKIE,
-        "after 512 messages in the queue an initiation is answered by {got} bytes, wanted {COOKIE}"
+        "after 512 queued messages an initiation is answered with {got} bytes, wanted {COOKIE}"
     );
     until(before, Duration::from_millis(980));
     let got = answer(&rig, 0)?;
     ensure!(
         got == COOKIE,
-        "within a second of that an initiation is answered by {got} bytes, wanted {COOKIE}"
+        "within a second of that an initiation is answered with {got} bytes, wanted {COOKIE}"
     );
     until(after, Duration::from_millis(1020));
     let got = answer(&rig, 0)?;
     ensure!(
         got == RESPONSE,
-        "more than a second after that an initiation is answered by {got} bytes, wanted {RESPONSE}"
+        "over a second after that an initiation is answered with {got} bytes, wanted {RESPONSE}"
     );
-    let mut session = rig.session(0)?;
+    let mut session = rig.confirmed(0)?;
     ensure!(rig.accepts(0, &mut session)?, "data is not accepted");
     Ok(())
 }
 
-/// 4096 handshake messages wait, and no more. Each is answered with a cookie: a queue like that is a
-/// load, and for a second what is left of it is, too.
+/// At most 4096 handshake messages are queued. Each is answered with a cookie reply: the device is
+/// under load until a second after the queue has shrunk.
 fn queue_4096(ctx: &Ctx) -> Result<()> {
-    // A fresh device: the in-tree driver's queue may hold some less once it was used.
+    // A new device: the in-tree driver's queue may hold a few less once it was used.
     let rig = Rig::new(ctx, 1)?;
     let client = &rig.clients[0];
     let message = handshake::initiate(&client.keys, &client.peer, &Tweak::default()).message;
@@ -86,17 +86,17 @@ fn queue_4096(ctx: &Ctx) -> Result<()> {
     let got = seen.iter().filter(reply).count();
     ensure!(
         got == 4096,
-        "{got} cookie replies to 5000 initiations at a time, wanted 4096"
+        "{got} cookie replies to a burst of 5000 initiations, wanted 4096"
     );
     sleep(2 * SEC);
-    let mut session = rig.session(0)?;
+    let mut session = rig.confirmed(0)?;
     ensure!(rig.accepts(0, &mut session)?, "data is not accepted");
     Ok(())
 }
 
-/// A device without a private key. The in-tree driver's keys for the MACs are zeros then, so that
-/// who computes mac1 with zeros gets a cookie reply out of it under load. Ours holds no mac1 valid
-/// then, on purpose: not a packet leaves a device without a key.
+/// A device without a private key. The in-tree driver's MAC keys are then zeros, so that a mac1
+/// computed with zeros gets a cookie reply under load. Ours differs on purpose: it accepts no mac1
+/// then, and sends no packet at all.
 fn without_key(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 1)?;
     let keyed = rig.end.public_key;

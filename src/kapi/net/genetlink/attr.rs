@@ -1,9 +1,9 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Views of the attributes in a request.
 //!
 //! A payload is a slice of [`Cell`]s: a command may erase key material in the request while other
-//! views of the same bytes exist, and a value that was read is always a copy.
+//! views of the same bytes exist. Values that are read are copies.
 //!
 //! C header: [`include/net/netlink.h`](srctree/include/net/netlink.h)
 
@@ -17,7 +17,7 @@ use kernel::prelude::*;
 
 use crate::bindings;
 
-/// Bytes of an attribute's header: its length (header included) and its type.
+/// Length of an attribute's header in bytes: its length (header included) and its type.
 const HEADER_LEN: usize = size_of::<bindings::nlattr>();
 
 /// The alignment of attributes in a stream.
@@ -45,15 +45,16 @@ impl<'a> Attr<'a> {
     /// For `'a`, `ptr` is valid for reads and writes of `nla_len` bytes (at least a header), and
     /// only this thread writes to them.
     pub(super) unsafe fn from_raw(ptr: *mut bindings::nlattr) -> Self {
-        // SAFETY: The caller promises a readable header.
+        // SAFETY: By the requirement of this function the header is readable.
         let bindings::nlattr { nla_len, nla_type } = unsafe { ptr.read_unaligned() };
         let len = usize::from(nla_len).saturating_sub(HEADER_LEN);
         // SAFETY: The payload follows the header, within `nla_len` bytes.
         let data = unsafe { ptr.cast::<u8>().add(HEADER_LEN) };
         Self {
             raw_type: nla_type,
-            // SAFETY: By the caller's promise the bytes are valid for 'a. `Cell<u8>` has the layout
-            // of `u8`, allows other views to write, and confines all of them to this thread.
+            // SAFETY: By the requirement of this function the bytes are valid for 'a. `Cell<u8>`
+            // has the layout of `u8`, allows other views to write, and confines all of them to this
+            // thread.
             payload: unsafe { core::slice::from_raw_parts(data.cast::<Cell<u8>>(), len) },
         }
     }
@@ -61,16 +62,6 @@ impl<'a> Attr<'a> {
     /// The type, without the flags.
     pub fn attr_type(&self) -> u16 {
         self.raw_type & !(F_NESTED | F_NET_BYTEORDER)
-    }
-
-    /// The bytes of payload, padding excluded.
-    pub fn len(&self) -> usize {
-        self.payload.len()
-    }
-
-    /// Whether there is no payload.
-    pub fn is_empty(&self) -> bool {
-        self.payload.is_empty()
     }
 
     /// The payload, if it has exactly `N` bytes.
@@ -82,7 +73,7 @@ impl<'a> Attr<'a> {
         }
     }
 
-    /// The first `N` bytes of the payload, if there are as many.
+    /// The first `N` bytes of the payload, if it has that many.
     pub fn head<const N: usize>(&self) -> Option<[u8; N]> {
         let cells = self.payload.first_chunk::<N>()?;
         let mut bytes = [0; N];
@@ -92,8 +83,8 @@ impl<'a> Attr<'a> {
         Some(bytes)
     }
 
-    /// The string up to its first zero byte, followed by zeros. `None` if it does not end within
-    /// the payload and `N` bytes.
+    /// The string up to its first zero byte, padded with zeros. `None` if there is no zero byte in
+    /// the first `N` bytes of the payload.
     pub fn nul_string<const N: usize>(&self) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         for (byte, cell) in bytes.iter_mut().zip(self.payload) {
@@ -105,23 +96,23 @@ impl<'a> Attr<'a> {
         None
     }
 
-    /// An unsigned number of eight bits.
+    /// The payload as a number of 8 bits.
     pub fn u8(&self) -> Option<u8> {
         self.bytes().map(u8::from_ne_bytes)
     }
 
-    /// An unsigned number of sixteen bits, in host byte order.
+    /// The payload as a number of 16 bits in host byte order.
     pub fn u16(&self) -> Option<u16> {
         self.bytes().map(u16::from_ne_bytes)
     }
 
-    /// An unsigned number of thirty-two bits, in host byte order.
+    /// The payload as a number of 32 bits in host byte order.
     pub fn u32(&self) -> Option<u32> {
         self.bytes().map(u32::from_ne_bytes)
     }
 
     /// Overwrites the payload with zeros, in the request itself: for key material, which must
-    /// neither stay in a freed buffer nor return with the request in an error message.
+    /// neither remain in a freed buffer nor be sent back with the request in an error message.
     pub fn erase(&self) {
         for cell in self.payload {
             // SAFETY: A cell is valid for writes; volatile, so that the compiler keeps the store.
@@ -130,14 +121,14 @@ impl<'a> Attr<'a> {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// The attributes in the payload of an array: a nest of attributes whose types mean nothing.
+    /// The attributes in the payload of an array: a nest of attributes whose types have no meaning.
     ///
-    /// As `nla_for_each_nested()`, this ends at the first thing that is not an attribute.
+    /// Like `nla_for_each_nested()`, this ends at the first malformed attribute.
     pub fn elements(&self) -> Elements<'a> {
         Elements { rest: self.payload }
     }
 
-    /// The attributes in the payload by type, the last one of a type that occurs twice.
+    /// The attributes in the payload by type; of a type that occurs twice, the last one.
     ///
     /// As strict as `nla_parse_nested()` without a policy: [`EINVAL`] if this is not marked as a
     /// nest, for a type that is zero or not less than `N`, and for bytes after the last attribute.
@@ -185,7 +176,7 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
-/// The attributes of one level, found by their type.
+/// The attributes of one level, by their type.
 pub struct Attrs<'a, const N: usize> {
     table: [Option<Attr<'a>>; N],
 }

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! Writing messages.
 //!
@@ -40,7 +40,7 @@ impl AttrWriter<'_> {
     /// For the lifetime that the caller gives the result, `skb` must be a valid, linear buffer that
     /// nobody else uses.
     unsafe fn from_raw(skb: NonNull<bindings::sk_buff>) -> Self {
-        // INVARIANT: The caller's promise.
+        // INVARIANT: The requirement of this function.
         Self {
             skb,
             _buffer: PhantomData,
@@ -53,7 +53,7 @@ impl AttrWriter<'_> {
         unsafe { (*self.skb.as_ptr()).len }
     }
 
-    /// The place of the `T` at `offset`, if it lies within the buffer.
+    /// A pointer to the `T` at `offset`, if it lies within the buffer.
     fn at<T>(&mut self, offset: u32) -> Option<NonNull<T>> {
         let end = usize::try_from(offset).ok()?.checked_add(size_of::<T>())?;
         if end > usize::try_from(self.len()).ok()? {
@@ -67,7 +67,7 @@ impl AttrWriter<'_> {
     /// Removes what was written after `offset`.
     fn trim(&mut self, offset: u32) {
         // SAFETY: The buffer is valid and ours by the type invariant. An `offset` beyond its end
-        // does nothing.
+        // has no effect.
         unsafe { bindings::skb_trim(self.skb.as_ptr(), offset) };
     }
 
@@ -85,23 +85,23 @@ impl AttrWriter<'_> {
         })
     }
 
-    /// Appends an unsigned number of eight bits.
+    /// Appends a number of 8 bits.
     pub fn put_u8(&mut self, attr_type: u16, value: u8) -> Result {
         self.put(attr_type, &value.to_ne_bytes())
     }
 
-    /// Appends an unsigned number of sixteen bits in host byte order.
+    /// Appends a number of 16 bits in host byte order.
     pub fn put_u16(&mut self, attr_type: u16, value: u16) -> Result {
         self.put(attr_type, &value.to_ne_bytes())
     }
 
-    /// Appends an unsigned number of thirty-two bits in host byte order.
+    /// Appends a number of 32 bits in host byte order.
     pub fn put_u32(&mut self, attr_type: u16, value: u32) -> Result {
         self.put(attr_type, &value.to_ne_bytes())
     }
 
-    /// Appends an unsigned number of sixty-four bits in host byte order. Where the architecture
-    /// needs it aligned, an empty attribute of type `pad_type` comes before it.
+    /// Appends a number of 64 bits in host byte order. Where the architecture needs it aligned, it
+    /// is preceded by an empty attribute of type `pad_type`.
     pub fn put_u64(&mut self, attr_type: u16, value: u64, pad_type: u16) -> Result {
         // SAFETY: The buffer is valid and ours by the type invariant, `value` has eight bytes.
         to_result(unsafe {
@@ -115,7 +115,7 @@ impl AttrWriter<'_> {
         })
     }
 
-    /// Appends a string with its closing zero.
+    /// Appends a string with its terminating zero.
     pub fn put_str(&mut self, attr_type: u16, value: &CStr) -> Result {
         self.put(attr_type, value.to_bytes_with_nul())
     }
@@ -134,12 +134,12 @@ impl AttrWriter<'_> {
 /// [`Nest::end`] keeps it.
 pub struct Nest<'a> {
     writer: AttrWriter<'a>,
-    /// Where the nest's header is in the buffer.
+    /// Offset of the nest's header in the buffer.
     start: u32,
 }
 
 impl Nest<'_> {
-    /// Closes the nest. [`EMSGSIZE`], and the nest is removed, if it has outgrown an attribute.
+    /// Closes the nest. If it is too long for an attribute, it is removed: [`EMSGSIZE`].
     pub fn end(mut self) -> Result {
         let len = self.writer.len().saturating_sub(self.start);
         let len = u16::try_from(len).map_err(|_| EMSGSIZE)?;
@@ -178,7 +178,7 @@ impl<'a> DerefMut for Nest<'a> {
 /// [`Message::end`] keeps it.
 pub struct Message<'a> {
     writer: AttrWriter<'a>,
-    /// Where the message's header is in the buffer.
+    /// Offset of the message's header in the buffer.
     start: u32,
 }
 
@@ -195,10 +195,11 @@ impl Message<'_> {
         flags: u16,
         cmd: u8,
     ) -> Result<Self> {
-        // SAFETY: The caller's promise.
+        // SAFETY: By the requirement of this function.
         let writer = unsafe { AttrWriter::from_raw(skb) };
         let start = writer.len();
-        // SAFETY: The buffer is valid and ours; the family of a request is valid while it is served.
+        // SAFETY: The buffer is valid and ours; the family of a request is valid while it is
+        // served.
         let header = unsafe {
             bindings::genlmsg_put(
                 skb.as_ptr(),
@@ -222,8 +223,9 @@ impl Message<'_> {
     /// Sets `flags` in the message's header.
     pub(super) fn add_flags(&mut self, flags: u16) {
         if let Some(header) = self.header() {
-            // Not aligned: a dump's buffer ends where the reader's does, at whatever length that has.
-            // SAFETY: `at` gives a place within the buffer, which is ours and initialized.
+            // May be unaligned: a dump's buffer has the length of the reader's, and the core places
+            // it at the end of its allocation.
+            // SAFETY: `at` gives a place within the buffer, which is ours and initialised.
             unsafe {
                 let place = &raw mut (*header.as_ptr()).nlmsg_flags;
                 place.write_unaligned(place.read_unaligned() | flags);
@@ -235,7 +237,7 @@ impl Message<'_> {
     pub fn end(mut self) {
         let len = self.writer.len().saturating_sub(self.start);
         if let Some(header) = self.header() {
-            // SAFETY: As in `add_flags`.
+            // SAFETY: `at` gives a place within the buffer, which is ours and initialised.
             unsafe { (&raw mut (*header.as_ptr()).nlmsg_len).write_unaligned(len) };
             let _kept = ManuallyDrop::new(self);
         }

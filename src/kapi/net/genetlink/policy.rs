@@ -1,12 +1,12 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Policies: what the netlink core checks before a command sees a request.
+//! Policies: how the netlink core validates a request before a command sees it.
 //!
 //! C header: [`include/net/netlink.h`](srctree/include/net/netlink.h)
 
 use crate::bindings;
 
-/// What one attribute must look like.
+/// What an attribute of one type must be.
 ///
 /// A level of attributes has a static table of them, indexed by attribute type (see
 /// [`Policy::table`]). Attributes that have no policy or lie beyond the table are refused with
@@ -22,26 +22,26 @@ pub struct Policy(bindings::nla_policy);
 // SAFETY: A policy is never written to; by the invariant what it points to is static and `Sync`.
 unsafe impl Sync for Policy {}
 
-// SAFETY: As above: plain data that does not care for its thread.
+// SAFETY: A policy is plain data, and what it points to is static and `Sync` by the invariant.
 unsafe impl Send for Policy {}
 
 impl Policy {
-    /// No such attribute. Also stands at index 0, which is no attribute's.
+    /// No attribute of this type is valid. Also at index 0, which is not a type.
     const UNSPEC: Self = Self::plain(bindings::NLA_UNSPEC, 0);
 
-    /// Exactly eight bits, else `EINVAL`.
+    /// Exactly 8 bits, else `EINVAL`.
     pub const U8: Self = Self::plain(bindings::NLA_U8, 0);
 
-    /// Exactly sixteen bits, else `EINVAL`.
+    /// Exactly 16 bits, else `EINVAL`.
     pub const U16: Self = Self::plain(bindings::NLA_U16, 0);
 
-    /// Exactly thirty-two bits, else `EINVAL`.
+    /// Exactly 32 bits, else `EINVAL`.
     pub const U32: Self = Self::plain(bindings::NLA_U32, 0);
 
-    /// Exactly sixty-four bits, else `EINVAL`.
+    /// Exactly 64 bits, else `EINVAL`.
     pub const U64: Self = Self::plain(bindings::NLA_U64, 0);
 
-    /// Thirty-two bits of which only those in `mask` may be set, else `EINVAL`.
+    /// Exactly 32 bits, of which only those in `mask` may be set, else `EINVAL`.
     pub const fn flags32(mask: u32) -> Self {
         // INVARIANT: No pointer.
         Self(bindings::nla_policy {
@@ -70,14 +70,14 @@ impl Policy {
         )
     }
 
-    /// A string of at most `len` bytes and a closing zero, else `EINVAL`.
+    /// A string of at most `len` bytes and a terminating zero, else `EINVAL`.
     pub const fn nul_string(len: u16) -> Self {
         Self::plain(bindings::NLA_NUL_STRING, len)
     }
 
     /// An array of nests; `elements` is the table for each of them.
     ///
-    /// The core does not insist on the elements' being marked as nests;
+    /// The core does not check that the elements are marked as nests;
     /// [`Attr::nested`](super::Attr::nested) does.
     pub const fn nested_array<const N: usize>(elements: &'static [Policy; N]) -> Self {
         const { assert!(N > 0 && N <= u16::MAX as usize) };

@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
-//! Runs of packets.
+//! Lists of packets.
 
 use core::{
     marker::PhantomData,
@@ -50,13 +50,13 @@ impl SkbList {
         }
     }
 
-    /// How many packets there are.
+    /// The number of packets.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether there are no packets.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.head.is_null()
@@ -65,28 +65,37 @@ impl SkbList {
     /// Adds a packet at the end.
     #[inline]
     pub fn push_back(&mut self, skb: SkBuff) {
-        // Nobody reads a `prev` link of ours, but `next` is null by the invariant of `SkBuff`.
         self.append(&mut Self::from(skb));
     }
 
-    /// Adds a packet of C at the end, without its route; a copy if others refer to it too. It is
-    /// lost if there is no memory for one.
-    pub(super) fn push_unshared(&mut self, skb: *mut bindings::sk_buff) {
-        // SAFETY: The callers own a reference to the valid packet, which this takes.
+    /// Adds a packet of C at the end, without its route; a copy if it is shared. It is dropped if
+    /// there is no memory for the copy.
+    ///
+    /// # Safety
+    ///
+    /// The packet must be valid, and the caller must have a reference to it, which it gives up.
+    pub(super) unsafe fn push_unshared(&mut self, skb: *mut bindings::sk_buff) {
+        // SAFETY: By the requirements of this function.
         let skb = unsafe { bindings::wg_skb_share_check(skb) };
         if let Some(skb) = NonNull::new(skb) {
-            // SAFETY: Now the only reference.
+            // SAFETY: The packet is not shared now, and the reference is ours.
             let mut skb = unsafe { SkBuff::from_raw(skb) };
             skb.drop_dst();
             self.push_back(skb);
         }
     }
 
-    /// Takes the first packet.
+    /// The first packet.
+    #[inline]
+    pub fn front(&self) -> Option<&Skb> {
+        self.iter().next()
+    }
+
+    /// Removes the first packet and returns it.
     #[inline]
     pub fn pop_front(&mut self) -> Option<SkBuff> {
         let skb = NonNull::new(self.head)?;
-        // SAFETY: By the type invariant.
+        // SAFETY: The packets of the list are valid by the type invariant.
         self.head = unsafe { *next_of(skb.as_ptr()) };
         if self.head.is_null() {
             self.tail = ptr::null_mut();
@@ -106,14 +115,14 @@ impl SkbList {
         if self.tail.is_null() {
             self.head = other.head;
         } else {
-            // SAFETY: By the type invariant.
+            // SAFETY: The packets of the list are valid and ours by the type invariant.
             unsafe { *next_of(self.tail) = other.head };
         }
         self.tail = other.tail;
         self.len = self.len.wrapping_add(other.len);
     }
 
-    /// Takes the first `count` packets, or all if there are fewer.
+    /// Splits off the first `count` packets, or all if there are fewer.
     pub fn split_front(&mut self, count: usize) -> Self {
         if count >= self.len {
             return mem::take(self);
@@ -124,13 +133,13 @@ impl SkbList {
         }
         let mut last = self.head;
         for _ in 1..count {
-            // SAFETY: By the type invariant: `count` is less than `len`.
+            // SAFETY: There are `len` valid packets by the type invariant, more than `count`.
             last = unsafe { *next_of(last) };
         }
         front.head = self.head;
         front.tail = last;
         front.len = count;
-        // SAFETY: As above, and the packet after `last` exists.
+        // SAFETY: `last` is one of the valid packets of the list, which are ours.
         unsafe {
             self.head = *next_of(last);
             *next_of(last) = ptr::null_mut();
@@ -139,7 +148,7 @@ impl SkbList {
         front
     }
 
-    /// Keeps the packets for which `keep` is true and frees the others.
+    /// Keeps the packets for which `keep` is true and drops the others.
     pub fn retain_mut(&mut self, mut keep: impl FnMut(&mut Skb) -> bool) {
         let mut all = mem::take(self);
         while let Some(mut skb) = all.pop_front() {
@@ -165,11 +174,6 @@ impl SkbList {
             next: self.head,
             _list: PhantomData,
         }
-    }
-
-    /// Sums up the lengths of the packets in bytes.
-    pub fn bytes(&self) -> usize {
-        self.iter().map(Skb::len).fold(0, usize::wrapping_add)
     }
 }
 

@@ -1,20 +1,20 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The form of attributes: length, flags, kind, nesting.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Malformed attributes: length, flags, type, nesting.
 
 use super::super::scene::{ip, peer, peers};
 use super::{Cases, BYSTANDER, KEY};
-use crate::harness::netlink::Attrs;
-use crate::harness::wgdev::uapi::*;
+use harness::netlink::Attrs;
+use harness::wgdev::uapi::*;
 use nix::errno::Errno;
 
-/// Keys of other than 32 bytes, short endpoints, numbers of the wrong width.
+/// Keys that are not 32 bytes long, short endpoints, integers of the wrong width.
 pub fn of_length() -> Cases {
     let mut cases = Cases::default();
     for len in [0, 1, 31, 33, 64] {
         let data = vec![0x4b; len];
         for (kind, name) in [
-            (DEVICE_PRIVATE_KEY, "private key"),
-            (DEVICE_PUBLIC_KEY, "device's public key"),
+            (device::PRIVATE_KEY, "private key"),
+            (device::PUBLIC_KEY, "device's public key"),
         ] {
             cases.set(Errno::ERANGE, format!("{name} of {len}"), |d| {
                 d.put(kind, &data);
@@ -22,36 +22,36 @@ pub fn of_length() -> Cases {
         }
         cases.set(Errno::ERANGE, format!("peer's key of {len}"), |d| {
             peers(d, |p| {
-                p.put(PEER_PUBLIC_KEY, &data);
+                p.put(peer::PUBLIC_KEY, &data);
             });
         });
         cases.peer(Errno::ERANGE, format!("PSK of {len}"), |p| {
-            p.put(PEER_PRESHARED_KEY, &data);
+            p.put(peer::PRESHARED_KEY, &data);
         });
     }
     for len in [0, 1, 15, 17, 32] {
         cases.peer(Errno::ERANGE, format!("handshake time of {len}"), |p| {
-            p.put(PEER_LAST_HANDSHAKE, &vec![0; len]);
+            p.put(peer::LAST_HANDSHAKE_TIME, &vec![0; len]);
         });
     }
     for len in [0, 1, 2, 4, 15] {
         cases.peer(Errno::ERANGE, format!("endpoint of {len}"), |p| {
-            p.put(PEER_ENDPOINT, &vec![2; len]);
+            p.put(peer::ENDPOINT, &vec![2; len]);
         });
     }
     for len in [0, 1, 3] {
         cases.ip(Errno::ERANGE, format!("address of {len}"), |ip| {
-            ip.u16(ALLOWEDIP_FAMILY, libc::AF_INET as u16)
-                .put(ALLOWEDIP_IPADDR, &vec![0; len])
-                .u8(ALLOWEDIP_CIDR, 0);
+            ip.u16(allowedip::FAMILY, libc::AF_INET as u16)
+                .put(allowedip::IPADDR, &vec![0; len])
+                .u8(allowedip::CIDR_MASK, 0);
         });
     }
     for len in [0, 1, 2, 3, 4, 5, 8, 9] {
         let data = vec![0; len];
         for (kind, width, name) in [
-            (DEVICE_FLAGS, 4, "device flags"),
-            (DEVICE_LISTEN_PORT, 2, "port"),
-            (DEVICE_FWMARK, 4, "fwmark"),
+            (device::FLAGS, 4, "device flags"),
+            (device::LISTEN_PORT, 2, "port"),
+            (device::FWMARK, 4, "fwmark"),
         ] {
             if len != width {
                 cases.set(Errno::EINVAL, format!("{name} of {len}"), |d| {
@@ -61,15 +61,15 @@ pub fn of_length() -> Cases {
         }
         if len != 4 {
             let mut attrs = Attrs::new();
-            attrs.put(DEVICE_IFINDEX, &data);
+            attrs.put(device::IFINDEX, &data);
             cases.raw(Errno::EINVAL, format!("index of {len}"), &attrs);
         }
         for (kind, width, name) in [
-            (PEER_FLAGS, 4, "peer flags"),
-            (PEER_KEEPALIVE, 2, "keepalive"),
-            (PEER_RX_BYTES, 8, "rx bytes"),
-            (PEER_TX_BYTES, 8, "tx bytes"),
-            (PEER_PROTOCOL_VERSION, 4, "version"),
+            (peer::FLAGS, 4, "peer flags"),
+            (peer::PERSISTENT_KEEPALIVE_INTERVAL, 2, "keepalive"),
+            (peer::RX_BYTES, 8, "rx bytes"),
+            (peer::TX_BYTES, 8, "tx bytes"),
+            (peer::PROTOCOL_VERSION, 4, "version"),
         ] {
             if len != width {
                 cases.peer(Errno::EINVAL, format!("{name} of {len}"), |p| {
@@ -78,15 +78,15 @@ pub fn of_length() -> Cases {
             }
         }
         for (kind, width, name) in [
-            (ALLOWEDIP_FAMILY, 2, "family"),
-            (ALLOWEDIP_CIDR, 1, "cidr"),
-            (ALLOWEDIP_FLAGS, 4, "allowed IP flags"),
+            (allowedip::FAMILY, 2, "family"),
+            (allowedip::CIDR_MASK, 1, "cidr"),
+            (allowedip::FLAGS, 4, "allowed IP flags"),
         ] {
             if len != width {
                 cases.ip(Errno::EINVAL, format!("{name} of {len}"), |ip| {
-                    ip.u16(ALLOWEDIP_FAMILY, libc::AF_INET as u16)
-                        .put(ALLOWEDIP_IPADDR, &[0; 4])
-                        .u8(ALLOWEDIP_CIDR, 0)
+                    ip.u16(allowedip::FAMILY, libc::AF_INET as u16)
+                        .put(allowedip::IPADDR, &[0; 4])
+                        .u8(allowedip::CIDR_MASK, 0)
                         .put(kind, &data);
                 });
             }
@@ -95,22 +95,22 @@ pub fn of_length() -> Cases {
     cases
 }
 
-/// Flags that nobody knows.
+/// Unknown flags.
 pub fn of_flag() -> Cases {
     let mut cases = Cases::default();
     for flags in [2, 3, 4, 0x8000_0000, u32::MAX] {
         cases.set(Errno::EINVAL, format!("device flags {flags:#x}"), |d| {
-            d.u32(DEVICE_FLAGS, flags);
+            d.u32(device::FLAGS, flags);
         });
     }
     for flags in [8, 9, 16, 0x8000_0000, u32::MAX] {
         cases.peer(Errno::EINVAL, format!("peer flags {flags:#x}"), |p| {
-            p.u32(PEER_FLAGS, flags);
+            p.u32(peer::FLAGS, flags);
         });
     }
     for flags in [2, 3, 0x8000_0000, u32::MAX] {
         cases.peer(Errno::EINVAL, format!("allowed IP flags {flags:#x}"), |p| {
-            p.nest(PEER_ALLOWEDIPS, |list| {
+            p.nest(peer::ALLOWEDIPS, |list| {
                 ip(list, [0, 0, 0, 0].into(), 0, Some(flags));
             });
         });
@@ -118,7 +118,7 @@ pub fn of_flag() -> Cases {
     cases
 }
 
-/// Attributes that nobody knows.
+/// Unknown attributes.
 pub fn of_attribute() -> Cases {
     let mut cases = Cases::default();
     for kind in [0, 9, 10, 100, 0x3fff] {
@@ -136,9 +136,9 @@ pub fn of_attribute() -> Cases {
             Errno::EINVAL,
             format!("allowed IP attribute {kind}"),
             |ip| {
-                ip.u16(ALLOWEDIP_FAMILY, libc::AF_INET as u16)
-                    .put(ALLOWEDIP_IPADDR, &[0; 4])
-                    .u8(ALLOWEDIP_CIDR, 0)
+                ip.u16(allowedip::FAMILY, libc::AF_INET as u16)
+                    .put(allowedip::IPADDR, &[0; 4])
+                    .u8(allowedip::CIDR_MASK, 0)
                     .u32(kind, 0);
             },
         );
@@ -146,58 +146,58 @@ pub fn of_attribute() -> Cases {
     cases
 }
 
-/// Nests without their mark, marks on what is no nest, lists that end amid an attribute.
+/// Nests without NLA_F_NESTED, NLA_F_NESTED on what is no nest, lists that end within an attribute.
 pub fn of_nesting() -> Cases {
     const NESTED: u16 = 1 << 15;
     let mut cases = Cases::default();
     let mut one = Attrs::new();
     peer(&mut one, BYSTANDER, |p| {
-        p.put(PEER_PRESHARED_KEY, &KEY);
+        p.put(peer::PRESHARED_KEY, &KEY);
     });
     let mut inner = Attrs::new();
     inner
-        .put(PEER_PUBLIC_KEY, &BYSTANDER)
-        .put(PEER_PRESHARED_KEY, &KEY);
-    cases.set(Errno::EINVAL, "PEERS without the mark", |d| {
-        d.put(DEVICE_PEERS, one.bytes());
+        .put(peer::PUBLIC_KEY, &BYSTANDER)
+        .put(peer::PRESHARED_KEY, &KEY);
+    cases.set(Errno::EINVAL, "PEERS without NLA_F_NESTED", |d| {
+        d.put(device::PEERS, one.bytes());
     });
-    cases.set(Errno::EINVAL, "PEERS empty without the mark", |d| {
-        d.put(DEVICE_PEERS, &[]);
+    cases.set(Errno::EINVAL, "empty PEERS without NLA_F_NESTED", |d| {
+        d.put(device::PEERS, &[]);
     });
-    cases.set(Errno::EINVAL, "a peer without the mark", |d| {
-        d.nest(DEVICE_PEERS, |list| {
+    cases.set(Errno::EINVAL, "a peer without NLA_F_NESTED", |d| {
+        d.nest(device::PEERS, |list| {
             list.put(0, inner.bytes());
         });
     });
-    cases.peer(Errno::EINVAL, "ALLOWEDIPS without the mark", |p| {
+    cases.peer(Errno::EINVAL, "ALLOWEDIPS without NLA_F_NESTED", |p| {
         let mut list = Attrs::new();
         ip(&mut list, [10, 1, 0, 0].into(), 16, None);
-        p.put(PEER_ALLOWEDIPS, list.bytes());
+        p.put(peer::ALLOWEDIPS, list.bytes());
     });
-    cases.peer(Errno::EINVAL, "an allowed IP without the mark", |p| {
-        p.nest(PEER_ALLOWEDIPS, |list| {
+    cases.peer(Errno::EINVAL, "an allowed IP without NLA_F_NESTED", |p| {
+        p.nest(peer::ALLOWEDIPS, |list| {
             let mut ip = Attrs::new();
-            ip.u16(ALLOWEDIP_FAMILY, libc::AF_INET as u16)
-                .put(ALLOWEDIP_IPADDR, &[10, 1, 0, 0])
-                .u8(ALLOWEDIP_CIDR, 16);
+            ip.u16(allowedip::FAMILY, libc::AF_INET as u16)
+                .put(allowedip::IPADDR, &[10, 1, 0, 0])
+                .u8(allowedip::CIDR_MASK, 16);
             list.put(0, ip.bytes());
         });
     });
-    cases.set(Errno::EINVAL, "a port marked as a nest", |d| {
-        d.put(DEVICE_LISTEN_PORT | NESTED, &[1, 1]);
+    cases.set(Errno::EINVAL, "a port with NLA_F_NESTED", |d| {
+        d.put(device::LISTEN_PORT | NESTED, &[1, 1]);
     });
-    // What is no attribute ends a list (see `netlink-list-ends-at-garbage`), but nothing else.
+    // A malformed attribute ends a list (see `netlink-list-ends-at-garbage`), but nothing else.
     for garbage in [&[1][..], &[1, 2, 3], &[0xff; 8], &[1, 0, 1, 0], &[0; 4]] {
         let wanted = if garbage.len() < 4 {
             cases.set(Errno::ERANGE, format!("PEERS holds {garbage:?}"), |d| {
-                d.put(DEVICE_PEERS | NESTED, garbage);
+                d.put(device::PEERS | NESTED, garbage);
             });
             Errno::ERANGE
         } else {
             Errno::EINVAL
         };
         cases.set(wanted, format!("a peer holds {garbage:?}"), |d| {
-            d.nest(DEVICE_PEERS, |list| {
+            d.nest(device::PEERS, |list| {
                 list.put(NESTED, garbage);
             });
         });
@@ -207,7 +207,7 @@ pub fn of_nesting() -> Cases {
             |d| {
                 let mut bytes = inner.bytes().to_vec();
                 bytes.extend_from_slice(garbage);
-                d.nest(DEVICE_PEERS, |list| {
+                d.nest(device::PEERS, |list| {
                     list.put(NESTED, &bytes);
                 });
             },
@@ -216,7 +216,7 @@ pub fn of_nesting() -> Cases {
             Errno::EINVAL,
             format!("{garbage:?} after all attributes"),
             |d| {
-                d.u16(DEVICE_LISTEN_PORT, 1).raw(garbage);
+                d.u16(device::LISTEN_PORT, 1).raw(garbage);
             },
         );
     }

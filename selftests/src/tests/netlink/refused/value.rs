@@ -1,9 +1,9 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Peers and allowed IPs that lack something, or cannot be.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Peers and allowed IPs that are incomplete or impossible.
 
 use super::super::scene::{peer, peers};
 use super::{Cases, KEY};
-use crate::harness::wgdev::uapi::*;
+use harness::wgdev::uapi::*;
 use nix::errno::Errno;
 
 /// A peer without a key; another protocol version.
@@ -12,28 +12,33 @@ pub fn of_peer() -> Cases {
     cases.set(Errno::EINVAL, "an empty peer", |d| peers(d, |_| ()));
     cases.set(Errno::EINVAL, "a peer without a key", |d| {
         peers(d, |p| {
-            p.put(PEER_PRESHARED_KEY, &KEY)
-                .u16(PEER_KEEPALIVE, 1)
-                .u32(PEER_FLAGS, PEER_REMOVE_ME);
+            p.put(peer::PRESHARED_KEY, &KEY)
+                .u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, 1)
+                .u32(peer::FLAGS, peer::F_REMOVE_ME);
         });
     });
     for version in [0, 2, u32::MAX] {
-        for flags in [0, PEER_REMOVE_ME, PEER_REPLACE_ALLOWEDIPS, PEER_UPDATE_ONLY] {
+        for flags in [
+            0,
+            peer::F_REMOVE_ME,
+            peer::F_REPLACE_ALLOWEDIPS,
+            peer::F_UPDATE_ONLY,
+        ] {
             let what = format!("version {version}, flags {flags}");
             cases.peer(Errno::EPFNOSUPPORT, what, |p| {
-                p.u32(PEER_PROTOCOL_VERSION, version)
-                    .put(PEER_PRESHARED_KEY, &KEY)
-                    .u16(PEER_KEEPALIVE, 7)
-                    .u32(PEER_FLAGS, flags);
+                p.u32(peer::PROTOCOL_VERSION, version)
+                    .put(peer::PRESHARED_KEY, &KEY)
+                    .u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, 7)
+                    .u32(peer::FLAGS, flags);
             });
         }
         cases.set(
             Errno::EPFNOSUPPORT,
             format!("version {version} of a new peer"),
             |d| {
-                d.nest(DEVICE_PEERS, |list| {
+                d.nest(device::PEERS, |list| {
                     peer(list, KEY, |p| {
-                        p.u32(PEER_PROTOCOL_VERSION, version);
+                        p.u32(peer::PROTOCOL_VERSION, version);
                     });
                 });
             },
@@ -42,7 +47,7 @@ pub fn of_peer() -> Cases {
     cases
 }
 
-/// Allowed IPs that lack something, or cannot be.
+/// Incomplete or impossible allowed IPs.
 pub fn of_allowed_ip() -> Cases {
     let v4 = libc::AF_INET as u16;
     let v6 = libc::AF_INET6 as u16;
@@ -50,13 +55,13 @@ pub fn of_allowed_ip() -> Cases {
     for missing in 0..3 {
         cases.ip(Errno::EINVAL, format!("without part {missing}"), |ip| {
             if missing != 0 {
-                ip.u16(ALLOWEDIP_FAMILY, v4);
+                ip.u16(allowedip::FAMILY, v4);
             }
             if missing != 1 {
-                ip.put(ALLOWEDIP_IPADDR, &[1, 2, 3, 4]);
+                ip.put(allowedip::IPADDR, &[1, 2, 3, 4]);
             }
             if missing != 2 {
-                ip.u8(ALLOWEDIP_CIDR, 24);
+                ip.u8(allowedip::CIDR_MASK, 24);
             }
         });
     }
@@ -76,13 +81,13 @@ pub fn of_allowed_ip() -> Cases {
         (0x200, 4, 0),
         (0x0a00, 16, 0),
     ] {
-        for flags in [0, ALLOWEDIP_REMOVE_ME] {
+        for flags in [0, allowedip::F_REMOVE_ME] {
             let what = format!("family {family:#x}, {len} bytes, /{cidr}, flags {flags}");
             cases.ip(Errno::EINVAL, what, |ip| {
-                ip.u16(ALLOWEDIP_FAMILY, family)
-                    .put(ALLOWEDIP_IPADDR, &vec![0; len])
-                    .u8(ALLOWEDIP_CIDR, cidr)
-                    .u32(ALLOWEDIP_FLAGS, flags);
+                ip.u16(allowedip::FAMILY, family)
+                    .put(allowedip::IPADDR, &vec![0; len])
+                    .u8(allowedip::CIDR_MASK, cidr)
+                    .u32(allowedip::FLAGS, flags);
             });
         }
     }

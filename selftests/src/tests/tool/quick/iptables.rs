@@ -1,16 +1,16 @@
-// SPDX-License-Identifier: GPL-2.0
-//! A kernel that has no nf_tables: iptables, the old one, in its place.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Legacy iptables, on a kernel without nf_tables.
 
 use super::super::call::End;
 use super::cases::{call, conf, quick, sh, Act, Case, CONF, ENDPOINT};
 use super::scene::{compare, Place, Scene, OWN};
-use crate::harness::cmd;
-use crate::harness::modules::NoModprobe;
-use crate::harness::runner::Ctx;
 use anyhow::{bail, ensure, Context, Result};
+use harness::cmd;
+use harness::modules::NoModprobe;
+use harness::runner::Ctx;
 use std::fs;
 
-/// What the rules need.
+/// Modules that the rules need.
 const NEEDED: &[&str] = &[
     "iptable_raw",
     "iptable_mangle",
@@ -22,7 +22,7 @@ const NEEDED: &[&str] = &[
     "xt_comment",
 ];
 
-/// Takes away every module of nf_tables.
+/// Unloads every module of nf_tables.
 fn without_nf_tables() -> Result<()> {
     loop {
         let modules = fs::read_to_string("/proc/modules")?;
@@ -42,7 +42,7 @@ fn without_nf_tables() -> Result<()> {
     }
 }
 
-/// Gives the modules back that iptables needed.
+/// Unloads the modules of legacy iptables when dropped.
 struct Legacy;
 
 impl Drop for Legacy {
@@ -53,7 +53,8 @@ impl Drop for Legacy {
     }
 }
 
-/// What both tools are to do on such a kernel. wg-quick goes by whether the program `nft` is there: it is not.
+/// What both tools must do on such a kernel. wg-quick depends on whether the program `nft` exists:
+/// it does not.
 fn case() -> Case {
     let all = conf(
         "Address = 10.8.0.2/24, fd08::2/64",
@@ -76,7 +77,9 @@ fn case() -> Case {
         )
     };
     let rules = format!(
-        "for tool in iptables ip6tables; do [ $({OWN}/bin/$tool-save | grep -c 'wg-quick(8) rule for wg0') = $1 ]; done"
+        "for tool in iptables ip6tables; do
+             [ $({OWN}/bin/$tool-save | grep -c 'wg-quick(8) rule for wg0') = $1 ]
+         done"
     );
     let count = |n: u8| sh(&format!("set -- {n}; {rules}"));
     let traffic =
@@ -95,7 +98,7 @@ fn case() -> Case {
             quick("strip wg0"),
         ],
         leaves: vec!["ipv4/conf/all/src_valid_mark"],
-        unsaid: vec![],
+        wg_quick_only: vec![],
     }
 }
 
@@ -106,12 +109,12 @@ pub fn fallback(_: &Ctx) -> Result<()> {
     without_nf_tables()?;
     let _none = NoModprobe::new()?;
     let probe = cmd::try_run(&["nft", "list", "ruleset"], "")?;
-    ensure!(!probe.ok, "nf_tables can be used all the same");
+    ensure!(!probe.ok, "nf_tables still works");
     let case = case();
     scene.play(&case)?;
     drop(scene);
 
-    // Without iptables either, `up` says so and leaves nothing.
+    // Without iptables either, `up` reports that and leaves nothing behind.
     let place = Place::lone()?;
     place.put(CONF, 0o600, &case.files[0].2)?;
     let before = place.state()?;

@@ -1,18 +1,20 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The same configurations given to the ordinary `wg-quick` and to wg-rs in two equal networks: both say the same, run the
-//! same hooks and leave the same links, addresses, rules, routes, firewall and files.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The same configurations given to the ordinary `wg-quick` and to wg-rs in two equal networks:
+//! both print the same, run the same hooks and leave the same links, addresses, rules, routes,
+//! firewall rules and files.
 
 mod cases;
 mod dns;
 mod iptables;
+mod refused;
 mod scene;
 mod sudo;
 mod unit;
 
 use super::super::{drop_in, Test};
-use crate::harness::modules::Modules;
-use crate::harness::runner::{Boot, Ctx, Subject};
 use anyhow::{ensure, Result};
+use harness::modules::Modules;
+use harness::runner::{Boot, Ctx, Subject};
 use scene::Scene;
 use std::time::Duration;
 
@@ -27,9 +29,9 @@ pub fn register(list: &mut Vec<Test>) {
         play(ctx, cases::hooks())
     });
     drop_in(list, "tool-quick-refused", 300, |ctx| {
-        play(ctx, cases::bad())
+        play(ctx, refused::cases())
     });
-    // In these nothing depends on the module.
+    // These do not depend on the module.
     once(list, "tool-quick-dns", |ctx| play(ctx, dns::cases()));
     once(list, "tool-quick-resolvectl", dns::resolvectl);
     once(list, "tool-quick-sudo", sudo::becomes_root);
@@ -37,7 +39,7 @@ pub fn register(list: &mut Vec<Test>) {
     once(list, "tool-quick-unit", unit::unit);
 }
 
-/// A test with our module alone.
+/// A test with our module only.
 fn once(list: &mut Vec<Test>, name: &str, body: fn(&Ctx) -> Result<()>) {
     list.push(Test {
         name: name.to_owned(),
@@ -49,10 +51,10 @@ fn once(list: &mut Vec<Test>, name: &str, body: fn(&Ctx) -> Result<()>) {
     });
 }
 
-/// Plays every case, so that one run shows all that differs.
+/// Runs all cases, so that one run shows all differences.
 fn play(ctx: &Ctx, mut cases: Vec<cases::Case>) -> Result<()> {
     if ctx.subject == Subject::C {
-        // What does not depend on the module is seen on ours; of the control every third will do.
+        // What does not depend on the module is tested with ours; for the control a third will do.
         cases = cases.into_iter().step_by(3).collect();
     }
     let mut scene = None;

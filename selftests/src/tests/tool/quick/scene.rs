@@ -1,17 +1,17 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Two equal networks, and all that can be seen of a client in each.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Two equal networks, and everything that is visible of the client in each.
 
 use super::super::call::{Call, Seen};
 use super::super::sides::{prepare, program, DIR, KIND, SIDES};
 use super::cases::{Act, Case};
-use crate::harness::cmd;
-use crate::harness::dns;
-use crate::harness::gnl::Gnl;
-use crate::harness::netlink::{family_id, Netlink};
-use crate::harness::netns::Netns;
-use crate::harness::pair::get;
-use crate::harness::wgdev::{base64, parse_dump};
 use anyhow::{bail, ensure, Context, Result};
+use harness::cmd;
+use harness::dns;
+use harness::gnl::Gnl;
+use harness::netlink::{family_id, Netlink};
+use harness::netns::Netns;
+use harness::pair::get;
+use harness::wgdev::{base64, parse_dump};
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use x25519_dalek::{PublicKey, StaticSecret};
 
-/// What the ordinary tool and the hooks call.
+/// Programs that the ordinary tool and the hooks call.
 const TOOLS: &[&str] = &[
     "/usr/bin/wg",
     "/usr/bin/wg-quick",
@@ -41,15 +41,15 @@ const TOOLS: &[&str] = &[
     "/usr/bin/ping",
     "/usr/bin/sh",
 ];
-/// What belongs to a side alone is to be found here, by the tools and the hooks of each.
+/// What belongs to one side appears here, for the side's own tools and hooks.
 pub const OWN: &str = "/run/wgrs-tool/own";
-/// Folders in that, and where else they are to be found.
+/// Folders in [`OWN`], and where else each appears.
 const FOLDERS: &[(&str, &str)] = &[
     ("etc", "/etc/wireguard"),
     ("resolvconf", "/etc/resolvconf"),
     ("bin", ""),
 ];
-/// Where the programs of a side are looked for.
+/// The search path of a side's programs.
 pub const PATH: &str = "/run/wgrs-tool/own/bin:/usr/sbin:/usr/bin";
 /// The client's and the server's private key.
 const PRIVATE: [[u8; 32]; 2] = [[0x11; 32], [0x22; 32]];
@@ -64,8 +64,8 @@ pub fn public(n: usize) -> String {
     base64(&PublicKey::from(&StaticSecret::from(PRIVATE[n])).to_bytes())
 }
 
-/// A client with a default route to a gateway; behind that, the world: 198.51.100.7 and 2001:db8:77::7. The gateway also is
-/// a WireGuard server at 198.51.100.1, 10.8.0.1, fd08::1.
+/// A client with a default route to a gateway, and behind that the world: 198.51.100.7 and
+/// 2001:db8:77::7. The gateway is also a WireGuard server at 198.51.100.1, 10.8.0.1, fd08::1.
 pub struct Place {
     /// The client.
     pub client: Netns,
@@ -74,11 +74,11 @@ pub struct Place {
     pub own: PathBuf,
 }
 
-/// What can be seen of a client, by kinds.
+/// The visible state of a client, by kind.
 pub type State = BTreeMap<String, String>;
 
 impl Place {
-    /// A place for wg-rs alone.
+    /// A place for wg-rs only.
     pub fn lone() -> Result<Self> {
         ready()?;
         Place::new(1)
@@ -91,8 +91,10 @@ impl Place {
         );
         dns::serve(&client)?;
         let script = format!(
-            "ip link add eth0 address 02:00:00:00:00:01 type veth peer name eth0 address 02:00:00:00:00:02 netns {world}
-             sysctl -qw net.ipv6.conf.eth0.accept_dad=0 net.ipv6.conf.eth0.router_solicitations=0
+            "ip link add eth0 address 02:00:00:00:00:01 type veth \
+                peer name eth0 address 02:00:00:00:00:02 netns {world}
+             sysctl -qw net.ipv6.conf.eth0.accept_dad=0
+             sysctl -qw net.ipv6.conf.eth0.router_solicitations=0
              ip netns exec {world} sysctl -qw net.ipv6.conf.eth0.accept_dad=0
              ip link set eth0 up
              ip -n {world} link set eth0 up
@@ -149,17 +151,17 @@ END
         )?)
     }
 
-    /// What the client's programs have written down.
+    /// What the client's programs have logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.own.join("log")).unwrap_or_default()
     }
 
-    /// Calls wg-rs there, by the call's name.
+    /// Calls wg-rs there, under the call's name.
     pub fn call(&self, call: &Call) -> Result<Seen> {
         self.run(|| call.run(&program(1, call.name), &self.own))
     }
 
-    /// Runs a shell script there; gives its standard output.
+    /// Runs a shell script there; returns its standard output.
     pub fn sh(&self, script: &str) -> Result<String> {
         let seen = self.run(|| {
             let call = Call::new("bash", ["-ec", script]).env("PATH", PATH);
@@ -169,7 +171,7 @@ END
         Ok(String::from_utf8_lossy(&seen.stdout).into_owned())
     }
 
-    /// Makes the client a new peer of the server's, which would go on calling it where it last was.
+    /// Makes the client a new peer of the server, which would otherwise use its last endpoint.
     fn new_peer(&self) -> Result<()> {
         let key = public(0);
         let ips = "10.8.0.2/32,10.8.1.2/32,fd08::2/128";
@@ -196,18 +198,18 @@ END
         })
     }
 
-    /// All that a tool may have changed.
+    /// Everything that a tool may have changed.
     pub fn state(&self) -> Result<State> {
         let mut state = self.run(|| {
             let mut state = State::new();
             let all = "link show\naddr show\nrule show\nroute show table all\n";
             for family in ["-4", "-6"] {
                 let shown = cmd::try_run(&["ip", family, "-d", "-batch", "-"], all)?;
-                // The one name that must differ.
+                // The only name that must differ.
                 let shown = shown.stdout.replace(self.world.name(), "world");
                 state.insert(format!("ip {family}"), without_indices(&shown));
             }
-            // Where the kernel cannot have such rules, there are none.
+            // Empty if the kernel has no nf_tables.
             let rules = cmd::try_run(&["nft", "list", "ruleset"], "")?.stdout;
             state.insert("nft".to_owned(), rules);
             for tool in ["iptables-save", "ip6tables-save"] {
@@ -227,7 +229,7 @@ END
             }
             let family = family_id(&mut Netlink::generic()?, KIND)?;
             let mut device = parse_dump(&Gnl::open(family)?.ask(&get())?.replies());
-            // A port that the kernel chose.
+            // Chosen by the kernel.
             if !(51000..51010).contains(&device.listen_port) {
                 device.listen_port = 0;
             }
@@ -243,7 +245,7 @@ END
     }
 }
 
-/// Without the numbers of the links: they tell how many there were before.
+/// Strips the interface indices, which depend on how many links there were before.
 fn without_indices(shown: &str) -> String {
     let lines = shown.lines().map(|line| match line.split_once(": ") {
         Some((index, rest)) if index.parse::<u32>().is_ok() => rest,
@@ -255,7 +257,7 @@ fn without_indices(shown: &str) -> String {
         .concat()
 }
 
-/// The rules of `iptables-save`, without times and amounts.
+/// The rules of `iptables-save`, without times and counters.
 fn without_counters(saved: &str) -> String {
     let lines = saved.lines().filter(|line| !line.starts_with('#'));
     let lines = lines.map(|line| line.split(" [").next().unwrap_or(line).to_owned() + "\n");
@@ -285,7 +287,7 @@ fn files(folder: &Path, root: &Path, state: &mut State) -> Result<()> {
     Ok(())
 }
 
-/// Readies the machine for places, once.
+/// Prepares the guest for places, once.
 fn ready() -> Result<()> {
     if Path::new(OWN).exists() {
         return Ok(());
@@ -304,7 +306,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Makes both.
+    /// Creates both.
     pub fn new() -> Result<Self> {
         ready()?;
         Ok(Scene {
@@ -312,7 +314,7 @@ impl Scene {
         })
     }
 
-    /// Does `f` on both sides at the same time.
+    /// Runs `f` on both sides concurrently.
     fn both<T: Send>(&self, f: impl Fn(usize, &Place) -> Result<T> + Sync) -> Result<[T; 2]> {
         let [a, b] = &self.places;
         std::thread::scope(|scope| {
@@ -322,7 +324,8 @@ impl Scene {
         })
     }
 
-    /// Plays the case on both sides and compares after each act; at the end all is as it was before.
+    /// Runs the case on both sides and compares after each action; at the end the state must be
+    /// that of the beginning.
     pub fn play(&self, case: &Case) -> Result<()> {
         let before = self.both(|_, place| {
             place.clear()?;
@@ -336,7 +339,7 @@ impl Scene {
         let mut now = before.clone();
         for act in &case.acts {
             now = self
-                .act(act, &case.unsaid)
+                .act(act, &case.wg_quick_only)
                 .with_context(|| act.to_string())?
                 .unwrap_or(now);
         }
@@ -353,10 +356,10 @@ impl Scene {
         Ok(())
     }
 
-    /// Does one thing on both sides. After a call of the tool: gives what it made of the clients.
-    fn act(&self, act: &Act, unsaid: &[&str]) -> Result<Option<[State; 2]>> {
+    /// Runs one action on both sides. After a call of the tool: returns the state of the clients.
+    fn act(&self, act: &Act, wg_quick_only: &[&str]) -> Result<Option<[State; 2]>> {
         let (call, ends_well) = match act {
-            Act::Quick(call) | Act::Apart(call) => (call, true),
+            Act::Quick(call) | Act::Differs(call) => (call, true),
             Act::Refused(call) | Act::RefusedEarlier(call) => (call, false),
             Act::Sh(script) => (&Call::new("bash", ["-ec", script]), true),
         };
@@ -371,9 +374,9 @@ impl Scene {
             ensure!(seen.ok() == ends_well, "{seen:?}");
         }
         match act {
-            Act::Apart(_) => return Ok(None),
+            Act::Differs(_) => return Ok(None),
             Act::RefusedEarlier(_) => refused_earlier(&seen[1])?,
-            _ => same_words(&seen, unsaid)?,
+            _ => same_output(&seen, wg_quick_only)?,
         }
         if let Act::Sh(_) = act {
             return Ok(None);
@@ -384,7 +387,7 @@ impl Scene {
     }
 }
 
-/// An error if they differ.
+/// Fails if they differ.
 pub fn compare([a, b]: &[State; 2]) -> Result<()> {
     let names: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
     for name in names {
@@ -407,26 +410,26 @@ fn diff(left: &str, right: &str) -> String {
     };
     let text = only(left, right, "-") + &only(right, left, "+");
     if text.is_empty() {
-        format!("  another order or number:\n{left}\n---\n{right}")
+        format!("  different order or number of lines:\n{left}\n---\n{right}")
     } else {
         text
     }
 }
 
-/// A refusal with a reason, before which nothing was made.
+/// Checks for a refusal with a reason, before anything was changed.
 fn refused_earlier(rs: &Seen) -> Result<()> {
     let said = String::from_utf8_lossy(&rs.stderr);
     ensure!(
         !said.is_empty() && !said.contains("[#]"),
-        "no reason, or something was made: {rs:?}"
+        "no reason, or something was changed: {rs:?}"
     );
     Ok(())
 }
 
-/// What the ordinary tool says, without what its shell and the programs that it calls add.
-fn essential(said: &[u8], unsaid: &[&str]) -> String {
+/// What the ordinary tool prints, without what its shell and the programs that it calls add.
+fn essential(said: &[u8], wg_quick_only: &[&str]) -> String {
     let said = String::from_utf8_lossy(said);
-    let lines = said.lines().filter(|line| !unsaid.contains(line));
+    let lines = said.lines().filter(|line| !wg_quick_only.contains(line));
     let lines = lines.map(|line| match line.strip_prefix("/usr/bin/wg-quick: line ") {
         Some(rest) => rest.split_once(": ").map_or(line, |(_, rest)| rest),
         None => line,
@@ -437,16 +440,16 @@ fn essential(said: &[u8], unsaid: &[&str]) -> String {
         .concat()
 }
 
-fn same_words([c, rs]: &[Seen; 2], unsaid: &[&str]) -> Result<()> {
+fn same_output([c, rs]: &[Seen; 2], wg_quick_only: &[&str]) -> Result<()> {
     ensure!(
         c.end == rs.end,
-        "ended otherwise\n  {}: {c:?}\n  {}: {rs:?}",
+        "different exit status\n  {}: {c:?}\n  {}: {rs:?}",
         SIDES[0],
         SIDES[1]
     );
     let output = [c, rs].map(|seen| String::from_utf8_lossy(&seen.stdout));
-    let errors = [c, rs].map(|seen| essential(&seen.stderr, unsaid));
-    let differ = |what, a: &str, b: &str| format!("another {what}:\n{}", diff(a, b));
+    let errors = [c, rs].map(|seen| essential(&seen.stderr, wg_quick_only));
+    let differ = |what, a: &str, b: &str| format!("different {what}:\n{}", diff(a, b));
     ensure!(
         output[0] == output[1],
         differ("standard output", &output[0], &output[1])

@@ -1,29 +1,29 @@
-// SPDX-License-Identifier: GPL-2.0
-//! Called by an ordinary user: the tool starts again by sudo(8). That is a shell script here, which writes down what it was
-//! asked for.
+// SPDX-License-Identifier: GPL-2.0-only
+//! Called by an ordinary user, the tool restarts itself with sudo(8), which here is a shell script
+//! that logs its arguments.
 
 use super::super::call::{Call, End, Seen};
 use super::super::sides::{program, DIR};
 use super::cases::{conf, CONF};
 use super::scene::{Place, PATH};
-use crate::harness::runner::Ctx;
 use anyhow::{ensure, Context, Result};
+use harness::runner::Ctx;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// How the script ends, which must become the tool's own status.
+/// The script's exit code, which must become the tool's.
 const STATUS: i32 = 42;
 
 /// A way to call the tool.
 struct Way {
     program: PathBuf,
     args: &'static [&'static str],
-    /// Who is said to need root's rights.
+    /// The name that is said to need root.
     named: &'static str,
 }
 
-/// As an ordinary user in the place, with programs of `path`.
+/// Calls it as an ordinary user in the place, with this PATH.
 fn as_nobody(place: &Place, way: &Way, path: &str) -> Result<Seen> {
     let path = format!("PATH={path}");
     let user = [
@@ -60,7 +60,7 @@ pub fn becomes_root(_: &Ctx) -> Result<()> {
         fs::write(&path, content)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
-    // Not a link, but the program itself by that name.
+    // Not a link but a copy with that name.
     let copy = bin.join("wg-quick");
     fs::copy(program(1, "wg-rs"), &copy)?;
     let way = |program, args, named| Way {
@@ -91,16 +91,16 @@ pub fn becomes_root(_: &Ctx) -> Result<()> {
             way.named
         );
         let line = asked.strip_prefix(&prompt);
-        let line = line.with_context(|| format!("{what}: sudo was asked for {asked}"))?;
-        // What sudo would have run does what the user wanted.
-        // (env calls a program by its own name, as sudo does.)
+        let line = line.with_context(|| format!("{what}: sudo was called with {asked}"))?;
+        // What sudo would run must do what the user wanted. (env calls a program by its own name,
+        // as sudo does.)
         let up = Call::new("env", line.lines()).env("PATH", PATH);
         let seen = place.run(|| up.run(Path::new("/usr/bin/env"), &place.own))?;
         ensure!(seen.ok(), "{what}: {line}: {seen:?}");
         place.sh("ip link show wg0").with_context(|| what.clone())?;
         place.sh("ip link del wg0")?;
     }
-    // Without sudo the reason is told, and nothing is done.
+    // Without sudo the reason is reported, and nothing is done.
     for way in &ways[1..] {
         let seen = as_nobody(&place, way, "/nowhere")?;
         let why = format!("{}: must be run as root", way.named);
@@ -111,16 +111,16 @@ pub fn becomes_root(_: &Ctx) -> Result<()> {
     }
     ensure!(
         place.sh("ip -o link show wg0 2>/dev/null || echo none")? == "none\n",
-        "made by a user"
+        "created by a user"
     );
-    // Help needs no rights.
+    // Help needs no privileges.
     let help = Way {
         args: &["--help"],
         ..way(program(1, "wg-quick"), &[], "wg-quick")
     };
     ensure!(
         as_nobody(&place, &help, "/nowhere")?.ok(),
-        "the help of a user"
+        "--help as a user"
     );
     Ok(())
 }

@@ -1,14 +1,14 @@
-// SPDX-License-Identifier: GPL-2.0
-//! The systemd unit: enabled, it brings the tunnel up when systemd starts; reload and stop do what they are for.
+// SPDX-License-Identifier: GPL-2.0-only
+//! The systemd unit: if enabled, it brings the tunnel up when systemd starts; reload and stop work.
 
 use super::super::call::{Call, Seen};
 use super::super::sides::DIR;
 use super::cases::{conf, CONF, ENDPOINT};
 use super::scene::{public, Place};
-use crate::harness::pace::slow;
-use crate::harness::runner::Ctx;
-use crate::harness::wgdev::{base64, random_key};
 use anyhow::{bail, ensure, Context, Result};
+use harness::pace::slow;
+use harness::runner::Ctx;
+use harness::wgdev::{base64, random_key};
 use nix::mount::{mount, MsFlags};
 use std::fs;
 use std::path::Path;
@@ -17,9 +17,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const UNIT: &str = include_str!("../../../../../userspace/systemd/wg-rs@.service");
-/// Folders that systemd writes to; here each is one in memory.
+/// Folders that systemd writes to; here each is a tmpfs.
 const SCRATCH: [&str; 2] = ["/run/systemd", "/etc/systemd/system"];
-/// Of systemd's own units, those that ours names and those that these need.
+/// Systemd's own units that ours refers to, and those that these need.
 const STOCK: [&str; 6] = [
     "basic.target",
     "multi-user.target",
@@ -29,7 +29,7 @@ const STOCK: [&str; 6] = [
     "sysinit.target",
 ];
 
-/// The units that there are: those beside, and those that have been enabled.
+/// Environment: systemd finds only the units installed here and those that have been enabled.
 fn environment() -> [(&'static str, String); 5] {
     [
         (
@@ -38,13 +38,13 @@ fn environment() -> [(&'static str, String); 5] {
         ),
         ("SYSTEMD_GENERATOR_PATH", "/nowhere".to_owned()),
         ("SYSTEMD_ENVIRONMENT_GENERATOR_PATH", "/nowhere".to_owned()),
-        // The guest's root is not the kernel's first one.
+        // The guest's root is not the kernel's initial one.
         ("SYSTEMD_IGNORE_CHROOT", "1".to_owned()),
         ("container", "test".to_owned()),
     ]
 }
 
-/// Puts the unit where `make install PREFIX=DIR` would.
+/// Installs the unit as `make install PREFIX=DIR` would.
 fn install() -> Result<()> {
     let none = None::<&str>;
     for folder in SCRATCH {
@@ -65,13 +65,14 @@ fn install() -> Result<()> {
     Ok(())
 }
 
-/// A systemd in the place's network, with processes of its own; it ends with this value.
+/// A systemd in the place's network, in its own PID namespace; killed when dropped.
 struct Systemd(Child);
 
 impl Systemd {
     fn boot(place: &Place) -> Result<Self> {
         let script = "mount -t proc proc /proc; mount -t cgroup2 cgroup2 /sys/fs/cgroup
-                      exec /usr/lib/systemd/systemd --system --unit=multi-user.target --log-target=null --show-status=false";
+                      exec /usr/lib/systemd/systemd --system --unit=multi-user.target \
+                          --log-target=null --show-status=false";
         let child = place.run(|| {
             let mut command = Command::new("unshare");
             command.args([
@@ -114,7 +115,7 @@ fn run(place: &Place, program: &'static str, args: &[&str]) -> Result<Seen> {
     place.run(|| call.run(&Path::new("/usr/bin").join(program), &place.own))
 }
 
-/// The first process of the place's systemd, by the number that `/proc` has for it.
+/// The PID of the place's systemd in this `/proc`.
 fn init() -> Result<String> {
     for entry in fs::read_dir("/proc")?.flatten() {
         let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
@@ -122,10 +123,10 @@ fn init() -> Result<String> {
             return Ok(entry.file_name().to_string_lossy().into_owned());
         }
     }
-    bail!("systemd does not run")
+    bail!("systemd is not running")
 }
 
-/// Calls `systemctl` among the processes of the place's systemd, which answers to no others.
+/// Calls `systemctl` in the PID namespace of the place's systemd, which answers to no others.
 fn control(place: &Place, args: &str) -> Result<Seen> {
     let init = init()?;
     let enter = ["--target", &init, "--pid", "--mount", "--root", "systemctl"];
@@ -133,8 +134,8 @@ fn control(place: &Place, args: &str) -> Result<Seen> {
     run(place, "nsenter", &args)
 }
 
-/// The same for what must go well.
-fn well(place: &Place, args: &str) -> Result<String> {
+/// The same for what must succeed.
+fn control_ok(place: &Place, args: &str) -> Result<String> {
     let seen = control(place, args)?;
     if !seen.ok() {
         let status = control(place, "status --no-pager wg-rs@wg0")?;
@@ -143,7 +144,7 @@ fn well(place: &Place, args: &str) -> Result<String> {
     Ok(seen.text())
 }
 
-/// True while the interface is there.
+/// Whether the interface exists.
 fn is_up(place: &Place) -> Result<bool> {
     Ok(place
         .sh("ip -o link show wg0 2>/dev/null || true")?
@@ -180,7 +181,7 @@ pub fn unit(_: &Ctx) -> Result<()> {
     let ping = "ping -n -q -c 1 -W 10 10.8.0.1 >/dev/null";
     place.sh(ping).context("the tunnel of the unit")?;
 
-    // A new peer comes with the file; the session of the other one stays.
+    // A new peer is added from the file; the session of the other one is kept.
     let session = |place: &Place| {
         place.sh(&format!(
             "wg show wg0 latest-handshakes | grep '{}'",
@@ -193,40 +194,40 @@ pub fn unit(_: &Ctx) -> Result<()> {
         base64(&random_key())
     );
     place.put(CONF, 0o600, &second)?;
-    well(&place, "reload wg-rs@wg0")?;
+    control_ok(&place, "reload wg-rs@wg0")?;
     let ips = place.sh("wg show wg0 allowed-ips")?;
     ensure!(ips.contains("10.66.0.0/16"), "after reload: {ips}");
     ensure!(session(&place)? == before, "reload ended the session");
     place.sh(ping).context("after reload")?;
 
-    // A file with a fault changes nothing, whether the fault is one for `strip` or for `syncconf`.
+    // An invalid file changes nothing, whether `strip` or `syncconf` finds the error.
     for fault in ["SaveConfig = maybe", "ListenPort = 70000"] {
         place.put(CONF, 0o600, &good.replace("ListenPort = 51000", fault))?;
         let seen = control(&place, "reload wg-rs@wg0")?;
         ensure!(!seen.ok(), "reload with {fault}: {seen:?}");
         ensure!(
             place.sh("wg show wg0 allowed-ips")? == ips,
-            "{fault}: changed by a reload that failed"
+            "{fault}: changed by a failed reload"
         );
-        well(&place, "is-active wg-rs@wg0").context(fault)?;
+        control_ok(&place, "is-active wg-rs@wg0").context(fault)?;
     }
     place.put(CONF, 0o600, &good)?;
-    well(&place, "restart wg-rs@wg0")?;
+    control_ok(&place, "restart wg-rs@wg0")?;
     ensure!(
         !place.sh("wg show wg0 allowed-ips")?.contains("10.66"),
         "restart kept the old peer"
     );
-    well(&place, "stop wg-rs@wg0")?;
-    ensure!(!is_up(&place)?, "still there after stop");
+    control_ok(&place, "stop wg-rs@wg0")?;
+    ensure!(!is_up(&place)?, "still up after stop");
 
-    // One that cannot come up is told of, and leaves nothing.
+    // A failed start is reported, and leaves nothing behind.
     place.put(
         CONF,
         0o600,
         &good.replace("Address", "PostUp = false\nAddress"),
     )?;
     let seen = control(&place, "start wg-rs@wg0")?;
-    ensure!(!seen.ok() && !is_up(&place)?, "start that fails: {seen:?}");
+    ensure!(!seen.ok() && !is_up(&place)?, "failing start: {seen:?}");
     ensure!(
         control(&place, "is-failed wg-rs@wg0")?.ok(),
         "no failed unit"

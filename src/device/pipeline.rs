@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What the workers do with a run: ties the run queues to [`send`] and [`receive`].
+
+use crate::{
+    device::{
+        peer::{fifo, Direction, Run},
+        queueing, receive, send,
+    },
+    kapi::{net::skbuff::SkbList, sync::spinlock_bh::SpinLockBh},
+    tables::runqueue::{self, Body, Fifo},
+};
+
+impl runqueue::Run for Run {
+    type Packets = SkbList;
+
+    #[inline]
+    fn body(&self) -> &SpinLockBh<Body<Self>> {
+        &self.body
+    }
+
+    #[inline]
+    fn fifo(&self) -> &SpinLockBh<Fifo<Self>> {
+        fifo(&self.peer, self.direction)
+    }
+
+    fn work(&self, packets: &mut SkbList) {
+        if !self.peer.may_run() {
+            *packets = SkbList::new();
+            return;
+        }
+        match self.direction {
+            Direction::Encrypt => send::encrypt(&self.peer, &self.keypair, packets),
+            Direction::Decrypt => receive::decrypt(&self.peer, &self.keypair, packets),
+        }
+    }
+
+    fn deliver(&self, packets: SkbList) {
+        match self.direction {
+            Direction::Encrypt => send::transmit_run(&self.peer, packets),
+            Direction::Decrypt => receive::accept_run(&self.peer, &self.keypair, packets),
+        }
+    }
+
+    fn defer(&self) {
+        queueing::defer(self);
+    }
+}
