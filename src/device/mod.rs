@@ -94,6 +94,7 @@ use crate::{
         net::{
             namespace::WeakNet,
             netdevice::{NetDevice, NetDeviceRef},
+            skbuff::FragPool,
         },
         random,
         sync::{
@@ -115,6 +116,8 @@ pub(crate) struct Shared {
     /// Whether messages may be sent together in one packet (UDP segmentation offload).
     pub(crate) bulk: bool,
     pub(crate) queues: Queues,
+    /// Dropped after the queues, whose workers take memory from it.
+    _frags: FragPool,
     pub(crate) limiter: RcuArc<Limiter>,
     /// When a handshake queue was last that full; boot time in nanoseconds, 0 for never.
     pub(crate) under_load_since: AtomicU64,
@@ -125,6 +128,7 @@ impl Shared {
         Ok(Self {
             bulk,
             queues: Queues::new()?,
+            _frags: FragPool::new(),
             limiter: Limiter::new()?,
             under_load_since: AtomicU64::new(0),
         })

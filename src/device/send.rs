@@ -15,7 +15,6 @@ use crate::{
         socket, Device,
     },
     kapi::{
-        cpu,
         debug::{self, PeerEvent, SkbEvent},
         net::{
             icmp, netdevice,
@@ -166,14 +165,14 @@ fn try_send(peer: &RcuArc<Peer>, mut packets: SkbList) -> Result<(), SkbList> {
     Ok(())
 }
 
-/// Whether encrypting the run here costs less than handing it to a worker. With one CPU it always
-/// does, and the sender is slowed to what can be sent, rather than to fill queues that overflow.
+/// Whether the run is encrypted here, which is the quickest for it. What follows it at once is left
+/// to a worker instead, which sends it together; a socket's send buffer slows its sender to that.
 /// Not in a tunnel within a tunnel, for the stack's sake.
 fn may_be_inline(peer: &Peer, packets: &SkbList) -> bool {
     MAY_BE_INLINE
         && packets.count() <= INLINE_PACKETS
         && netdevice::xmit_depth() <= 1
-        && (cpu::online_count() == 1 || peer.tx.inline.take(time::jiffies() as u32))
+        && peer.tx.inline.take(time::jiffies() as u32)
 }
 
 /// Gives each packet its nonce and its outer traffic class. False if the key must not be used

@@ -232,6 +232,56 @@ __rust_helper void rust_helper_wg_skb_end_frags(struct sk_buff *skb)
 	put_page(page);
 }
 
+#define WG_POOL_ORDER PAGE_ALLOC_COSTLY_ORDER
+#define WG_POOL_PAGES 16
+
+/*
+ * Memory of fragments that was given out, by CPU. When nobody else uses it any more it is given out
+ * again, which saves the kernel zeroing it (init_on_alloc).
+ */
+struct wg_pool {
+	unsigned int next;
+	struct page *pages[WG_POOL_PAGES];
+};
+
+static DEFINE_PER_CPU(struct wg_pool, wg_pool);
+
+static struct page *wg_pool_get(gfp_t gfp)
+{
+	const unsigned int next = this_cpu_inc_return(wg_pool.next) % WG_POOL_PAGES;
+	struct page **const place = raw_cpu_ptr(&wg_pool.pages[next]);
+	struct page *page = xchg(place, NULL), *other;
+
+	if (page && page_ref_count(page) != 1) {
+		put_page(page);
+		page = NULL;
+	}
+	if (!page)
+		page = alloc_pages(gfp, WG_POOL_ORDER);
+	if (!page || page_is_pfmemalloc(page))
+		return page;
+	get_page(page);
+	other = xchg(place, page);
+	if (other)
+		put_page(other);
+	return page;
+}
+
+/* Frees what is kept. What is given out meanwhile may be kept again. */
+__rust_helper void rust_helper_wg_pool_free(void)
+{
+	unsigned int cpu, n;
+
+	for_each_possible_cpu(cpu) {
+		for (n = 0; n < WG_POOL_PAGES; n++) {
+			struct page *page = xchg(&per_cpu(wg_pool.pages[n], cpu), NULL);
+
+			if (page)
+				put_page(page);
+		}
+	}
+}
+
 /*
  * Adds an empty fragment with memory for `len` bytes, or less, of which the first `offset` are not
  * to be part of the packet. Gives its address and its size, or NULL.
@@ -246,9 +296,10 @@ __rust_helper void *rust_helper_wg_skb_add_frag(struct sk_buff *skb, unsigned in
 	if (count >= MAX_SKB_FRAGS)
 		return NULL;
 	for (;;) {
-		const gfp_t gfp = order ? GFP_NOWAIT | __GFP_COMP | __GFP_NORETRY : GFP_ATOMIC;
+		const gfp_t gfp = (order ? GFP_NOWAIT | __GFP_COMP | __GFP_NORETRY : GFP_ATOMIC) |
+				  __GFP_NOWARN;
 
-		page = alloc_pages(gfp | __GFP_NOWARN, order);
+		page = order == WG_POOL_ORDER ? wg_pool_get(gfp) : alloc_pages(gfp, order);
 		if (page)
 			break;
 		if (!order)

@@ -115,13 +115,24 @@ pub fn open<P: Primitives>(sealed: &mut [u8], nonce: u64, key: &[u8; KEY_LEN]) -
 
 fn try_open<P: Primitives>(sealed: &mut [u8], nonce: u64, key: &[u8; KEY_LEN]) -> Option<bool> {
     let len = sealed.len().checked_sub(TAG_LEN)?;
-    let mut state = ChaCha20::new(key, nonce);
-    let mut blocks = [0; BLOCK + SHORT];
-    let piece = if len <= SHORT {
-        BLOCK.saturating_add(len)
+    if len <= SHORT {
+        open_behind::<P, { BLOCK + SHORT }>(sealed, BLOCK.saturating_add(len), nonce, key)
     } else {
-        2 * BLOCK
-    };
+        open_behind::<P, { 2 * BLOCK }>(sealed, 2 * BLOCK, nonce, key)
+    }
+}
+
+/// Makes `piece` bytes of the key stream, `N` at most, in one go.
+#[inline(always)]
+fn open_behind<P: Primitives, const N: usize>(
+    sealed: &mut [u8],
+    piece: usize,
+    nonce: u64,
+    key: &[u8; KEY_LEN],
+) -> Option<bool> {
+    let len = sealed.len().checked_sub(TAG_LEN)?;
+    let mut state = ChaCha20::new(key, nonce);
+    let mut blocks = [0; N];
     let stream = blocks.get_mut(..piece)?;
     P::chacha20(&mut state, stream);
     let (first, rest) = stream.split_first_chunk_mut::<BLOCK>()?;

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// A queued run accepts no more packets than this, so that several CPUs share a bulk transfer.
-const MAX_SHARED_RUN: usize = 32;
+const MAX_SHARED_RUN: usize = 64;
 
 /// Runs that a worker takes off the ring in one turn. (Loom's models need turns that end.)
 pub const TURN_RUNS: usize = if cfg!(loom) { 1 } else { 16 };

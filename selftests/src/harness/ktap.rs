@@ -11,6 +11,8 @@ use std::time::Duration;
 pub enum Outcome {
     /// It passed.
     Ok,
+    /// It passed when it was run again, and why it had failed.
+    OkAgain(String),
     /// It was skipped, and why.
     Skip(String),
     /// It failed, and why.
@@ -22,11 +24,18 @@ pub fn header(n: usize) -> String {
     format!("KTAP version 1\n1..{n}")
 }
 
+/// Marks a test that passed in its second run; the host repeats such lines at the end of its
+/// report.
+const AGAIN: &str = "passed in the second run, failed in the first";
+
 /// The result line of test number `n` (counted from 1).
 pub fn result(n: usize, name: &str, outcome: &Outcome, took: Duration) -> String {
     let secs = took.as_secs_f64();
     match outcome {
         Outcome::Ok => format!("ok {n} {name} # {secs:.2} s"),
+        Outcome::OkAgain(why) => {
+            format!("ok {n} {name} # {secs:.2} s, {AGAIN}: {}", one_line(why))
+        }
         Outcome::Skip(why) => format!("ok {n} {name} # SKIP {}", one_line(why)),
         Outcome::Fail(why) => format!("not ok {n} {name} # {secs:.2} s: {}", one_line(why)),
     }
@@ -90,6 +99,10 @@ mod tests {
         assert_eq!(
             result(3, "d", &Outcome::Fail("one\ntwo".into()), t),
             "not ok 3 d # 1.23 s: one | two"
+        );
+        assert_eq!(
+            result(4, "e", &Outcome::OkAgain("late".into()), t),
+            "ok 4 e # 1.23 s, passed in the second run, failed in the first: late"
         );
         assert_eq!(comment("x\ny"), "# x\n# y");
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();

@@ -33,11 +33,14 @@ const CB_LEN: usize = 48;
 const MAX_FRAGS: u8 = 16;
 
 mod bulk;
+mod growing;
 mod joined;
 mod list;
 mod private;
 
-pub use self::{bulk::UdpBulk, joined::Joined, list::SkbList, private::PrivateSkb};
+pub use self::{
+    bulk::UdpBulk, growing::FragPool, joined::Joined, list::SkbList, private::PrivateSkb,
+};
 
 /// A packet: the kernel's [`struct sk_buff`], borrowed.
 ///

@@ -2,11 +2,14 @@
 
 //! Packets that stand for many datagrams: UDP segmentation offload.
 
-use core::{cell::Cell, ops::Range, ptr, slice};
+use core::{cell::Cell, ops::Range};
 
 use kernel::{error::to_result, prelude::*};
 
-use super::{SkBuff, Skb, MAX_FRAGS};
+use super::{
+    growing::{Growing, SCRATCH as MAX_SCRATCH},
+    SkBuff, Skb,
+};
 use crate::{bindings, kapi::net::netdevice::NetDevice};
 
 /// Datagrams that one packet may stand for; virtio and older kernels refuse more.
@@ -16,18 +19,9 @@ const MAX_DATAGRAMS: u16 = 64;
 const MAX_LEN: usize = 65_400;
 
 /// Datagrams of one length, of which the last may be shorter, in the making: their payloads, one
-/// behind the other in pages of their own.
-///
-/// # Invariants
-///
-/// `space` points to `left` bytes that are ours, the last of the memory of the last fragment of
-/// `skb`. All bytes before them are initialised, and are at least `BEFORE`. Without a fragment
-/// `left` is 0.
+/// behind the other.
 pub struct UdpBulk<const SCRATCH: usize, const HEADER: usize> {
-    skb: SkBuff,
-    space: *mut u8,
-    left: usize,
-    frags: u8,
+    packet: Growing,
     /// Length of the first datagram's payload.
     len: usize,
     count: u16,
@@ -37,7 +31,7 @@ pub struct UdpBulk<const SCRATCH: usize, const HEADER: usize> {
 
 impl<const SCRATCH: usize, const HEADER: usize> UdpBulk<SCRATCH, HEADER> {
     const BEFORE: usize = {
-        assert!(HEADER <= SCRATCH);
+        assert!(HEADER <= SCRATCH && SCRATCH - HEADER <= MAX_SCRATCH);
         SCRATCH - HEADER
     };
 
@@ -51,12 +45,8 @@ impl<const SCRATCH: usize, const HEADER: usize> UdpBulk<SCRATCH, HEADER> {
         let skb = SkBuff::alloc(headroom, 0)?;
         // SAFETY: All are valid, and the packets exclusively borrowed.
         unsafe { bindings::wg_skb_join_flow(skb.as_raw(), first.as_raw(), dev.as_raw()) };
-        // INVARIANT: There is no fragment, and no space.
         Ok(Self {
-            skb,
-            space: ptr::null_mut(),
-            left: 0,
-            frags: 0,
+            packet: Growing::new(skb),
             len,
             count: 0,
             is_ended: false,
@@ -68,8 +58,8 @@ impl<const SCRATCH: usize, const HEADER: usize> UdpBulk<SCRATCH, HEADER> {
         !self.is_ended
             && len <= self.len
             && self.count < MAX_DATAGRAMS
-            && self.skb.len().saturating_add(len) <= MAX_LEN
-            && (len <= self.left || self.frags < MAX_FRAGS)
+            && self.packet.len().saturating_add(len) <= MAX_LEN
+            && self.packet.takes(len)
     }
 
     /// The number of datagrams.
@@ -139,7 +129,7 @@ impl<const SCRATCH: usize, const HEADER: usize> UdpBulk<SCRATCH, HEADER> {
     /// already.
     pub fn take_charge(&mut self, packet: &mut Skb) {
         // SAFETY: The packets are valid and exclusively borrowed.
-        unsafe { bindings::wg_skb_take_charge(self.skb.as_raw(), packet.as_raw()) };
+        unsafe { bindings::wg_skb_take_charge(self.packet.skb().as_raw(), packet.as_raw()) };
     }
 
     /// Adds a datagram of `packet_len` bytes that `copy` writes, and `trailer` zeros.
@@ -157,88 +147,41 @@ impl<const SCRATCH: usize, const HEADER: usize> UdpBulk<SCRATCH, HEADER> {
     ) -> Result {
         let text_len = packet_len.checked_add(trailer).ok_or(EMSGSIZE)?;
         let len = text_len.checked_add(HEADER).ok_or(EMSGSIZE)?;
-        if self.left < len {
-            self.add_frag(len)?;
-        }
-        // SAFETY: By the type invariant there are `left` bytes of ours from `space` on, which are
-        // enough for `len`, and at least `BEFORE` initialised ones before them in the fragment. The
-        // rest of the scratch space, the text and the trailer are initialised here before a
-        // reference is made.
-        let buffer = unsafe {
-            self.space.write_bytes(0, HEADER);
-            let text = self.space.add(HEADER);
+        let wanted = MAX_LEN.saturating_sub(self.packet.len());
+        // SAFETY: There are `len` bytes behind the first `BEFORE`: the rest of the scratch space,
+        // the text and the trailer, which are all initialised here.
+        let init = |start: *mut u8| unsafe {
+            let rest = start.add(Self::BEFORE);
+            rest.write_bytes(0, HEADER);
+            let text = rest.add(HEADER);
             copy(text)?;
             text.add(packet_len).write_bytes(0, trailer);
-            let buffer_len = Self::BEFORE.wrapping_add(len);
-            slice::from_raw_parts_mut(self.space.sub(Self::BEFORE), buffer_len)
+            Ok(())
         };
-        let before: [u8; SCRATCH] = *buffer.first_chunk().ok_or(EINVAL)?;
-        let header = make(buffer);
-        if let Some(place) = buffer.first_chunk_mut() {
-            *place = before;
-        }
-        let header = header?;
-        if let Some(place) = buffer
-            .get_mut(Self::BEFORE..)
-            .and_then(<[u8]>::first_chunk_mut)
-        {
-            *place = header;
-        }
-        // SAFETY: The packet is valid and ours. There is a fragment, in which `len` more bytes are
-        // initialised now.
-        unsafe {
-            bindings::wg_skb_grow_frag(self.skb.as_raw(), len as u32);
-            // INVARIANT: These bytes are in use now.
-            self.space = self.space.add(len);
-        }
-        self.left = self.left.saturating_sub(len);
+        let change = |buffer: &mut [u8]| {
+            let header = make(buffer)?;
+            let place = buffer.get_mut(Self::BEFORE..).ok_or(EINVAL)?;
+            *place.first_chunk_mut().ok_or(EINVAL)? = header;
+            Ok(len)
+        };
+        // SAFETY: As just said.
+        unsafe { self.packet.add(Self::BEFORE, len, wanted, init, change) }?;
         self.count = self.count.wrapping_add(1);
         self.is_ended = len < self.len;
         Ok(())
     }
 
-    /// Adds a fragment with space for one datagram of `len` bytes at least, and for as many as may
-    /// be added if there is memory.
-    fn add_frag(&mut self, len: usize) -> Result {
-        let wanted = MAX_LEN.saturating_sub(self.skb.len()).max(len);
-        let (mut size, before) = (0, Self::BEFORE as u32);
-        // SAFETY: The packet is valid and ours.
-        let start = unsafe {
-            bindings::wg_skb_add_frag(self.skb.as_raw(), before, wanted as u32, &mut size)
-        };
-        let start = start.cast::<u8>();
-        let left = (size as usize).saturating_sub(Self::BEFORE);
-        if start.is_null() || left < len {
-            // INVARIANT: The rest of the fragment before is given up, and a new one with it.
-            self.left = 0;
-            // SAFETY: The packet is valid and ours.
-            unsafe { bindings::wg_skb_end_frags(self.skb.as_raw()) };
-            return Err(ENOMEM);
-        }
-        // SAFETY: There are so many bytes, as just checked, and they are ours.
-        unsafe { start.write_bytes(0, Self::BEFORE) };
-        // INVARIANT: As the helper says.
-        // SAFETY: As above.
-        self.space = unsafe { start.add(Self::BEFORE) };
-        self.left = left;
-        self.frags = self.frags.wrapping_add(1);
-        Ok(())
-    }
-
     /// The packet; nothing tells where it came from. [`None`] if no datagram has been added.
-    pub fn finish(mut self) -> Option<SkBuff> {
+    pub fn finish(self) -> Option<SkBuff> {
         if self.count == 0 {
             return None;
         }
-        self.skb.reset_encapsulated();
-        let raw = self.skb.as_raw();
-        // SAFETY: The packet is valid and ours; its data are the payloads.
-        unsafe {
-            bindings::wg_skb_end_frags(raw);
-            if self.count > 1 {
-                bindings::wg_skb_set_udp_gso(raw, self.len as u16, self.count);
-            }
+        let mut skb = self.packet.finish();
+        skb.reset_encapsulated();
+        if self.count > 1 {
+            // SAFETY: The packet is valid and ours; its data are the payloads.
+            unsafe { bindings::wg_skb_set_udp_gso(skb.as_raw(), self.len as u16, self.count) };
         }
-        Some(self.skb)
+        Some(skb)
     }
 }
