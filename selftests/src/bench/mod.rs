@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `bench`: this driver against the in-tree one, interleaved in one boot.
 //!
-//! TCP throughput, small-packet rate and ping round trip, over C, over ours and over the bare veth
-//! pair underneath. Everything is set up and warmed up first; within a round each contender is
+//! TCP throughput (of one flow, of eight, and forwarded), rates of datagrams and ping round trip,
+//! over C, over ours and over the bare veth pair underneath. Everything is set up and warmed up first; within a round each contender is
 //! measured on each load in turn, and the order alternates between rounds. No file is touched
 //! during a measurement.
 
@@ -40,8 +40,14 @@ const COMMIT: &str = "WGRS_COMMIT";
 enum Load {
     /// TCP throughput.
     Tcp,
+    /// The same of eight flows.
+    Tcp8,
+    /// The same of one flow between hosts behind the two ends.
+    Forward,
     /// Small-packet rate.
     Pps,
+    /// Datagrams as QUIC sends them.
+    Quic,
     /// Ping round trip.
     Rtt,
 }
@@ -62,7 +68,11 @@ pub struct Args {
     #[arg(long, default_value_t = 2000)]
     pings: usize,
     /// The loads.
-    #[arg(long, value_delimiter = ',', default_value = "tcp,pps,rtt")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "tcp,tcp8,forward,pps,quic,rtt"
+    )]
     only: Vec<Load>,
     /// The contenders.
     #[arg(long, value_delimiter = ',', default_value = "c,rs,veth")]
@@ -148,23 +158,40 @@ fn measure(
 ) -> Result<()> {
     match load {
         Load::Tcp => {
-            let (seen, segment) = traffic::tcp(pair, time)?;
+            let (seen, segment) = traffic::tcp(&pair.ends(), 1, time)?;
             let bytes = seen.rate(seen.received);
             ensure!(bytes > 0.0, "nothing arrived");
             keep(report::TCP, bytes * 8e-6);
             keep(report::SEGMENT, 1e9 * f64::from(segment) / bytes);
         }
+        Load::Tcp8 | Load::Forward => {
+            let (metric, ends, flows) = match load {
+                Load::Tcp8 => (report::TCP_8, pair.ends(), 8),
+                _ => (report::FORWARD, pair.hosts(), 1),
+            };
+            let (seen, _) = traffic::tcp(&ends, flows, time)?;
+            ensure!(seen.received > 0, "nothing arrived");
+            keep(metric, seen.rate(seen.received) * 8e-6);
+        }
         Load::Pps => {
             let before = pair.stats()?.tx_dropped;
-            let seen = traffic::small(pair, time)?;
+            let seen = traffic::datagrams(&pair.ends(), traffic::SMALL, 1, time)?;
             let dropped = pair.stats()?.tx_dropped - before;
             ensure!(seen.received > 0, "nothing arrived");
             keep(report::PPS, seen.rate(seen.received));
             keep(report::PPS_SENT, seen.rate(seen.sent));
             keep(report::PPS_DROPPED, dropped as f64 / time.as_secs_f64());
         }
+        Load::Quic => {
+            let (size, together) = traffic::QUIC;
+            let seen = traffic::datagrams(&pair.ends(), size, together, time)?;
+            ensure!(seen.received > 0, "nothing arrived");
+            let mbit = |datagrams| seen.rate(datagrams) * size as f64 * 8e-6;
+            keep(report::QUIC, mbit(seen.received));
+            keep(report::QUIC_SENT, mbit(seen.sent));
+        }
         Load::Rtt => {
-            let times = traffic::ping(pair, pings)?;
+            let times = traffic::ping(&pair.ends(), pings)?;
             let at = |part: f64| {
                 let index = ((times.len() - 1) as f64 * part) as usize;
                 times.get(index).map_or(0.0, |t| t.as_secs_f64() * 1e6)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What is measured: two namespaces joined by a veth pair, with or without a tunnel over it.
+//! What is measured: two namespaces joined by a veth pair, with or without a tunnel over it, and
+//! behind each of them a host whose packets they forward.
 //!
 //! Every implementation has its own pair; all pairs exist side by side for the whole run and differ
 //! only in the driver. Addresses are those of [`topo`]; the pairs do not see each other, so all use
@@ -10,7 +11,8 @@ use harness::netns::Netns;
 use harness::rtnl::LinkStats;
 use harness::topo::{inner, mac, names, outer, port};
 use harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
-use std::net::{IpAddr, SocketAddr};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// One contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -34,12 +36,31 @@ impl Impl {
     }
 }
 
+/// Where traffic goes from and to.
+pub struct Ends<'a> {
+    /// The namespaces: the first one sends.
+    pub ns: [&'a Netns; 2],
+    /// Their addresses.
+    pub addr: [IpAddr; 2],
+}
+
+/// The address of end `n`'s host, or that of the end itself as the host sees it.
+fn behind(n: u8, host: bool) -> IpAddr {
+    Ipv4Addr::new(10, 20, n, 1 + u8::from(host)).into()
+}
+
+/// The MAC addresses of an end towards its host, and of the host.
+fn behind_mac(n: u8) -> [[u8; 6]; 2] {
+    [mac(10 + n), mac(20 + n)]
+}
+
 /// Two namespaces and the addresses between which traffic flows.
 pub struct Pair {
     /// The contender.
     pub who: Impl,
     /// End 0 sends, end 1 receives.
-    pub ns: [Netns; 2],
+    ns: [Netns; 2],
+    hosts: [Netns; 2],
     device: &'static str,
 }
 
@@ -52,6 +73,10 @@ impl Pair {
             Netns::new(&format!("{label}0"))?,
             Netns::new(&format!("{label}1"))?,
         ];
+        let hosts = [
+            Netns::new(&format!("{label}0h"))?,
+            Netns::new(&format!("{label}1h"))?,
+        ];
         let mut rt = [ns[0].rtnl()?, ns[1].rtnl()?];
         rt[0]
             .veth_add(("v0", mac(0)), ("v1", mac(1)), ns[1].fd())
@@ -63,10 +88,19 @@ impl Pair {
             // No ARP in the middle of a measurement.
             rt.neigh_set(veth, outer(false, 1 - n), mac(1 - n))?;
         }
+        for (n, host) in (0u8..).zip(&hosts) {
+            add_host(&ns[usize::from(n)], host, n)?;
+        }
         let Some(kind) = kind else {
+            for (n, rt) in (0u8..).zip(&mut rt) {
+                let (_, veth) = names(n);
+                rt.route(true, (behind(1 - n, true), 32), veth)?;
+                rt.neigh_set(veth, behind(1 - n, true), mac(1 - n))?;
+            }
             return Ok(Pair {
                 who,
                 ns,
+                hosts,
                 device: "v0",
             });
         };
@@ -96,7 +130,7 @@ impl Pair {
             let peer = PeerConf {
                 public_key: *key,
                 endpoint: Some(SocketAddr::new(outer(false, 1 - n), port(1 - n))),
-                allowed_ips: vec![(inner(false, 1 - n), 32)],
+                allowed_ips: vec![(inner(false, 1 - n), 32), (behind(1 - n, true), 32)],
                 ..PeerConf::default()
             };
             let conf = DeviceConf {
@@ -104,19 +138,33 @@ impl Pair {
                 ..DeviceConf::default()
             };
             Wg::open(&ns[usize::from(n)], kind)?.set(name, &conf)?;
+            rt[usize::from(n)].route(true, (behind(1 - n, true), 32), name)?;
         }
         Ok(Pair {
             who,
             ns,
+            hosts,
             device: "wg0",
         })
     }
 
-    /// The address of end `n` that is reached over what is measured.
-    pub fn addr(&self, n: u8) -> IpAddr {
-        match self.who {
+    /// From end to end, over what is measured.
+    pub fn ends(&self) -> Ends<'_> {
+        let addr = |n| match self.who {
             Impl::Veth => outer(false, n),
             _ => inner(false, n),
+        };
+        Ends {
+            ns: [&self.ns[0], &self.ns[1]],
+            addr: [addr(0), addr(1)],
+        }
+    }
+
+    /// From host to host: both ends forward.
+    pub fn hosts(&self) -> Ends<'_> {
+        Ends {
+            ns: [&self.hosts[0], &self.hosts[1]],
+            addr: [behind(0, true), behind(1, true)],
         }
     }
 
@@ -124,4 +172,23 @@ impl Pair {
     pub fn stats(&self) -> Result<LinkStats> {
         Ok(self.ns[0].rtnl()?.stats(self.device)?)
     }
+}
+
+/// Adds the host behind end `n`, with an MTU that fits into the tunnel.
+fn add_host(end: &Netns, host: &Netns, n: u8) -> Result<()> {
+    let [near, far] = behind_mac(n);
+    let [mut end_rt, mut host_rt] = [end.rtnl()?, host.rtnl()?];
+    end_rt
+        .veth_add(("h0", near), ("h1", far), host.fd())
+        .context("add veth")?;
+    for (rt, name, is_host) in [(&mut end_rt, "h0", false), (&mut host_rt, "h1", true)] {
+        rt.set_mtu(name, 1420)?;
+        rt.set_up(name, true)?;
+        rt.addr_add(name, behind(n, is_host), 30)?;
+    }
+    end_rt.neigh_set("h0", behind(n, true), far)?;
+    host_rt.route(true, (behind(1 - n, true), 32), "h1")?;
+    host_rt.neigh_set("h1", behind(1 - n, true), near)?;
+    end.run(|| Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))
+        .context("ip_forward")
 }

@@ -44,6 +44,14 @@ pub const fn metric(key: &'static str, title: &'static str, rate: bool, judged: 
 pub const TCP: Metric = metric("tcp_mbit", "TCP, Mbit/s", true, true);
 /// Guest time per full-sized segment: under icount, 2 ns per instruction.
 pub const SEGMENT: Metric = metric("tcp_ns_per_segment", "  ns per segment", false, false);
+/// As [`TCP`], eight flows at once.
+pub const TCP_8: Metric = metric("tcp_8_flows_mbit", "TCP, 8 flows, Mbit/s", true, true);
+/// As [`TCP`], forwarded by both ends.
+pub const FORWARD: Metric = metric("forwarded_mbit", "TCP, forwarded, Mbit/s", true, true);
+/// Payload of datagrams sent together, delivered.
+pub const QUIC: Metric = metric("quic_mbit", "UDP segments, Mbit/s", true, true);
+/// The same, accepted from the sending process.
+pub const QUIC_SENT: Metric = metric("quic_sent_mbit", "  sent", true, false);
 /// Small datagrams delivered.
 pub const PPS: Metric = metric("pps_delivered", "UDP 64 B, delivered/s", true, true);
 /// Small datagrams accepted from the sending process.
@@ -55,7 +63,19 @@ pub const PPS_DROPPED: Metric =
 pub const RTT: Metric = metric("rtt_us_median", "ping, µs, median", false, true);
 /// 99th percentile of the round trip.
 pub const RTT_99: Metric = metric("rtt_us_p99", "  99th percentile", false, false);
-const METRICS: [Metric; 7] = [TCP, SEGMENT, PPS, PPS_SENT, PPS_DROPPED, RTT, RTT_99];
+const METRICS: [Metric; 11] = [
+    TCP,
+    SEGMENT,
+    TCP_8,
+    FORWARD,
+    PPS,
+    PPS_SENT,
+    PPS_DROPPED,
+    QUIC,
+    QUIC_SENT,
+    RTT,
+    RTT_99,
+];
 
 /// One measured value.
 #[derive(Clone, Copy, Debug)]

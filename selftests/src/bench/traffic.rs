@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The three loads. Each runs on threads inside the two namespaces of a [`Pair`], touches no file
-//! and measures time by the guest's monotonic clock.
+//! The loads. Each runs on threads inside two namespaces, touches no file and measures time by the
+//! guest's monotonic clock.
 
-use super::pair::Pair;
+use super::pair::Ends;
 use anyhow::{ensure, Context, Result};
 use nix::sys::socket::{
     getsockopt, setsockopt, socket, sockopt, AddressFamily, SockFlag, SockProtocol, SockType,
@@ -11,10 +11,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// The size of a small packet's UDP payload.
 pub const SMALL: usize = 64;
+/// That of a datagram of QUIC's, and how many are sent together.
+pub const QUIC: (usize, usize) = (1350, 40);
 /// No progress for this long is a failure.
 const STALL: Duration = Duration::from_secs(10);
 
@@ -74,14 +77,14 @@ fn window(
     }
 }
 
-/// One TCP stream from end 0 to end 1 for `time`. Also returns the segment size.
-pub fn tcp(pair: &Pair, time: Duration) -> Result<(Window, u32)> {
+/// TCP streams from end 0 to end 1 for `time`. Also returns the segment size.
+pub fn tcp(ends: &Ends, flows: usize, time: Duration) -> Result<(Window, u32)> {
     let shared = Arc::new(Shared::default());
-    let listener = pair.ns[1].run(|| Ok(TcpListener::bind(SocketAddr::new(pair.addr(1), 0))?))?;
+    let listener = ends.ns[1].run(|| Ok(TcpListener::bind(SocketAddr::new(ends.addr[1], 0))?))?;
     let to = listener.local_addr()?;
-    let receiver = pair.ns[1].spawn({
-        let shared = shared.clone();
-        move || {
+    let receivers = (0..flows).map(|_| {
+        let (shared, listener) = (shared.clone(), listener.try_clone()?);
+        ends.ns[1].spawn(move || {
             let (mut stream, _) = listener.accept()?;
             stream.set_read_timeout(Some(STALL))?;
             let mut buf = vec![0; 1 << 17];
@@ -91,38 +94,63 @@ pub fn tcp(pair: &Pair, time: Duration) -> Result<(Window, u32)> {
                     n => shared.received.fetch_add(n as u64, Relaxed),
                 };
             }
-        }
-    })?;
-    let seen = pair.ns[0].run(|| {
-        let mut stream = TcpStream::connect_timeout(&to, STALL).context("TCP connect")?;
-        stream.set_write_timeout(Some(STALL))?;
-        let segment = getsockopt(&stream, sockopt::TcpMaxSeg)?;
+        })
+    });
+    let receivers = receivers.collect::<Result<Vec<_>>>()?;
+    let seen = ends.ns[0].run(|| {
+        let connect = |_| {
+            let stream = TcpStream::connect_timeout(&to, STALL).context("TCP connect")?;
+            stream.set_write_timeout(Some(STALL))?;
+            Ok(stream)
+        };
+        let streams = (0..flows).map(connect).collect::<Result<Vec<_>>>()?;
+        let first = streams.first().context("no flow")?;
+        let segment = getsockopt(first, sockopt::TcpMaxSeg)?;
         let chunk = vec![0x5a; 1 << 16];
-        let seen = window(time, &shared.received, Instant::now, || {
-            Ok(stream.write(&chunk).context("TCP write")? as u64)
+        let write = |mut stream: &TcpStream| Ok(stream.write(&chunk).context("TCP write")? as u64);
+        let seen = thread::scope(|scope| {
+            for stream in streams.iter().skip(1) {
+                scope.spawn(|| -> Result<()> {
+                    while !shared.stop.load(Relaxed) {
+                        write(stream)?;
+                    }
+                    Ok(())
+                });
+            }
+            let seen = window(time, &shared.received, Instant::now, || write(first));
+            shared.stop.store(true, Relaxed);
+            seen
         })?;
-        stream.shutdown(Shutdown::Write)?;
+        for stream in &streams {
+            stream.shutdown(Shutdown::Write)?;
+        }
         Ok((seen, segment))
     })?;
-    receiver.join().expect("receiver panicked")?;
+    for receiver in receivers {
+        receiver.join().expect("receiver panicked")?;
+    }
     Ok(seen)
 }
 
-/// Datagrams of [`SMALL`] bytes from end 0 to end 1, sent as fast as the kernel accepts them, for
-/// `time`. Datagrams in flight when the window closes count as not received.
-pub fn small(pair: &Pair, time: Duration) -> Result<Window> {
+/// Datagrams of `size` bytes from end 0 to end 1, sent as fast as the kernel accepts them, for
+/// `time`; `together` of them in one piece, as QUIC does it (UDP_SEGMENT, and UDP_GRO where they
+/// are received). Datagrams in flight when the window closes count as not received.
+pub fn datagrams(ends: &Ends, size: usize, together: usize, time: Duration) -> Result<Window> {
     let shared = Arc::new(Shared::default());
-    let sink = pair.ns[1].run(|| Ok(UdpSocket::bind(SocketAddr::new(pair.addr(1), 0))?))?;
+    let sink = ends.ns[1].run(|| Ok(UdpSocket::bind(SocketAddr::new(ends.addr[1], 0))?))?;
     setsockopt(&sink, sockopt::RcvBufForce, &(8 << 20))?;
+    if together > 1 {
+        setsockopt(&sink, sockopt::UdpGroSegment, &true)?;
+    }
     let to = sink.local_addr()?;
-    let receiver = pair.ns[1].spawn({
+    let receiver = ends.ns[1].spawn({
         let shared = shared.clone();
         move || {
             sink.set_read_timeout(Some(Duration::from_millis(100)))?;
-            let mut buf = [0; 2048];
+            let mut buf = vec![0; 1 << 16];
             while !shared.stop.load(Relaxed) {
                 match sink.recv(&mut buf) {
-                    Ok(_) => shared.received.fetch_add(1, Relaxed),
+                    Ok(len) => shared.received.fetch_add((len / size) as u64, Relaxed),
                     Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
                     Err(e) => return Err(e).context("UDP recv"),
                 };
@@ -130,33 +158,38 @@ pub fn small(pair: &Pair, time: Duration) -> Result<Window> {
             Ok(())
         }
     })?;
-    let seen = pair.ns[0].run(|| {
-        let source = UdpSocket::bind(SocketAddr::new(pair.addr(0), 0))?;
+    let seen = ends.ns[0].run(|| {
+        let source = UdpSocket::bind(SocketAddr::new(ends.addr[0], 0))?;
         setsockopt(&source, sockopt::SndBuf, &(1 << 20))?;
+        if together > 1 {
+            setsockopt(&source, sockopt::UdpGsoSegment, &i32::try_from(size)?)?;
+        }
         source.connect(to)?;
-        let payload = [0x5a; SMALL];
+        let payload = vec![0x5a; size * together];
+        // So many between two looks at the clock.
+        let sends = 16_usize.div_ceil(together);
         window(time, &shared.received, Instant::now, || {
-            for _ in 0..16 {
+            for _ in 0..sends {
                 source.send(&payload).context("UDP send")?;
             }
-            Ok(16)
+            Ok((sends * together) as u64)
         })
     });
     shared.stop.store(true, Relaxed);
     receiver.join().expect("receiver panicked")?;
     // What is still queued must not spill into the next measurement.
-    std::thread::sleep(Duration::from_millis(50));
+    thread::sleep(Duration::from_millis(50));
     seen
 }
 
 /// `count` ICMP echo requests of `ping`'s default size, one at a time: sorted round-trip times.
-pub fn ping(pair: &Pair, count: usize) -> Result<Vec<Duration>> {
-    pair.ns[0].run(|| {
+pub fn ping(ends: &Ends, count: usize) -> Result<Vec<Duration>> {
+    ends.ns[0].run(|| {
         let raw = SockFlag::SOCK_CLOEXEC;
         let fd = socket(AddressFamily::Inet, SockType::Raw, raw, SockProtocol::Icmp)?;
         // std has no raw socket; connect, send and recv are the same.
         let sock = UdpSocket::from(fd);
-        sock.connect(SocketAddr::new(pair.addr(1), 0))?;
+        sock.connect(SocketAddr::new(ends.addr[1], 0))?;
         sock.set_read_timeout(Some(STALL))?;
         let mut times = Vec::with_capacity(count);
         let mut buf = [0; 2048];
