@@ -22,6 +22,7 @@ use crate::{
         workqueue::{impl_has_work, new_work, Work, WorkItem, Workqueue, WqFlags},
     },
     new_spinlock_bh,
+    proto::consts::MAX_QUEUED_PACKETS,
     tables::runqueue::{self, Cpus, Ring},
 };
 
@@ -34,6 +35,10 @@ pub(crate) const MAY_BE_INLINE: bool = !cfg!(CONFIG_PREEMPT_RT);
 /// Runs of a device that may wait for a worker; more are dropped. A power of two.
 const MAX_QUEUED_RUNS: usize = 1024;
 
+/// Messages of one peer that may wait to be encrypted: as many as the send buffers of a few sockets
+/// hold, which slow their senders, where a full queue would have them send what is dropped.
+const MAX_QUEUED_OUTGOING: usize = 8 * MAX_QUEUED_PACKETS;
+
 /// Puts packets on the queues, in a run that already waits there or in one of their own. Frees
 /// them when there is no room.
 pub(crate) fn enqueue(
@@ -42,8 +47,13 @@ pub(crate) fn enqueue(
     direction: Direction,
     packets: SkbList,
 ) {
+    let limit = match direction {
+        Direction::Encrypt => MAX_QUEUED_OUTGOING,
+        Direction::Decrypt => MAX_QUEUED_PACKETS,
+    };
     let run = runqueue::add(
         fifo(peer, direction),
+        limit,
         packets,
         |last| RcuArc::ptr_eq(&last.keypair, keypair),
         |packets| Run::new(peer, keypair, direction, packets).ok(),

@@ -30,10 +30,7 @@ pub use self::{
     budget::InlineBudget,
     ring::{Cpus, Ring},
 };
-use crate::{
-    kapi::sync::{spinlock_bh::SpinLockBh, Arc},
-    proto::consts::MAX_QUEUED_PACKETS,
-};
+use crate::kapi::sync::{spinlock_bh::SpinLockBh, Arc};
 
 /// A queued run accepts no more packets than this, so that several CPUs share a bulk transfer.
 const MAX_SHARED_RUN: usize = 64;
@@ -253,15 +250,16 @@ impl<R: Run> Default for Fifo<R> {
 
 /// Adds packets to the end of a FIFO: to the last run if it still accepts packets and `joins`
 /// accepts it, or else as a run of their own, created by `make`, which the caller has to
-/// [`submit`]. Frees them if there is no room or `make` fails.
+/// [`submit`]. Frees them if `limit` packets are queued already or `make` fails.
 pub fn add<R: Run>(
     fifo: &SpinLockBh<Fifo<R>>,
+    limit: usize,
     packets: R::Packets,
     joins: impl FnOnce(&R) -> bool,
     make: impl FnOnce(R::Packets) -> Option<Arc<R>>,
 ) -> Option<Arc<R>> {
     let mut queue = fifo.lock();
-    if queue.packets >= MAX_QUEUED_PACKETS {
+    if queue.packets >= limit {
         return None;
     }
     let packets = queue.extend_last(packets, joins).err()?;

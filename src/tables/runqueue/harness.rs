@@ -14,6 +14,9 @@ use crate::{
     new_spinlock_bh,
 };
 
+/// Packets that a FIFO takes.
+pub const LIMIT: usize = 1024;
+
 /// A packet, and how often it was worked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet(pub u32, u32);
@@ -71,7 +74,7 @@ impl Flow {
                 body: new_spinlock_bh!(Body::new(packets)),
             }))
         };
-        add(&self.fifo, packets, |last| last.key == key, make)
+        add(&self.fifo, LIMIT, packets, |last| last.key == key, make)
     }
 
     /// What a consumer does. Whoever does it must see what the consumer before has done, and

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    harness::{batch, ring, Flow, TestCpus},
+    harness::{batch, ring, Flow, TestCpus, LIMIT},
     *,
 };
 use crate::kapi::alloc::{fail_after, AllocError, GFP_KERNEL};
@@ -62,7 +62,7 @@ fn long_runs_take_no_more() {
 #[test]
 fn a_fifo_is_full_until_a_run_leaves() {
     let flow = Flow::new();
-    let most = MAX_QUEUED_PACKETS as u32;
+    let most = LIMIT as u32;
     let run = flow.add(1, batch(1..=most)).unwrap();
     assert!(flow.add(2, batch([0])).is_none());
     work(&*run);
@@ -75,7 +75,7 @@ fn a_fifo_is_full_until_a_run_leaves() {
 #[test]
 fn without_memory_for_a_run_its_packets_go() {
     let flow = Flow::new();
-    assert!(add(&flow.fifo, batch([1]), |_| true, |_| None).is_none());
+    assert!(add(&flow.fifo, LIMIT, batch([1]), |_| true, |_| None).is_none());
     assert_eq!(flow.finished(), []);
 }
 
