@@ -2,14 +2,15 @@
 //! Messages that travel together in one packet, with UDP segmentation offload: the wire, the
 //! counters and each single message must be as if they travelled alone.
 
-use super::{drop_in, Test};
+use super::{drop_in, needs_ours, Test};
 use anyhow::{ensure, Context, Result};
 use harness::capture::Capture;
+use harness::modules::Modules;
 use harness::noise::packet::Segment;
 use harness::noise::{handshake, packet, Client, Session, Tweak};
 use harness::packet::Datagram;
 use harness::rig::{device, inside, Rig, MOMENT, WAIT};
-use harness::runner::{Ctx, Subject};
+use harness::runner::{Boot, Ctx, Subject};
 use harness::topo::inner;
 use harness::traffic::{drain, set_option};
 use std::fs::File;
@@ -34,6 +35,14 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "gso-counters", 60, counters);
     drop_in(list, "gso-page-cache", 60, page_cache);
     drop_in(list, "gso-off-with-the-interface", 60, off);
+    list.push(Test {
+        name: "gso-off-by-parameter".to_owned(),
+        boot: Boot::Smp,
+        modules: Modules::None,
+        subject: Subject::Rs,
+        bound: Duration::from_secs(60),
+        body: Box::new(off_by_parameter),
+    });
     drop_in(list, "gso-tcp-segments", 60, tcp_segments);
     drop_in(list, "gso-tcp-stream", 60, tcp_stream);
 }
@@ -124,6 +133,15 @@ fn on_wire(ctx: &Ctx) -> Result<()> {
         together == (ctx.subject == Subject::Rs),
         "the longest frame has {longest} bytes"
     );
+    Ok(())
+}
+
+/// With `udp_gso=0` every message is sent in a packet of its own.
+fn off_by_parameter(ctx: &Ctx) -> Result<()> {
+    needs_ours(ctx)?;
+    ctx.env.load_ours("udp_gso=0")?;
+    let longest = longest(&mut Rig::new(ctx, 1)?)?;
+    ensure!(longest <= 1514, "the longest frame has {longest} bytes");
     Ok(())
 }
 
