@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Messages that came together and carry successive packets of one TCP stream become one packet:
-//! the stack sees one where it would put them together itself.
+//! Messages that came together and carry successive packets of one flow of TCP or UDP become one
+//! packet: the stack sees one where it would put them together itself.
 
 use core::ops::Range;
 
@@ -11,6 +11,7 @@ use crate::{
     device::packet::{self, PacketCb},
     kapi::net::{
         ip::{self, IpVersion},
+        netdevice::NetDevice,
         skbuff::{Joined, SkBuff, Skb},
     },
     proto::{
@@ -40,12 +41,19 @@ pub(crate) enum Added {
 }
 
 impl Joining {
-    /// Begins with a decrypted packet. Gives it back if none can be joined to it.
-    pub(crate) fn new(mut first: SkBuff) -> Result<Self, SkBuff> {
+    /// Begins with a decrypted packet. Gives it back if none can be joined to it. UDP packets can
+    /// only if their socket wants that, which is not asked again after `udp` has become false.
+    pub(crate) fn new(mut first: SkBuff, dev: &NetDevice, udp: &mut bool) -> Result<Self, SkBuff> {
         let (joint, version) = match (Joint::new(first.data()), IpVersion::parse(first.data())) {
             (Some(joint), Some(version)) => (joint, version),
             _ => return Err(first),
         };
+        if joint.is_udp() {
+            *udp = *udp && first.is_for_gro_socket(dev, version);
+            if !*udp {
+                return Err(first);
+            }
+        }
         let mut cb: PacketCb = *first.cb();
         // What the outer headers say of congestion would have to reach each packet.
         let inner = ip::dsfield(first.data(), version.protocol_be());
@@ -111,8 +119,8 @@ impl Joining {
             mut cb,
         } = self;
         let (size, count) = (joint.size() as u16, joint.count());
-        let fixed_id = joint.has_fixed_id();
-        let mut skb = joined.finish(version, size, count, fixed_id, |linear| {
+        let (is_udp, fixed_id) = (joint.is_udp(), joint.has_fixed_id());
+        let mut skb = joined.finish(version, is_udp, size, count, fixed_id, |linear| {
             let _ = joint.finish(linear);
         });
         cb.messages = count;

@@ -182,6 +182,7 @@ pub(crate) fn decrypt(peer: &Peer, keypair: &Keypair, packets: &mut SkbList) {
 fn open_pieces(peer: &Peer, keypair: &Keypair, skb: SkBuff, opened: &mut SkbList) {
     let ds = skb.cb::<PacketCb>().ds;
     let may_join = peer.netdev().may_gro();
+    let mut may_join_udp = may_join;
     let mut joining: Option<Joining> = None;
     for piece in skb.pieces() {
         if let Some(current) = &mut joining {
@@ -213,7 +214,7 @@ fn open_pieces(peer: &Peer, keypair: &Keypair, skb: SkBuff, opened: &mut SkbList
             continue;
         }
         if may_join {
-            match Joining::new(message) {
+            match Joining::new(message, peer.netdev(), &mut may_join_udp) {
                 Ok(first) => joining = Some(first),
                 Err(message) => opened.push_back(message),
             }

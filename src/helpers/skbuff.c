@@ -468,22 +468,62 @@ __rust_helper int rust_helper_wg_skb_copy_segment(const struct sk_buff *skb, u8 
 	return 0;
 }
 
-/* Makes a packet one that stands for `count` TCP packets with `size` bytes of payload each. */
-__rust_helper void rust_helper_wg_skb_set_tcp_gso(struct sk_buff *skb, bool v4, u16 size, u16 count,
-						  bool fixed_id)
+/*
+ * Makes a packet one that stands for `count` packets of TCP or UDP with `size` bytes of payload
+ * each.
+ */
+__rust_helper void rust_helper_wg_skb_set_joined_gso(struct sk_buff *skb, bool v4, bool udp,
+						     u16 size, u16 count, bool fixed_id)
 {
-	skb_shinfo(skb)->gso_type = v4 ? SKB_GSO_TCPV4 : SKB_GSO_TCPV6;
-	if (fixed_id)
+	skb_shinfo(skb)->gso_type = udp ? SKB_GSO_UDP_L4 : v4 ? SKB_GSO_TCPV4 : SKB_GSO_TCPV6;
+	if (fixed_id && !udp)
 		skb_shinfo(skb)->gso_type |= SKB_GSO_TCP_FIXEDID;
 	skb_shinfo(skb)->gso_size = size;
 	skb_shinfo(skb)->gso_segs = count;
 }
 
-/* Leaves the checksum of a TCP packet, which begins with a plain IP header, to be filled in. */
+/*
+ * Leaves the checksum of a packet of TCP or UDP, which begins with a plain IP header, to be filled
+ * in.
+ */
 __rust_helper void rust_helper_wg_skb_set_joined(struct sk_buff *skb, bool v4)
 {
+	const bool udp = skb_shinfo(skb)->gso_type & SKB_GSO_UDP_L4;
+
 	skb_set_transport_header(skb, v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
 	skb->ip_summed = CHECKSUM_PARTIAL;
 	skb->csum_start = skb_transport_header(skb) - skb->head;
-	skb->csum_offset = offsetof(struct tcphdr, check);
+	skb->csum_offset = udp ? offsetof(struct udphdr, check) : offsetof(struct tcphdr, check);
+}
+
+/*
+ * Whether a UDP packet, which begins with a plain IP header and would be received by `dev`, is for a
+ * socket that takes many datagrams in one packet (UDP_GRO), and does nothing else with them. Only
+ * then does generic receive offload put datagrams together: they may be those of another tunnel.
+ */
+__rust_helper bool rust_helper_wg_skb_is_for_gro_socket(const struct sk_buff *skb,
+							const struct net_device *dev, bool v4)
+{
+	const unsigned int ip_len = v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	const struct iphdr *ip4 = (const void *)skb->data;
+	const struct ipv6hdr *ip6 = (const void *)skb->data;
+	const struct udphdr *udp = (const void *)(skb->data + ip_len);
+	struct sock *sk = NULL;
+	bool takes;
+
+	if (skb_headlen(skb) < ip_len + sizeof(*udp) || netif_is_l3_slave(dev))
+		return false;
+	rcu_read_lock();
+	if (v4)
+		sk = __udp4_lib_lookup(dev_net_rcu(dev), ip4->saddr, udp->source, ip4->daddr,
+				       udp->dest, dev->ifindex, 0, NULL);
+#if IS_ENABLED(CONFIG_IPV6)
+	else
+		sk = __udp6_lib_lookup(dev_net_rcu(dev), &ip6->saddr, udp->source, &ip6->daddr,
+				       udp->dest, dev->ifindex, 0, NULL);
+#endif
+	takes = sk && udp_test_bit(GRO_ENABLED, sk) && !READ_ONCE(udp_sk(sk)->encap_rcv) &&
+		!READ_ONCE(udp_sk(sk)->gro_receive);
+	rcu_read_unlock();
+	return takes;
 }

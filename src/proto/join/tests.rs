@@ -10,6 +10,7 @@ const OPTIONS: usize = 12;
 #[derive(Clone, Copy)]
 struct Made {
     v4: bool,
+    udp: bool,
     id: u16,
     seq: u32,
     flags: u8,
@@ -18,29 +19,43 @@ struct Made {
 
 const FIRST: Made = Made {
     v4: true,
+    udp: false,
     id: 0xffff,
     seq: 0xffff_ff00,
     flags: 0x10,
     payload: (1, 100),
 };
 
+const FIRST_UDP: Made = Made { udp: true, ..FIRST };
+
 fn make(made: Made) -> Vec<u8> {
-    let tcp_len = 20 + OPTIONS + made.payload.1;
+    let (protocol, header_len) = if made.udp {
+        (UDP, 8)
+    } else {
+        (TCP, 20 + OPTIONS)
+    };
+    let len = header_len + made.payload.1;
     let mut packet = if made.v4 {
-        let mut ip = vec![0x45, 2, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0];
+        let mut ip = vec![0x45, 2, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0];
         ip.extend_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
-        ip[2..4].copy_from_slice(&(20 + tcp_len as u16).to_be_bytes());
+        ip[2..4].copy_from_slice(&(20 + len as u16).to_be_bytes());
         ip[4..6].copy_from_slice(&made.id.to_be_bytes());
         let checksum = !fold(sum(&ip));
         ip[10..12].copy_from_slice(&checksum.to_ne_bytes());
         ip
     } else {
-        let mut ip = vec![0x60, 0x20, 0, 7, 0, 0, 6, 64];
-        ip[4..6].copy_from_slice(&(tcp_len as u16).to_be_bytes());
+        let mut ip = vec![0x60, 0x20, 0, 7, 0, 0, protocol, 64];
+        ip[4..6].copy_from_slice(&(len as u16).to_be_bytes());
         ip.extend((0..32).map(|i| i * 3));
         ip
     };
     packet.extend_from_slice(&[1, 2, 3, 4]);
+    if made.udp {
+        packet.extend_from_slice(&(len as u16).to_be_bytes());
+        packet.extend_from_slice(&[0xaa, 0xbb]);
+        packet.extend(std::iter::repeat_n(made.payload.0, made.payload.1));
+        return packet;
+    }
     packet.extend_from_slice(&made.seq.to_be_bytes());
     packet.extend_from_slice(&[9, 9, 9, 9]);
     packet.push(((20 + OPTIONS) / 4 * 16) as u8);
@@ -116,15 +131,97 @@ fn cutting_gives_the_packets_back() {
     }
 }
 
+#[test]
+fn cutting_gives_the_datagrams_back() {
+    for v4 in [true, false] {
+        for last_len in [100, 99, 1] {
+            let first = Made { v4, ..FIRST_UDP };
+            let mut packets: Vec<Made> = (0..9).map(|n| next(first, n, 100)).collect();
+            packets.push(next(first, 9, last_len));
+            let packets: Vec<Vec<u8>> = packets.into_iter().map(make).collect();
+            let mut joint = Joint::new(&packets[0]).unwrap();
+            assert!(joint.is_udp());
+            let (header_len, mut whole) = (joint.header_len(), packets[0].clone());
+            for packet in &packets[1..] {
+                let padded = [packet.as_slice(), &[0; 15]].concat();
+                let payload_len = joint.join(&padded).unwrap();
+                assert_eq!(header_len + payload_len, packet.len());
+                whole.extend_from_slice(&packet[header_len..]);
+            }
+            assert_eq!((joint.count(), joint.size()), (10, 100));
+            joint.finish(&mut whole).unwrap();
+            let segments = Segments {
+                is_v4: v4,
+                is_tcp: false,
+                fixed_id: false,
+                keeps_cwr: false,
+                header_len,
+                payload_len: whole.len() - header_len,
+                size: joint.size(),
+            };
+            assert_eq!(segments.count(), packets.len());
+            for (n, packet) in packets.iter().enumerate() {
+                let mut cut = [&whole[..header_len], &whole[segments.part(n)]].concat();
+                segments.complete(n, &mut cut, 0).unwrap();
+                // The checksum of the packets here is none.
+                cut[header_len - 2..header_len]
+                    .copy_from_slice(&packet[header_len - 2..header_len]);
+                assert_eq!(&cut, packet, "packet {n}");
+            }
+        }
+    }
+}
+
+#[test]
+fn datagrams_end_with_a_shorter_one_or_their_number() {
+    let mut joint = Joint::new(&make(FIRST_UDP)).unwrap();
+    assert_eq!(joint.join(&make(next(FIRST_UDP, 1, 101))), None);
+    assert_eq!(joint.join(&make(next(FIRST, 1, 100))), None);
+    assert_eq!(joint.join(&make(next(FIRST_UDP, 1, 99))), Some(99));
+    assert_eq!(joint.join(&make(next(FIRST_UDP, 2, 99))), None);
+
+    let mut joint = Joint::new(&make(FIRST_UDP)).unwrap();
+    let mut n = 1;
+    while joint.join(&make(next(FIRST_UDP, n, 100))).is_some() {
+        n += 1;
+    }
+    assert_eq!((n, joint.count()), (MAX_DATAGRAMS, MAX_DATAGRAMS));
+}
+
+#[test]
+fn only_plain_datagrams_begin_a_run() {
+    for v4 in [true, false] {
+        let good = make(Made { v4, ..FIRST_UDP });
+        let udp = good.len() - 108;
+        assert!(Joint::new(&good).is_some());
+        // No checksum, a length that is not that of the packet.
+        for (at, bytes) in [(6, [0, 0]), (4, [0, 107]), (4, [0, 109]), (4, [0, 0])] {
+            let mut packet = good.clone();
+            packet[udp + at..][..2].copy_from_slice(&bytes);
+            assert!(Joint::new(&packet).is_none(), "{bytes:?} at {at}");
+        }
+        assert!(Joint::new(&make(Made {
+            v4,
+            payload: (0, 0),
+            ..FIRST_UDP
+        }))
+        .is_none());
+    }
+}
+
 /// A change of any byte of the headers, other than those that must differ, keeps packets apart.
 #[test]
 fn any_other_header_does_not_follow() {
-    for v4 in [true, false] {
-        let first = Made { v4, ..FIRST };
+    for (v4, udp) in [(true, false), (false, false), (true, true), (false, true)] {
+        let first = Made { v4, udp, ..FIRST };
         let packet = make(next(first, 1, 100));
         let header_len = packet.len() - 100;
-        let tcp = header_len - 20 - OPTIONS;
-        let free = tcp + 16..tcp + 18;
+        let tcp = if v4 { 20 } else { 40 };
+        let free = if udp {
+            tcp + 6..tcp + 8
+        } else {
+            tcp + 16..tcp + 18
+        };
         for at in (0..header_len).filter(|at| !free.contains(at)) {
             for bit in 0..8 {
                 let mut changed = packet.clone();
@@ -138,7 +235,7 @@ fn any_other_header_does_not_follow() {
                 let joined = joint.join(&changed);
                 // FIN and PSH may differ; the identification may stay what it was, or the packet be
                 // shorter than what carries it.
-                let may = (at == tcp + 13 && [0, 3].contains(&bit))
+                let may = (!udp && at == tcp + 13 && [0, 3].contains(&bit))
                     || (v4 && at == 5 && changed[4..6] == make(first)[4..6])
                     || (at == if v4 { 3 } else { 5 } || at == if v4 { 2 } else { 4 })
                         && joined.is_some_and(|len| len < 100);
@@ -186,6 +283,30 @@ fn what_ends_a_run_is_the_last() {
     }
 }
 
+/// Packets that may be fragmented are joined only if cutting gives them their identifications.
+#[test]
+fn without_df_identifications_ascend() {
+    let no_df = |made| {
+        let mut packet = make(made);
+        packet[6] = 0;
+        packet[10..12].fill(0);
+        let checksum = !fold(sum(&packet[..20]));
+        packet[10..12].copy_from_slice(&checksum.to_ne_bytes());
+        packet
+    };
+    for first in [FIRST, FIRST_UDP] {
+        let second = next(first, 1, 100);
+        let mut joint = Joint::new(&no_df(first)).unwrap();
+        let same_id = Made {
+            id: first.id,
+            ..second
+        };
+        assert_eq!(joint.join(&no_df(same_id)), None);
+        assert_eq!(joint.join(&make(second)), None);
+        assert_eq!(joint.join(&no_df(second)), Some(100));
+    }
+}
+
 #[test]
 fn only_plain_data_begins_a_run() {
     for flags in 0..=0xff {
@@ -197,13 +318,14 @@ fn only_plain_data_begins_a_run() {
     for len in 0..good.len() {
         assert!(Joint::new(&good[..len]).is_none(), "{len} bytes");
     }
-    // Options, a fragment, no DF, another protocol, a wrong checksum.
+    // Options, fragments, another protocol, a wrong checksum.
     for (at, value) in [
         (0, 0x46),
         (6, 0x60),
-        (6, 0),
+        (6, 0xc0),
+        (6, 0x20),
         (7, 1),
-        (9, 17),
+        (9, 1),
         (10, !good[10]),
     ] {
         let mut packet = good.clone();

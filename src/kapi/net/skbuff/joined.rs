@@ -7,7 +7,10 @@ use core::{ops::Range, slice};
 use kernel::{error::to_result, prelude::*};
 
 use super::{growing::Growing, SkBuff, Skb};
-use crate::{bindings, kapi::net::ip::IpVersion};
+use crate::{
+    bindings,
+    kapi::net::{ip::IpVersion, netdevice::NetDevice},
+};
 
 /// A packet that grows: the payloads of others, one behind the other.
 ///
@@ -57,11 +60,13 @@ impl Joined {
         unsafe { self.0.add(before, needed, wanted, copy, change) }
     }
 
-    /// The packet, which stands for `count` TCP packets of `size` bytes of payload each, of which
-    /// the last may have less. `finish` gets what is linear, with the headers, to be changed.
+    /// The packet, which stands for `count` packets of UDP or TCP with `size` bytes of payload
+    /// each, of which the last may have less. `finish` gets what is linear, with the headers, to be
+    /// changed.
     pub fn finish(
         self,
         version: IpVersion,
+        is_udp: bool,
         size: u16,
         count: u16,
         fixed_id: bool,
@@ -77,7 +82,8 @@ impl Joined {
                     (*raw).data,
                     skb.head_len() as usize,
                 ));
-                bindings::wg_skb_set_tcp_gso(raw, version == IpVersion::V4, size, count, fixed_id);
+                let v4 = version == IpVersion::V4;
+                bindings::wg_skb_set_joined_gso(raw, v4, is_udp, size, count, fixed_id);
             }
         }
         skb
@@ -91,5 +97,15 @@ impl Skb {
     pub fn set_joined(&mut self, version: IpVersion) {
         // SAFETY: The packet is valid and exclusively borrowed.
         unsafe { bindings::wg_skb_set_joined(self.as_raw(), version == IpVersion::V4) };
+    }
+
+    /// Whether a UDP packet, which begins with an IP header without options, is for a socket of the
+    /// namespace of `dev` that takes many datagrams in one packet. Any context but hard interrupts.
+    pub fn is_for_gro_socket(&self, dev: &NetDevice, version: IpVersion) -> bool {
+        // SAFETY: The packet and the device are valid.
+        unsafe {
+            let v4 = version == IpVersion::V4;
+            bindings::wg_skb_is_for_gro_socket(self.as_raw(), dev.as_raw(), v4)
+        }
     }
 }
