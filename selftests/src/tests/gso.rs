@@ -13,11 +13,12 @@ use harness::rig::{device, inside, Rig, MOMENT, WAIT};
 use harness::runner::{Boot, Ctx, Subject};
 use harness::topo::inner;
 use harness::traffic::{drain, set_option};
+use nix::sys::socket::{recvmsg, ControlMessageOwned, MsgFlags};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "gso-wire", 60, on_wire);
     drop_in(list, "gso-wire-cut-by-stack", 60, cut_by_stack);
     drop_in(list, "gso-bad-pieces", 120, bad_pieces);
+    drop_in(list, "gso-datagrams-joined", 120, joined);
     drop_in(list, "gso-counters", 60, counters);
     drop_in(list, "gso-page-cache", 60, page_cache);
     drop_in(list, "gso-off-with-the-interface", 60, off);
@@ -175,11 +177,18 @@ fn cut_by_stack(ctx: &Ctx) -> Result<()> {
 
 /// A datagram to the app as transport data of [`LEN`] bytes.
 fn message(session: &Session, counter: u64, text: &[u8]) -> Vec<u8> {
+    message_to(false, session, counter, text)
+}
+
+fn message_to(v6: bool, session: &Session, counter: u64, text: &[u8]) -> Vec<u8> {
     let mut data = text.to_vec();
-    data.resize(LEN - 32 - 28, b'.');
-    let from = SocketAddr::new(inside(false, 0), APP);
-    let to = SocketAddr::new(inner(false, 0), APP);
-    session.seal(counter, &packet::udp(from, to, &data))
+    let headers = if v6 { 48 } else { 28 };
+    data.resize(LEN - 32 - headers, b'.');
+    let from = SocketAddr::new(inside(v6, 0), APP);
+    let to = SocketAddr::new(inner(v6, 0), APP);
+    let mut packet = packet::udp(from, to, &data);
+    packet::set_whole(&mut packet, counter as u16);
+    session.seal(counter, &packet)
 }
 
 /// Sends messages of [`LEN`] bytes together; the last may be shorter.
@@ -191,22 +200,79 @@ fn send_together(rig: &Rig, messages: &[Vec<u8>]) -> Result<()> {
     sent
 }
 
+/// The datagrams that the next system call gives: those that came together if the socket takes that
+/// (UDP_GRO), else one; none at the end of the socket's time limit.
+fn next_heard(app: &UdpSocket) -> Option<Vec<Vec<u8>>> {
+    let mut buf = [0; 1 << 16];
+    let mut control = nix::cmsg_space!(i32);
+    let mut parts = [IoSliceMut::new(&mut buf)];
+    let flags = MsgFlags::empty();
+    let got = recvmsg::<()>(app.as_raw_fd(), &mut parts, Some(&mut control), flags).ok()?;
+    let size = got.cmsgs().ok()?.find_map(|message| match message {
+        ControlMessageOwned::UdpGroSegments(size) => usize::try_from(size).ok(),
+        _ => None,
+    });
+    let len = got.bytes;
+    let size = size.unwrap_or(len).max(1);
+    Some(buf[..len].chunks(size).map(<[u8]>::to_vec).collect())
+}
+
 /// What arrives behind the device: waits for `expected` datagrams, and a moment for more.
 fn heard(app: &UdpSocket, expected: usize) -> Result<Vec<Vec<u8>>> {
     let mut all = Vec::new();
-    let mut buf = [0; 2048];
     app.set_read_timeout(Some(Duration::from_secs(3)))?;
     while all.len() < expected {
-        let Ok(len) = app.recv(&mut buf) else { break };
-        all.push(buf[..len].to_vec());
+        let Some(more) = next_heard(app) else { break };
+        all.extend(more);
     }
     sleep(MOMENT);
     app.set_nonblocking(true)?;
-    while let Ok(len) = app.recv(&mut buf) {
-        all.push(buf[..len].to_vec());
+    while let Some(more) = next_heard(app) {
+        all.extend(more);
     }
     app.set_nonblocking(false)?;
     Ok(all)
+}
+
+/// A socket that takes many datagrams at once gets those that came together at once, and no other
+/// socket's are put together. What is bad among them is treated as in [`bad_pieces`].
+fn joined(ctx: &Ctx) -> Result<()> {
+    let mut rig = Rig::new(ctx, 1)?;
+    let app = set_option(&rig.app, libc::SOL_UDP, libc::UDP_GRO, 1);
+    app.context("UDP_GRO")?;
+    let mut session = rig.confirmed(0)?;
+    with_bad_pieces(&rig, &mut session)?;
+    for v6 in [false, true] {
+        let at = SocketAddr::new(inner(v6, 0), APP);
+        if v6 {
+            rig.app = rig.link.end(0).run(|| Ok(UdpSocket::bind(at)?))?;
+        }
+        for takes_many in [true, false] {
+            set_option(&rig.app, libc::SOL_UDP, libc::UDP_GRO, takes_many.into())?;
+            let wg0 = Capture::start(rig.link.end(0), "wg0")?;
+            let first = session.counter;
+            let text = |n: usize| format!("{v6} {takes_many} {n}");
+            let messages: Vec<_> = (0..COUNT)
+                .map(|n| message_to(v6, &session, first + n as u64, text(n).as_bytes()))
+                .collect();
+            session.counter += COUNT as u64;
+            send_together(&rig, &messages)?;
+            let heard = heard(&rig.app, COUNT)?;
+            ensure!(heard.len() == COUNT, "{v6}: {} datagrams", heard.len());
+            for (n, got) in heard.iter().enumerate() {
+                ensure!(got.starts_with(text(n).as_bytes()), "{v6}: order at {n}");
+            }
+            let headers = if v6 { 48 } else { 28 };
+            let count = if takes_many { COUNT } else { 1 };
+            let longest = wg0.stop()?.iter().map(|frame| frame.bytes.len()).max();
+            ensure!(
+                ctx.subject == Subject::C
+                    || longest == Some(headers + count * (LEN - 32 - headers)),
+                "IPv6 {v6}, UDP_GRO {takes_many}: the longest packet: {longest:?}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A bad message among good ones is refused, wherever it is, and nothing else: forged, replayed, of
@@ -214,6 +280,10 @@ fn heard(app: &UdpSocket, expected: usize) -> Result<Vec<Vec<u8>>> {
 fn bad_pieces(ctx: &Ctx) -> Result<()> {
     let rig = Rig::new(ctx, 1)?;
     let mut session = rig.confirmed(0)?;
+    with_bad_pieces(&rig, &mut session)
+}
+
+fn with_bad_pieces(rig: &Rig, session: &mut Session) -> Result<()> {
     let mut counter = session.counter + 1;
     drain(&rig.app)?;
     for kind in [
@@ -231,12 +301,12 @@ fn bad_pieces(ctx: &Ctx) -> Result<()> {
             let mut pending = None;
             for n in 0..COUNT {
                 let text = format!("{kind} {place} {n}");
-                let mut one = message(&session, counter, text.as_bytes());
+                let mut one = message(session, counter, text.as_bytes());
                 counter += 1;
                 if n == place {
                     match kind {
                         "forged" => one[40 + place] ^= 1,
-                        "replayed" => one = message(&session, session.counter - 1, b"again"),
+                        "replayed" => one = message(session, session.counter - 1, b"again"),
                         "index" => one[4] ^= 1,
                         "type" => one[0] = 5,
                         // Only the last can be shorter.
@@ -266,7 +336,7 @@ fn bad_pieces(ctx: &Ctx) -> Result<()> {
                 }
             }
             rig.clients[0].flush()?;
-            send_together(&rig, &messages)?;
+            send_together(rig, &messages)?;
             let heard = heard(&rig.app, expected.len())?;
             let what = || format!("{kind}, message {place} of {}", messages.len());
             ensure!(
@@ -286,7 +356,7 @@ fn bad_pieces(ctx: &Ctx) -> Result<()> {
         }
     }
     session.counter = counter;
-    ensure!(rig.accepts(0, &mut session)?, "nothing more is accepted");
+    ensure!(rig.accepts(0, session)?, "nothing more is accepted");
     Ok(())
 }
 

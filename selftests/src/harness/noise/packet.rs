@@ -53,6 +53,17 @@ fn pseudo(src: IpAddr, dst: IpAddr, protocol: u8, payload: &[u8]) -> u16 {
     checksum(&bytes)
 }
 
+/// Gives an IPv4 packet an identification; it must not be fragmented. Leaves IPv6 as it is.
+pub fn set_whole(packet: &mut [u8], id: u16) {
+    if packet[0] >> 4 == 4 {
+        packet[4..6].copy_from_slice(&id.to_be_bytes());
+        packet[6] = 0x40;
+        packet[10..12].fill(0);
+        let sum = checksum(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
 /// A UDP datagram in an IP packet.
 pub fn udp(src: SocketAddr, dst: SocketAddr, data: &[u8]) -> Vec<u8> {
     let mut datagram = src.port().to_be_bytes().to_vec();
@@ -105,13 +116,7 @@ impl Segment {
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
         let mut packet = ip(self.src.ip(), self.dst.ip(), TCP, &tcp);
         if let Some(id) = self.id {
-            if self.src.is_ipv4() {
-                packet[4..6].copy_from_slice(&id.to_be_bytes());
-                packet[6] = 0x40;
-                packet[10..12].fill(0);
-                let sum = checksum(&packet[..20]);
-                packet[10..12].copy_from_slice(&sum.to_be_bytes());
-            }
+            set_whole(&mut packet, id);
         }
         packet
     }
