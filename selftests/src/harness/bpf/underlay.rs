@@ -257,8 +257,10 @@ pub struct Underlay {
 
 impl Underlay {
     /// Watches `ifname` of `ns`. The tunnel's ports, inside addresses and MTU are those of
-    /// [`topo`]; see [`Underlay::expect`] for others.
+    /// [`topo`]; see [`Underlay::expect`] for others. Rules are about single messages: from now on
+    /// what leaves there does not travel together.
     pub fn attach(ns: &Netns, ifname: &str) -> Result<Self> {
+        ns.sh(&format!("ethtool -K {ifname} gso off"))?;
         let object = load("underlay", IMAGE)?;
         let events = Arc::new(Mutex::new(Events::default()));
         let ring = {
