@@ -63,6 +63,32 @@ need_setup() {
     [ -d "$ROOT/boot" ] || die "no rootfs at $ROOT" "run scripts/setup"
 }
 
+# made_from FILE INPUT...: what FILE, and the sources below INPUT that it is built from in the rootfs,
+# are. (Cargo goes by the times of files, which a new checkout changes.)
+made_from() {
+    {
+        sha256sum "$1" || true
+        sed -n 's/^TOOLS=//p' "$ROOT/.wgrs"
+        shift
+        find "$@" -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.lock' -o -name '*.c' \
+            -o -name '*.h' \) ! -name bindings_generated.rs -print0 | sort -z | xargs -0 sha256sum
+    } 2>/dev/null | sha256sum | cut -c 1-16
+}
+# build_once FILE INPUT... -- COMMAND...: builds FILE with the command, unless it is there and was
+# built so from the same sources.
+build_once() {
+    local file=$1 from=()
+    while [ "$1" != -- ]; do from+=("$1"); shift; done
+    shift
+    if [ "$(cat "$file.made" 2>/dev/null)" = "$(made_from "${from[@]}")" ]; then
+        say "$file is there already"
+        return 0
+    fi
+    mkdir -p "$(dirname -- "$file")"
+    rm -f "$file.made"
+    "$@" && made_from "${from[@]}" >"$file.made"
+}
+
 # seconds COMMAND...: runs it, with its exit code; SECONDS_TAKEN is how long it took.
 seconds() {
     local start tenths code=0

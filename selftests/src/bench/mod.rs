@@ -273,6 +273,7 @@ impl Setup {
         let machine = match (vtime, model.contains("QEMU")) {
             (true, _) => "QEMU TCG with icount, 2 ns per instruction, idle time skipped",
             (_, true) => "QEMU TCG",
+            _ if model == "UML" => "user-mode Linux",
             (_, false) => "native or KVM",
         };
         let clock = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
