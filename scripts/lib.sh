@@ -63,12 +63,12 @@ need_setup() {
     [ -d "$ROOT/boot" ] || die "no rootfs at $ROOT" "run scripts/setup"
 }
 
-# made_from FILE INPUT...: what FILE, and the sources below INPUT that it is built from in the rootfs,
-# are. (Cargo goes by the times of files, which a new checkout changes.)
+# made_from FILE INPUT...: what FILE is, and what the sources below INPUT are that it is built from
+# in the rootfs. (Cargo goes by the times of files, which a new checkout changes.)
 made_from() {
     {
         sha256sum "$1" || true
-        sed -n 's/^TOOLS=//p' "$ROOT/.wgrs"
+        sed -n 's/^TOOLS=//p' "$ROOT/.wgrs" || true
         shift
         find "$@" -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.lock' -o -name '*.c' \
             -o -name '*.h' \) ! -name bindings_generated.rs -print0 | sort -z | xargs -0 sha256sum
@@ -80,7 +80,7 @@ build_once() {
     local file=$1 from=()
     while [ "$1" != -- ]; do from+=("$1"); shift; done
     shift
-    if [ "$(cat "$file.made" 2>/dev/null)" = "$(made_from "${from[@]}")" ]; then
+    if [ -e "$file" ] && [ "$(cat "$file.made" 2>/dev/null)" = "$(made_from "${from[@]}")" ]; then
         say "$file is there already"
         return 0
     fi

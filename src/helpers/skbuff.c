@@ -497,8 +497,8 @@ __rust_helper void rust_helper_wg_skb_set_joined(struct sk_buff *skb, bool v4)
 }
 
 /*
- * Whether a UDP packet, which begins with a plain IP header and would be received by `dev`, is for a
- * socket that takes many datagrams in one packet (UDP_GRO), and does nothing else with them. Only
+ * Whether a UDP packet, which begins with a plain IP header and would be received by `dev`, is for
+ * a socket that takes many datagrams in one packet (UDP_GRO), and does nothing else with them. Only
  * then does generic receive offload put datagrams together: they may be those of another tunnel.
  */
 __rust_helper bool rust_helper_wg_skb_is_for_gro_socket(const struct sk_buff *skb,

@@ -2,9 +2,9 @@
 //! `bench`: this driver against the in-tree one, interleaved in one boot.
 //!
 //! TCP throughput (of one flow, of eight, and forwarded), rates of datagrams and ping round trip,
-//! over C, over ours and over the bare veth pair underneath. Everything is set up and warmed up first; within a round each contender is
-//! measured on each load in turn, and the order alternates between rounds. No file is touched
-//! during a measurement.
+//! over C, over ours and over the bare veth pair underneath. Everything is set up and warmed up
+//! first; within a round each contender is measured on each load in turn, and the order alternates
+//! between rounds. No file is touched during a measurement.
 
 mod pair;
 mod profile;
