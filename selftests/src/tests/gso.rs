@@ -14,6 +14,7 @@ use harness::runner::{Boot, Ctx, Subject};
 use harness::topo::inner;
 use harness::traffic::{drain, set_option};
 use nix::sys::socket::{recvmsg, ControlMessageOwned, MsgFlags};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -503,10 +504,12 @@ fn byte(n: usize) -> u8 {
 }
 
 /// Accepts a TCP connection through the tunnel and acknowledges what comes, until its end. Gives
-/// the segments with data, in the order of their arrival. It acknowledges when nothing comes any
-/// more, so that much is sent at a time. Also gives whether some were sent again: on slow machines.
+/// the segments with data, in the order of the stream: what two CPUs have sent may arrive in another
+/// one. It acknowledges when nothing comes any more, so that much is sent at a time. Also gives
+/// whether some were sent again: on slow machines.
 fn accept(client: &Client, session: &mut Session, at: SocketAddr) -> Result<(Vec<Segment>, bool)> {
-    let mut segments: Vec<Segment> = Vec::new();
+    let mut segments: BTreeMap<u32, Segment> = BTreeMap::new();
+    let mut first = 0;
     let mut resent = false;
     let mut next = None;
     let mut due: Option<Segment> = None;
@@ -539,31 +542,35 @@ fn accept(client: &Client, session: &mut Session, at: SocketAddr) -> Result<(Vec
         };
         if segment.flags & SYN != 0 {
             let ack = segment.seq.wrapping_add(1);
-            next = Some(ack);
+            (first, next) = (ack, Some(ack));
             // With a maximal segment size of 1000; no more than 64 segments are on their way.
             let [high, low] = 1000_u16.to_be_bytes();
             let options = [2, 4, high, low];
             client.send(&session.data(&answer(SYN | ACK, 0, ack, &options).packet()))?;
             continue;
         }
-        let expected = next.context("a segment before the connection")?;
-        if (segment.seq.wrapping_sub(expected) as i32) < 0 {
+        let mut expected = next.context("a segment before the connection")?;
+        let offset = segment.seq.wrapping_sub(first);
+        if (segment.seq.wrapping_sub(expected) as i32) < 0 || segments.contains_key(&offset) {
             resent = true;
             continue;
         }
-        let is_last = segment.flags & FIN != 0;
-        let len = segment.data.len() as u32;
-        if len > 0 && segment.seq == expected {
-            let ack = expected.wrapping_add(len).wrapping_add(is_last.into());
-            next = Some(ack);
-            due = Some(answer(ACK, 1, ack, &[]));
+        if segment.data.is_empty() {
+            continue;
         }
-        if len > 0 {
-            segments.push(segment);
+        let reply = answer(ACK, 1, 0, &[]);
+        segments.insert(offset, segment);
+        while let Some(segment) = segments.get(&expected.wrapping_sub(first)) {
+            let is_last = segment.flags & FIN != 0;
+            expected = expected.wrapping_add(segment.data.len() as u32 + u32::from(is_last));
         }
-        let received: usize = segments.iter().map(|segment| segment.data.len()).sum();
-        if is_last || received >= STREAM {
-            return Ok((segments, resent));
+        next = Some(expected);
+        due = Some(Segment {
+            ack: expected,
+            ..reply
+        });
+        if expected.wrapping_sub(first) as usize >= STREAM {
+            return Ok((segments.into_values().collect(), resent));
         }
     }
 }
