@@ -40,8 +40,6 @@ pub enum Boot {
     Config,
     /// One CPU, virtual time: idle time is skipped, so hours take seconds.
     Vtime,
-    /// As [`Boot::Vtime`], on a kernel that may leave RCU callbacks for up to 10 s (`rcu_nocbs`).
-    Lazy,
     /// The sanitizer kernel; runs the tests of [`Boot::Smp`] and [`Boot::Config`] as well.
     San,
     /// The sanitizer kernel in virtual time; runs the tests of [`Boot::Vtime`] and [`Boot::San`].
@@ -60,7 +58,7 @@ impl Boot {
 
     /// True for a guest whose clock skips idle time.
     pub fn is_vtime(self) -> bool {
-        matches!(self, Boot::Vtime | Boot::Lazy | Boot::SanVtime)
+        matches!(self, Boot::Vtime | Boot::SanVtime)
     }
 }
 

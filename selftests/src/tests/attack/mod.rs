@@ -17,7 +17,7 @@ mod silence;
 mod source;
 mod zeroization;
 
-use super::{both, drop_in, drop_in_vtime, of_each, Test};
+use super::{both, drop_in, drop_in_vtime, Test};
 
 pub fn register(list: &mut Vec<Test>) {
     roles::register(list);

@@ -2,14 +2,14 @@
 //! Secrets are erased from memory when they are no longer needed. Each is first found in memory,
 //! so that the search is known to work, and must then be gone.
 
-use super::{drop_in_vtime, of_each, Test};
+use super::{drop_in_vtime, Test};
 use anyhow::{ensure, Context, Result};
-use harness::modules::{unload_all, Modules};
+use harness::modules::unload_all;
 use harness::noise::crypto::{dh, public};
 use harness::noise::{handshake, Received, Session, Tweak};
 use harness::ram;
 use harness::rig::{conf, inside, Rig, WAIT};
-use harness::runner::{Boot, Ctx, Subject};
+use harness::runner::{Ctx, Subject};
 use harness::suspend::rehearse;
 use harness::topo::inner;
 use harness::wgdev::{random_key, uapi, DeviceConf, Key};
@@ -22,12 +22,6 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in_vtime(list, "attack-zeroization-sessions", 1800, sessions);
     drop_in_vtime(list, "attack-zeroization-suspend", 900, suspend);
     drop_in_vtime(list, "attack-zeroization-hibernation", 900, hibernation);
-    for (name, how) in [("suspend", "freeze"), ("hibernation", "disk")] {
-        let name = format!("attack-zeroization-{name}-lazy-rcu");
-        of_each(list, (&name, Boot::Lazy, 900), Modules::Ours, |ctx| {
-            sleeping(ctx, how)
-        });
-    }
     drop_in_vtime(list, "attack-zeroization-key-change", 900, key_change);
     drop_in_vtime(list, "attack-zeroization-link-down", 900, link_down);
     drop_in_vtime(list, "attack-zeroization-rmmod", 900, rmmod);
