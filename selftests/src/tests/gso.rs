@@ -504,9 +504,9 @@ fn byte(n: usize) -> u8 {
 }
 
 /// Accepts a TCP connection through the tunnel and acknowledges what comes, until its end. Gives
-/// the segments with data, in the order of the stream: what two CPUs have sent may arrive in another
-/// one. It acknowledges when nothing comes any more, so that much is sent at a time. Also gives
-/// whether some were sent again: on slow machines.
+/// the segments with data, in the order of the stream: what two CPUs have sent may arrive in
+/// another one. It acknowledges when nothing comes any more, so that much is sent at a time. Also
+/// gives whether some were sent again: on slow machines.
 fn accept(client: &Client, session: &mut Session, at: SocketAddr) -> Result<(Vec<Segment>, bool)> {
     let mut segments: BTreeMap<u32, Segment> = BTreeMap::new();
     let mut first = 0;
