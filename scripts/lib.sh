@@ -71,7 +71,8 @@ made_from() {
         sed -n 's/^TOOLS=//p' "$ROOT/.wgrs" || true
         shift
         find "$@" -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.lock' -o -name '*.c' \
-            -o -name '*.h' \) ! -name bindings_generated.rs -print0 | sort -z | xargs -0 sha256sum
+            -o -name '*.h' -o -name '*.md' -o -name '*.service' \) ! -name bindings_generated.rs \
+            -print0 | sort -z | xargs -0 sha256sum
     } 2>/dev/null | sha256sum | cut -c 1-16
 }
 # build_once FILE INPUT... -- COMMAND...: builds FILE with the command, unless it is there and was

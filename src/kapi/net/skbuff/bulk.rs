@@ -164,7 +164,7 @@ impl<const SCRATCH: usize, const HEADER: usize> UdpBulk<SCRATCH, HEADER> {
             *place.first_chunk_mut().ok_or(EINVAL)? = header;
             Ok(len)
         };
-        // SAFETY: As just said.
+        // SAFETY: `init` writes the bytes behind the first `BEFORE`, all of them if it succeeds.
         unsafe { self.packet.add(Self::BEFORE, len, wanted, init, change) }?;
         self.count = self.count.wrapping_add(1);
         self.is_ended = len < self.len;

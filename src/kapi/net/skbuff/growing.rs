@@ -162,7 +162,7 @@ impl FragPool {
 
 impl Drop for FragPool {
     fn drop(&mut self) {
-        // SAFETY: Always safe to call.
+        // SAFETY: No requirements: pages that are in use have references of their own.
         unsafe { bindings::wg_pool_free() };
     }
 }
