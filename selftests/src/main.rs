@@ -136,9 +136,9 @@ fn real_main() -> Result<bool> {
             let options = Options {
                 out,
                 pcap,
-                lock_memory: boot.is_vtime(),
+                virtual_time: boot.is_vtime(),
             };
-            if boot == Boot::SanVtime {
+            if boot.is_vtime() {
                 pace::no_preemption()?;
             }
             Ok(run(&tests, &options)? == 0)
@@ -150,7 +150,7 @@ fn real_main() -> Result<bool> {
             let options = Options {
                 out: None,
                 pcap: false,
-                lock_memory: false,
+                virtual_time: false,
             };
             Ok(run(&[&test], &options)? == 0)
         }
@@ -163,7 +163,7 @@ fn real_main() -> Result<bool> {
             let options = Options {
                 out: None,
                 pcap: false,
-                lock_memory: false,
+                virtual_time: false,
             };
             Ok(run(&[&test], &options)? == 0)
         }
@@ -172,7 +172,7 @@ fn real_main() -> Result<bool> {
             let options = Options {
                 out: Some(out),
                 pcap: false,
-                lock_memory: false,
+                virtual_time: false,
             };
             Ok(run(&tests.iter().collect::<Vec<_>>(), &options)? == 0)
         }

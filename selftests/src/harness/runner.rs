@@ -153,8 +153,9 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// Capture on all interfaces already in the first run of each test.
     pub pcap: bool,
-    /// Lock all memory (virtual time must not wait for the host's files).
-    pub lock_memory: bool,
+    /// Virtual time: it must not wait for the host's files, so all memory is locked, and a second run
+    /// costs little, however long it is.
+    pub virtual_time: bool,
 }
 
 /// At most this many failed tests are run again.
@@ -162,7 +163,7 @@ const AGAIN: usize = 6;
 /// At most this many of them count as passed if they pass then: on a busy, emulated machine a time
 /// limit is missed now and then. What the kernel log or a leak failed stays failed.
 const FORGIVEN: usize = 2;
-/// The time limit of a second run, unless the test's own is shorter.
+/// The time limit of a second run in real time, unless the test's own is shorter.
 const AGAIN_BOUND: Duration = Duration::from_secs(300);
 /// Time after a test's limit for saving its artefacts.
 const GRACE: Duration = Duration::from_secs(10);
@@ -237,10 +238,15 @@ fn again(
     let (Some(dir), Outcome::Fail(why)) = (&first.dir, &end.outcome) else {
         return Ok(end);
     };
+    let longest = if options.virtual_time {
+        Duration::MAX
+    } else {
+        AGAIN_BOUND
+    };
     let run = Run {
         dir: Some(dir.join("again")),
         start: Instant::now(),
-        bound: slow(test.bound).min(AGAIN_BOUND),
+        bound: slow(test.bound).min(longest),
         again: true,
     };
     let second = one(test, env, options, &run)?;
@@ -305,7 +311,7 @@ fn one(test: &Test, env: &Env, options: &Options, run: &Run) -> Result<End> {
 
 /// In the test's process: loads the modules, sets up its mount namespace, runs the body.
 fn inside(test: &Test, env: &Env, options: &Options, run: &Run, verdict: &OwnedFd) -> Result<()> {
-    if options.lock_memory {
+    if options.virtual_time {
         mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).context("mlockall")?;
     }
     env.load(test.modules)?;
