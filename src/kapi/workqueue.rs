@@ -62,16 +62,22 @@ unsafe impl Send for Workqueue {}
 unsafe impl Sync for Workqueue {}
 
 impl Workqueue {
-    /// Makes a work queue. Of `name`, which `ps` shows, up to 31 bytes count. Sleeps.
+    /// Makes a work queue. Of `name`, which `ps` shows, up to 31 bytes count. At most `max_active`
+    /// items run at once, on each CPU if the queue is a per-CPU one; 0 stands for the kernel's
+    /// default. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub fn alloc(name: &CStr, flags: WqFlags) -> Result<Self> {
-        // SAFETY: The format takes one string, which is copied. 0 is the default limit of
-        // concurrent items.
+    pub fn alloc(name: &CStr, flags: WqFlags, max_active: u16) -> Result<Self> {
+        // SAFETY: The format takes one string, which is copied.
         let wq = unsafe {
-            bindings::alloc_workqueue_noprof(c"%s".as_char_ptr(), flags.0, 0, name.as_char_ptr())
+            bindings::alloc_workqueue_noprof(
+                c"%s".as_char_ptr(),
+                flags.0,
+                max_active.into(),
+                name.as_char_ptr(),
+            )
         };
         // INVARIANT: The queue is new, and ours.
         NonNull::new(wq).map(Self).ok_or(ENOMEM)
