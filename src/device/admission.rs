@@ -2,8 +2,6 @@
 
 //! Which handshake messages are worth a Diffie-Hellman (whitepaper, section 5.3; cookies: 5.4.7).
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 
 use crate::{
@@ -13,7 +11,10 @@ use crate::{
         debug::{self, SkbEvent},
         net::{namespace::Net, skbuff::SkBuff, sockaddr::SockAddr},
         random,
-        sync::rcu::{self, RcuArc},
+        sync::{
+            atomic::Ordering::Relaxed,
+            rcu::{self, RcuArc},
+        },
         time,
     },
     proto::{

@@ -2,7 +2,7 @@
 
 //! The configuration of a device, as netlink changes it: port, mark, keys, peers, allowed IPs.
 
-use core::{net::IpAddr, sync::atomic::Ordering::Relaxed};
+use core::net::IpAddr;
 
 use kernel::{
     alloc::flags::GFP_KERNEL,
@@ -15,7 +15,10 @@ use crate::{
     device::{admission, handshake, peer::Peer, send, sessions, socket, Device},
     kapi::{
         crypto::KernelCrypto,
-        sync::rcu::{self, RcuArc},
+        sync::{
+            atomic::Ordering::Relaxed,
+            rcu::{self, RcuArc},
+        },
     },
     proto::{
         consts::MAX_PEERS,

@@ -2,10 +2,7 @@
 
 //! The queue of received handshake messages of a device, and its workers.
 
-use core::{
-    net::IpAddr,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use core::net::IpAddr;
 
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 
@@ -15,7 +12,11 @@ use crate::{
         net::skbuff::{SkBuff, SkbList},
         random,
         siphash::SipKey,
-        sync::{rcu::RcuArc, spinlock_bh::SpinLockBh},
+        sync::{
+            atomic::{AtomicUsize, Ordering::Relaxed},
+            rcu::RcuArc,
+            spinlock_bh::SpinLockBh,
+        },
         time,
         workqueue::{impl_has_work, new_work, Work, WorkItem},
     },

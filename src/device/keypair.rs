@@ -5,13 +5,7 @@
 //! [`proto::keypair`](crate::proto::keypair) with what the kernel adds: identity, the replay
 //! window's lock, publication by RCU.
 
-use core::{
-    mem,
-    sync::atomic::{
-        AtomicBool, AtomicU64,
-        Ordering::{Acquire, Relaxed, Release},
-    },
-};
+use core::mem;
 
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 
@@ -20,6 +14,10 @@ use crate::{
     kapi::{
         net::skbuff::SkbList,
         sync::{
+            atomic::{
+                AtomicBool, AtomicU64,
+                Ordering::{Acquire, Relaxed, Release},
+            },
             rcu::{self, RcuArc, RcuCell},
             spinlock_bh::SpinLockBh,
         },

@@ -2,10 +2,7 @@
 
 //! The limiter of handshake messages, for all devices, and what makes it forget.
 
-use core::{
-    net::IpAddr,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
-};
+use core::net::IpAddr;
 
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 
@@ -13,7 +10,10 @@ use crate::{
     device::SHARED,
     kapi::{
         mm,
-        sync::rcu::RcuArc,
+        sync::{
+            atomic::{AtomicBool, Ordering::SeqCst},
+            rcu::RcuArc,
+        },
         time,
         timer::{self, HasTimers, Timer, TimerCallback},
         workqueue::{impl_has_work, new_work, Work, WorkItem},

@@ -3,8 +3,6 @@
 //! Links as RTNL sees them: created, brought up and down, moved, destroyed; and what suspend and a
 //! VM fork do to one.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-
 use kernel::{alloc::flags::GFP_KERNEL, new_mutex, prelude::*, sync::Arc};
 
 use crate::{
@@ -30,7 +28,10 @@ use crate::{
             rtnl::{LinkDriver, RtnlGuard},
             skbuff::SkBuff,
         },
-        sync::rcu::{RcuArc, RcuCell},
+        sync::{
+            atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+            rcu::{RcuArc, RcuCell},
+        },
         time,
     },
     new_spinlock_bh,

@@ -72,8 +72,6 @@ mod staging;
 mod timers;
 mod workers;
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-
 use kernel::{
     prelude::*,
     sync::{Arc, Mutex},
@@ -98,6 +96,10 @@ use crate::{
         },
         random,
         sync::{
+            atomic::{
+                AtomicBool, AtomicU32, AtomicU64,
+                Ordering::{Relaxed, SeqCst},
+            },
             rcu::{self, RcuArc, RcuCell},
             spinlock_bh::SpinLockBh,
         },

@@ -3,8 +3,6 @@
 //! Packets as messages: transport data is framed, encrypted and decrypted in place (whitepaper,
 //! section 5.4.6), and what was decrypted is checked before the stack gets it.
 
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 use zerocopy::transmute;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes};
@@ -17,6 +15,7 @@ use crate::{
             netdevice::NetDevice,
             skbuff::{SkBuff, Skb, SkbList, UdpBulk},
         },
+        sync::atomic::{AtomicBool, Ordering::Relaxed},
     },
     proto::{
         consts::TAG_LEN,

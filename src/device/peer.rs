@@ -5,13 +5,7 @@
 //! What happens with a peer is above: [`sessions`](super::sessions), [`send`](super::send),
 //! [`receive`](super::receive), [`handshake`](super::handshake), [`timers`](super::timers).
 
-use core::{
-    ptr,
-    sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64,
-        Ordering::{Relaxed, SeqCst},
-    },
-};
+use core::ptr;
 
 use kernel::{
     alloc::flags::{GFP_ATOMIC, GFP_KERNEL},
@@ -34,6 +28,10 @@ use crate::{
         net::{dst_cache::DstCache, netdevice::NetDevice, skbuff::SkbList},
         random,
         sync::{
+            atomic::{
+                AtomicBool, AtomicU32, AtomicU64,
+                Ordering::{Relaxed, SeqCst},
+            },
             bh::BhGuard,
             rcu::{self, Guard, RcuArc, RcuCell, RcuRef},
             spinlock_bh::SpinLockBh,

@@ -5,10 +5,7 @@
 //! A peer is answered from the address that it talks to ("sticky" source), as long as this host
 //! has that address and, for IPv4, the route still leaves by the interface that it came in by.
 
-use core::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
-};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 use kernel::prelude::*;
 
@@ -22,7 +19,10 @@ use crate::{
             skbuff::SkBuff,
             udp_tunnel::{Sock4, Sock6, UdpSocket},
         },
-        sync::bh::BhGuard,
+        sync::{
+            atomic::{AtomicU32, Ordering::Relaxed},
+            bh::BhGuard,
+        },
     },
 };
 

@@ -2,7 +2,7 @@
 
 //! From the network stack to the wire: staging, nonces, encryption, transmission.
 
-use core::{mem, sync::atomic::Ordering::Relaxed};
+use core::mem;
 
 use kernel::prelude::*;
 
@@ -20,7 +20,10 @@ use crate::{
             icmp, netdevice,
             skbuff::{SkBuff, Skb, SkbList},
         },
-        sync::rcu::{self, RcuArc},
+        sync::{
+            atomic::Ordering::Relaxed,
+            rcu::{self, RcuArc},
+        },
         time,
     },
     proto::{messages::DATA_MIN_LEN, timers::Event},

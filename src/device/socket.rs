@@ -5,7 +5,7 @@
 //! [`send_to_peer`] takes the messages of one peer, [`send_to_endpoint`] each one of them;
 //! [`route`] does the rest.
 
-use core::{net::SocketAddr, sync::atomic::Ordering::Relaxed};
+use core::net::SocketAddr;
 
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 
@@ -25,6 +25,7 @@ use crate::{
             udp_tunnel::{self, UdpSocket},
         },
         sync::{
+            atomic::Ordering::Relaxed,
             bh,
             rcu::{self, RcuArc},
         },

@@ -2,14 +2,15 @@
 
 //! Packets that wait for a session.
 
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
 use kernel::prelude::*;
 
 use crate::{
     kapi::{
         net::skbuff::{SkBuff, SkbList},
-        sync::spinlock_bh::SpinLockBh,
+        sync::{
+            atomic::{AtomicBool, Ordering::Relaxed},
+            spinlock_bh::SpinLockBh,
+        },
     },
     new_spinlock_bh,
     proto::consts::MAX_STAGED_PACKETS,

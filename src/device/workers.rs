@@ -3,13 +3,14 @@
 //! The workers of one device: a work item per CPU, so that devices have their turns on the module's
 //! work queues as if each had queues of its own.
 
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 
 use crate::kapi::{
     cpu,
-    sync::rcu::{self, RcuArc, RcuCell},
+    sync::{
+        atomic::{AtomicU32, Ordering::Relaxed},
+        rcu::{self, RcuArc, RcuCell},
+    },
     workqueue::{self, HasWork, WorkItem, Workqueue},
 };
 

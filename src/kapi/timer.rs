@@ -9,17 +9,19 @@
 //!
 //! C header: [`include/linux/timer.h`](srctree/include/linux/timer.h)
 
-use core::{
-    marker::PhantomData,
-    ptr,
-    sync::atomic::{AtomicPtr, Ordering::Relaxed},
-};
+use core::{marker::PhantomData, ptr};
 
 use kernel::{prelude::*, sync::LockClassKey, types::Opaque};
 
 use crate::{
     bindings,
-    kapi::{sync::rcu::RcuArc, within},
+    kapi::{
+        sync::{
+            atomic::{AtomicPtr, Ordering::Relaxed},
+            rcu::RcuArc,
+        },
+        within,
+    },
 };
 
 /// Creates a [`Timer`](crate::kapi::timer::Timer) initialiser with a new lock class.

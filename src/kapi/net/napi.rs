@@ -13,12 +13,7 @@
 //!
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
-use core::{
-    cell::UnsafeCell,
-    ffi::c_int,
-    marker::PhantomPinned,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use core::{cell::UnsafeCell, ffi::c_int, marker::PhantomPinned};
 
 use kernel::{prelude::*, types::Opaque};
 
@@ -28,7 +23,13 @@ use super::{
 };
 use crate::{
     bindings,
-    kapi::{sync::rcu::RcuArc, within},
+    kapi::{
+        sync::{
+            atomic::{AtomicU32, Ordering},
+            rcu::RcuArc,
+        },
+        within,
+    },
 };
 
 /// Not added to a device yet, and not to be scheduled.

@@ -4,13 +4,7 @@
 //!
 //! C header: [`include/linux/netdevice.h`](srctree/include/linux/netdevice.h)
 
-use core::{
-    fmt,
-    marker::PhantomData,
-    ops::Deref,
-    ptr::NonNull,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use core::{fmt, marker::PhantomData, ops::Deref, ptr::NonNull};
 
 use kernel::{prelude::*, str::CStr, sync::Completion, types::Opaque};
 
@@ -18,7 +12,11 @@ use crate::{
     bindings,
     kapi::{
         net::{namespace::Net, rtnl::RtnlGuard},
-        sync::{bh::BhGuard, rcu},
+        sync::{
+            atomic::{AtomicUsize, Ordering},
+            bh::BhGuard,
+            rcu,
+        },
     },
 };
 

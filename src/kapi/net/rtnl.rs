@@ -15,7 +15,6 @@ use core::{
     marker::PhantomData,
     mem::MaybeUninit,
     ptr::{self, NonNull},
-    sync::atomic::{AtomicPtr, Ordering},
 };
 
 use kernel::{
@@ -31,7 +30,13 @@ use super::{
     netdevice::{Holders, NetDevice},
     skbuff::SkBuff,
 };
-use crate::{bindings, kapi::sync::rcu::RcuArc};
+use crate::{
+    bindings,
+    kapi::sync::{
+        atomic::{AtomicPtr, Ordering},
+        rcu::RcuArc,
+    },
+};
 
 /// Evidence that the RTNL mutex is held.
 ///

@@ -8,7 +8,6 @@ use core::{
     marker::PhantomData,
     net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
     ptr::{self, NonNull},
-    sync::atomic::{AtomicPtr, Ordering},
 };
 
 use kernel::{error::to_result, prelude::*};
@@ -23,6 +22,7 @@ use super::{
 use crate::{
     bindings,
     kapi::sync::{
+        atomic::{AtomicPtr, Ordering},
         bh::BhGuard,
         rcu::{self, RcuArc, RcuRef},
     },

@@ -2,6 +2,7 @@
 
 //! Synchronisation primitives.
 
+pub mod atomic;
 pub mod bh;
 pub mod locked_by;
 pub mod rcu;
@@ -9,12 +10,3 @@ pub mod spinlock_bh;
 
 /// Under the name that `tables/` uses on the host too.
 pub use kernel::sync::Arc;
-
-/// Atomics, under the names that `tables/` uses on the host too.
-///
-/// Rust's own, not the kernel's: with the kernel compiled by gcc, those would be function calls.
-/// On one machine both mean the same instructions; the orderings that we use are defined by both
-/// memory models in the same way.
-pub mod atomic {
-    pub use core::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
-}

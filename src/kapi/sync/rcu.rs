@@ -16,10 +16,6 @@ use core::{
     ops::Deref,
     pin::Pin,
     ptr::{self, NonNull},
-    sync::atomic::{
-        AtomicPtr, AtomicUsize,
-        Ordering::{AcqRel, Acquire, Relaxed},
-    },
 };
 
 use kernel::{
@@ -31,7 +27,13 @@ use kernel::{
 
 pub use kernel::sync::rcu::{read_lock, Guard};
 
-use crate::bindings;
+use crate::{
+    bindings,
+    kapi::sync::atomic::{
+        AtomicPtr, AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed},
+    },
+};
 
 /// The number of objects, of all types, that are not freed yet; [`drain`] waits for zero.
 static LIVE: AtomicUsize = AtomicUsize::new(0);

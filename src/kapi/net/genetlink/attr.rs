@@ -7,15 +7,14 @@
 //!
 //! C header: [`include/net/netlink.h`](srctree/include/net/netlink.h)
 
-use core::{
-    cell::Cell,
-    mem::size_of,
-    sync::atomic::{compiler_fence, Ordering},
-};
+use core::{cell::Cell, mem::size_of};
 
 use kernel::prelude::*;
 
-use crate::bindings;
+use crate::{
+    bindings,
+    kapi::sync::atomic::{compiler_fence, Ordering},
+};
 
 /// Length of an attribute's header in bytes: its length (header included) and its type.
 const HEADER_LEN: usize = size_of::<bindings::nlattr>();
