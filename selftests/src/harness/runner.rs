@@ -153,8 +153,8 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// Capture on all interfaces already in the first run of each test.
     pub pcap: bool,
-    /// Virtual time: it must not wait for the host's files, so all memory is locked, and a second run
-    /// costs little, however long it is.
+    /// Virtual time: it must not wait for the host's files, so all memory is locked; and a second
+    /// run costs little, however long it is.
     pub virtual_time: bool,
 }
 
