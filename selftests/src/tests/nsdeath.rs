@@ -3,12 +3,16 @@
 
 use super::{drop_in, Test};
 use anyhow::{ensure, Context, Result};
+use harness::flood::Flooder;
 use harness::netns::{leaked, Netns};
+use harness::noise::{cookie, Client, Pending, Tweak};
 use harness::pace::{rounds, slow};
+use harness::rig::{device, Rig, MOMENT, WAIT};
 use harness::runner::Ctx;
-use harness::topo::{inner, Opts, Tunnel};
+use harness::topo::{inner, outer, Opts, Tunnel};
 use harness::traffic::{ping_all, udp};
 use harness::wgdev::PeerConf;
+use harness::wire::Message;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,8 +23,14 @@ use std::time::{Duration, Instant};
 /// The source of the flood: an address in the tunnel's own network, behind its first end.
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 9));
 
+/// Bursts that fill a device's handshake queue, as far as it lets one source.
+const FLOOD: usize = 128;
+/// A device is under load for so long after the last sign of it.
+const UNDER_LOAD: Duration = Duration::from_secs(1);
+
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "netns-death-under-traffic", 300, under_traffic);
+    drop_in(list, "netns-death-under-handshakes", 120, under_handshakes);
 }
 
 /// Which namespace is deleted first.
@@ -109,16 +119,87 @@ fn round(ctx: &Ctx, victim: Victim, v6: bool) -> Result<()> {
     stop.store(true, Ordering::Relaxed);
     flood.join().expect("flood thread panicked")?;
     drop(outside);
+    wait_freed(0)
+}
+
+/// Waits until all namespaces are freed but `left`, which have not been deleted.
+fn wait_freed(left: usize) -> Result<()> {
     let begin = Instant::now();
-    while leaked()? > 0 {
+    while leaked()? > left {
         ensure!(
             begin.elapsed() < slow(Duration::from_secs(30)),
             "{} of the namespaces are not freed",
-            leaked()?
+            leaked()? - left
         );
         sleep(Duration::from_millis(10));
     }
     Ok(())
+}
+
+/// A device moves on while it is looked up how often the source of a message may send in the
+/// device's namespace, and the namespace that it has left is deleted.
+fn under_handshakes(ctx: &Ctx) -> Result<()> {
+    let mut rig = Rig::new(ctx, 1)?;
+    let from = SocketAddr::new(outer(false, 1), 6998);
+    let (to, key) = (device(false), rig.end.public_key);
+    let mut strangers = Flooder::new(rig.link.end(1), from, to, &key)?;
+    let mut here = Netns::new("away0")?;
+    rig.link.rt(0).set_netns("wg0", here.fd())?;
+    for n in 1..=rounds(6) {
+        here.rtnl()?.set_up("wg0", true)?;
+        send_with_cookie(&rig, &mut strangers).with_context(|| format!("round {n}"))?;
+        let next = Netns::new(&format!("away{n}"))?;
+        here.rtnl()?.set_netns("wg0", next.fd())?;
+        here = next;
+        // Its own, and those of the underlay.
+        wait_freed(3)?;
+    }
+    here.rtnl()?.set_up("wg0", true)?;
+    sleep(2 * UNDER_LOAD);
+    rig.clients[0].handshake().map(drop)
+}
+
+/// Puts the device under load, fetches a cookie, and sends messages with it, most of which are over
+/// the limit.
+fn send_with_cookie(rig: &Rig, strangers: &mut Flooder) -> Result<()> {
+    let client = &rig.clients[0];
+    client.flush()?;
+    let mut tries = 0;
+    let cookie = loop {
+        tries += 1;
+        ensure!(tries < 20, "a flood does not put the device under load");
+        for _ in 0..FLOOD {
+            strangers.burst();
+        }
+        let pending = client.initiate(&Tweak::default())?;
+        let reply = answer(client, &pending)?;
+        if reply.len() == cookie::REPLY {
+            break cookie::open_reply(&reply, &client.peer, &pending.message)?;
+        }
+    };
+    let with_cookie = Tweak {
+        cookie: Some(cookie),
+        ..Tweak::default()
+    };
+    let first = client.initiate(&with_cookie)?;
+    let reply = answer(client, &first)?;
+    ensure!(reply.len() != cookie::REPLY, "the cookie is not accepted");
+    for _ in 0..8 {
+        client.initiate(&with_cookie)?;
+    }
+    // They must not only wait in the queue, which moving the device empties.
+    sleep(MOMENT);
+    Ok(())
+}
+
+/// The response to an initiation, or the cookie reply.
+fn answer(client: &Client, pending: &Pending) -> Result<Vec<u8>> {
+    client.wait(slow(WAIT), "an answer", |message, _| match message {
+        Message::Response { receiver, .. } | Message::Cookie { receiver } => {
+            *receiver == pending.index
+        }
+        _ => false,
+    })
 }
 
 /// Connects `outside` to `away`, which forwards packets for the tunnel's far end; returns a socket
