@@ -138,7 +138,7 @@ fn real_main() -> Result<bool> {
                 pcap,
                 virtual_time: boot.is_vtime(),
             };
-            if boot.is_vtime() {
+            if boot == Boot::SanVtime {
                 pace::no_preemption()?;
             }
             Ok(run(&tests, &options)? == 0)

@@ -64,7 +64,7 @@ pub fn next_allocation(n: u32) -> u32 {
 }
 
 /// From now on a running thread is preempted only after 100 ms, or by real-time threads and
-/// softirqs. For the single CPU of virtual time: if a worker of the in-tree driver
+/// softirqs. For the single CPU of a slow kernel in virtual time: if a worker of the in-tree driver
 /// were preempted between sending a message and arming the timer for the answer, the answer could
 /// arrive first, and the timer would expire without cause.
 pub fn no_preemption() -> Result<()> {
