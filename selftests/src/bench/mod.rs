@@ -18,6 +18,7 @@ use harness::artefacts;
 use harness::cmd;
 use harness::modules::{Env, Modules, INTREE, OURS};
 use harness::netns;
+use harness::nics::Nics;
 use harness::runner::Boot;
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
@@ -44,6 +45,8 @@ enum Load {
     Tcp8,
     /// The same of one flow between hosts behind the two ends.
     Forward,
+    /// The same of one flow with the BBR congestion control, paced by the fq queueing discipline.
+    Bbr,
     /// Small-packet rate.
     Pps,
     /// Datagrams as QUIC sends them.
@@ -77,6 +80,9 @@ pub struct Args {
     /// The contenders.
     #[arg(long, value_delimiter = ',', default_value = "c,rs,veth")]
     who: Vec<Impl>,
+    /// Measure over virtio network cards (`scripts/guest --nics`) in the place of veth.
+    #[arg(long)]
+    nics: bool,
     /// Profile, and print this many functions per load and contender.
     #[arg(long, value_name = "TOP")]
     profile: Option<usize>,
@@ -103,8 +109,10 @@ pub fn run(args: &Args) -> Result<()> {
     ));
 
     let mut pairs = Vec::new();
-    for who in &args.who {
-        pairs.push(Pair::new(*who, setup.kind(*who)).with_context(|| who.label())?);
+    for (wire, who) in (0..).zip(&args.who) {
+        let nics = args.nics.then(|| Nics::of_wire(wire)).transpose()?;
+        let pair = Pair::new(*who, setup.kind(*who), nics.as_ref());
+        pairs.push(pair.with_context(|| who.label())?);
     }
 
     let symbols = args.profile.map(|_| Symbols::read()).transpose()?;
@@ -158,7 +166,7 @@ fn measure(
 ) -> Result<()> {
     match load {
         Load::Tcp => {
-            let (seen, segment) = traffic::tcp(&pair.ends(), 1, time)?;
+            let (seen, segment) = traffic::tcp(&pair.ends(), 1, None, time)?;
             let bytes = seen.rate(seen.received);
             ensure!(bytes > 0.0, "nothing arrived");
             keep(report::TCP, bytes * 8e-6);
@@ -169,9 +177,16 @@ fn measure(
                 Load::Tcp8 => (report::TCP_8, pair.ends(), 8),
                 _ => (report::FORWARD, pair.hosts(), 1),
             };
-            let (seen, _) = traffic::tcp(&ends, flows, time)?;
+            let (seen, _) = traffic::tcp(&ends, flows, None, time)?;
             ensure!(seen.received > 0, "nothing arrived");
             keep(metric, seen.rate(seen.received) * 8e-6);
+        }
+        Load::Bbr => {
+            let fq = pair.pace()?;
+            let (seen, _) = traffic::tcp(&pair.ends(), 1, Some("bbr"), time)?;
+            drop(fq);
+            ensure!(seen.received > 0, "nothing arrived");
+            keep(report::BBR, seen.rate(seen.received) * 8e-6);
         }
         Load::Pps => {
             let before = pair.stats()?.tx_dropped;

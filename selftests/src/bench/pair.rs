@@ -8,6 +8,7 @@
 
 use anyhow::{Context, Result};
 use harness::netns::Netns;
+use harness::nics::Nics;
 use harness::rtnl::LinkStats;
 use harness::topo::{inner, mac, names, outer, port};
 use harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
@@ -65,9 +66,10 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Creates the namespaces, the veth pair, and a device of link kind `kind` (which is also the
-    /// name of its generic netlink family) at each end; without a kind, only the veth pair.
-    pub fn new(who: Impl, kind: Option<&str>) -> Result<Self> {
+    /// Creates the namespaces, the veth pair (or `nics` in its place), and a device of link kind
+    /// `kind` (which is also the name of its generic netlink family) at each end; without a kind,
+    /// only the veth pair.
+    pub fn new(who: Impl, kind: Option<&str>, nics: Option<&Nics>) -> Result<Self> {
         let label = who.label();
         let ns = [
             Netns::new(&format!("{label}0"))?,
@@ -78,9 +80,16 @@ impl Pair {
             Netns::new(&format!("{label}1h"))?,
         ];
         let mut rt = [ns[0].rtnl()?, ns[1].rtnl()?];
-        rt[0]
-            .veth_add(("v0", mac(0)), ("v1", mac(1)), ns[1].fd())
-            .context("add veth")?;
+        match nics {
+            Some(nics) => {
+                for (n, ns) in (0u8..).zip(&ns) {
+                    nics.give(usize::from(n), ns, names(n).1, mac(n))?;
+                }
+            }
+            None => rt[0]
+                .veth_add(("v0", mac(0)), ("v1", mac(1)), ns[1].fd())
+                .context("add veth")?,
+        }
         for (n, rt) in (0u8..).zip(&mut rt) {
             let (_, veth) = names(n);
             rt.set_up(veth, true)?;
@@ -166,6 +175,18 @@ impl Pair {
             ns: [&self.hosts[0], &self.hosts[1]],
             addr: [behind(0, true), behind(1, true)],
         }
+    }
+
+    /// Has the sending end's device pace its flows, until the result is dropped.
+    pub fn pace(&self) -> Result<impl Drop + '_> {
+        struct Fq<'a>(&'a Pair);
+        impl Drop for Fq<'_> {
+            fn drop(&mut self) {
+                let _ = self.0.ns[0].sh(&format!("tc qdisc del dev {} root", self.0.device));
+            }
+        }
+        let add = format!("tc qdisc add dev {} root fq", self.device);
+        self.ns[0].sh(&add).map(|_| Fq(self))
     }
 
     /// The counters of the sending end's device.

@@ -48,6 +48,8 @@ pub const SEGMENT: Metric = metric("tcp_ns_per_segment", "  ns per segment", fal
 pub const TCP_8: Metric = metric("tcp_8_flows_mbit", "TCP, 8 flows, Mbit/s", true, true);
 /// As [`TCP`], forwarded by both ends.
 pub const FORWARD: Metric = metric("forwarded_mbit", "TCP, forwarded, Mbit/s", true, true);
+/// As [`TCP`], with BBR and fq.
+pub const BBR: Metric = metric("tcp_bbr_mbit", "TCP, BBR and fq, Mbit/s", true, true);
 /// Payload of datagrams sent together, delivered.
 pub const QUIC: Metric = metric("quic_mbit", "UDP segments, Mbit/s", true, true);
 /// The same, accepted from the sending process.
@@ -63,11 +65,12 @@ pub const PPS_DROPPED: Metric =
 pub const RTT: Metric = metric("rtt_us_median", "ping, µs, median", false, true);
 /// 99th percentile of the round trip.
 pub const RTT_99: Metric = metric("rtt_us_p99", "  99th percentile", false, false);
-const METRICS: [Metric; 11] = [
+const METRICS: [Metric; 12] = [
     TCP,
     SEGMENT,
     TCP_8,
     FORWARD,
+    BBR,
     PPS,
     PPS_SENT,
     PPS_DROPPED,

@@ -77,8 +77,14 @@ fn window(
     }
 }
 
-/// TCP streams from end 0 to end 1 for `time`. Also returns the segment size.
-pub fn tcp(ends: &Ends, flows: usize, time: Duration) -> Result<(Window, u32)> {
+/// TCP streams from end 0 to end 1 for `time`, with the usual congestion control or another. Also
+/// returns the segment size.
+pub fn tcp(
+    ends: &Ends,
+    flows: usize,
+    congestion: Option<&str>,
+    time: Duration,
+) -> Result<(Window, u32)> {
     let shared = Arc::new(Shared::default());
     let listener = ends.ns[1].run(|| Ok(TcpListener::bind(SocketAddr::new(ends.addr[1], 0))?))?;
     let to = listener.local_addr()?;
@@ -101,6 +107,10 @@ pub fn tcp(ends: &Ends, flows: usize, time: Duration) -> Result<(Window, u32)> {
         let connect = |_| {
             let stream = TcpStream::connect_timeout(&to, STALL).context("TCP connect")?;
             stream.set_write_timeout(Some(STALL))?;
+            if let Some(name) = congestion {
+                setsockopt(&stream, sockopt::TcpCongestion, &name.into())
+                    .context(name.to_owned())?;
+            }
             Ok(stream)
         };
         let streams = (0..flows).map(connect).collect::<Result<Vec<_>>>()?;

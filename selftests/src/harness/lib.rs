@@ -10,7 +10,8 @@
 //! - WireGuard devices: [`wgdev`] (netlink), [`tool`] (`wg`), [`userspace`] (other programs);
 //! - [`driver`] (implementations), [`artefacts`] (what is saved of a failed test), [`runner`] (runs
 //!   each test in a process and namespaces of its own);
-//! - topologies: [`topo`] (two ends and a tunnel), [`pair`] (both drivers side by side);
+//! - topologies: [`topo`] (two ends and a tunnel), [`nics`] (network cards in the place of veth),
+//!   [`pair`] (both drivers side by side);
 //! - WireGuard messages by hand: [`packet`], [`noise`] (the protocol), [`flood`] (many
 //!   initiations), [`bpf`] (drops, changes and counts messages on the underlay), [`rig`] (a device
 //!   among clients of [`noise`]).
@@ -37,6 +38,7 @@ pub mod memory;
 pub mod modules;
 pub mod netlink;
 pub mod netns;
+pub mod nics;
 pub mod noise;
 pub mod offload;
 pub mod pace;

@@ -9,6 +9,7 @@
 use super::capture::Capture;
 use super::driver::Driver;
 use super::netns::Netns;
+use super::nics::Nics;
 use super::rtnl::{Counters, Rtnl};
 use super::runner::Ctx;
 use super::tool;
@@ -65,28 +66,48 @@ pub struct Link {
 impl Link {
     /// Creates the namespaces `a` and `b` and the veth pair, up and with addresses.
     pub fn new() -> Result<Self> {
-        let ns = [Netns::new("a")?, Netns::new("b")?];
-        let mut rt = [ns[0].rtnl()?, ns[1].rtnl()?];
-        rt[0]
-            .veth_add(("v0", mac(0)), ("v1", mac(1)), ns[1].fd())
+        let mut link = Self::without_wire()?;
+        let fd = link.ns[1].fd();
+        link.rt[0]
+            .veth_add(("v0", mac(0)), ("v1", mac(1)), fd)
             .context("add veth")?;
+        link.set_up()
+    }
+
+    /// As [`Link::new`], with two network cards of the initial namespace in the place of the veth
+    /// pair.
+    pub fn over(nics: &Nics) -> Result<Self> {
+        let link = Self::without_wire()?;
+        for n in 0..2 {
+            let (_, name) = names(n);
+            nics.give(usize::from(n), link.end(n), name, mac(n))?;
+        }
+        link.set_up()
+    }
+
+    fn without_wire() -> Result<Self> {
+        let ns = [Netns::new("a")?, Netns::new("b")?];
+        let rt = [ns[0].rtnl()?, ns[1].rtnl()?];
+        Ok(Link { ns, rt })
+    }
+
+    fn set_up(mut self) -> Result<Self> {
         for n in 0..2u8 {
             let (_, veth) = names(n);
-            let rt = &mut rt[usize::from(n)];
-            ns[usize::from(n)].run(|| {
+            self.end(n).run(|| {
                 // No router solicitations in captures.
                 fs::write(format!("/proc/sys/net/ipv6/conf/{veth}/accept_ra"), "0").ok();
                 Ok(())
             })?;
+            let rt = self.rt(n);
             rt.set_up(veth, true)?;
             for (v6, cidr) in [(false, 24), (true, 64)] {
                 rt.addr_add(veth, outer(v6, n), cidr)?;
             }
         }
-        let mut link = Link { ns, rt };
-        link.mute(0, false)?;
-        link.mute(1, false)?;
-        Ok(link)
+        self.mute(0, false)?;
+        self.mute(1, false)?;
+        Ok(self)
     }
 
     /// Makes the other end's stack ignore (`on`), or accept again, what end `n` sends over the
@@ -260,7 +281,11 @@ pub struct Tunnel {
 impl Tunnel {
     /// Creates both ends and configures them as peers.
     pub fn new(opts: &Opts) -> Result<Self> {
-        let mut link = Link::new()?;
+        Self::over(Link::new()?, opts)
+    }
+
+    /// The same over that underlay.
+    pub fn over(mut link: Link, opts: &Opts) -> Result<Self> {
         let mut ends = [
             End::new(&mut link, 0, opts.drivers[0], opts.mtu)?,
             End::new(&mut link, 1, opts.drivers[1], opts.mtu)?,

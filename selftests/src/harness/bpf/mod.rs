@@ -5,14 +5,18 @@
 //! process.
 
 mod calls;
+mod deny;
 mod inject;
 mod object;
+mod pass;
 mod spoil;
 mod stain;
 mod underlay;
 
 pub use calls::Calls;
+pub use deny::Deny;
 pub use object::Direction;
+pub use pass::Pass;
 pub use spoil::Spoil;
 pub use stain::Stain;
 pub use underlay::{Action, Class, Reason, Rule, Underlay};
