@@ -66,7 +66,7 @@ update:
 	@scripts/setup --update
 
 install:
-	@scripts/install "$(DESTDIR)" "$(PREFIX)"
+	@WG_LINKS="$(WG_LINKS)" scripts/install "$(DESTDIR)" "$(PREFIX)"
 
 uninstall:
 	@scripts/install --remove "$(DESTDIR)" "$(PREFIX)"

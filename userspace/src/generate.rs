@@ -17,7 +17,7 @@ const FILES: [(&str, &str); 1] = [(
     "/etc/wireguard/NAME.conf",
     "The configuration that up, down, save and check mean by NAME.",
 )];
-const ENVIRONMENT: [(&str, &str); 3] = [
+const ENVIRONMENT: [(&str, &str); 5] = [
     (
         "WG_HIDE_KEYS",
         "With the value never, show (also with --json) prints private and preshared keys.",
@@ -25,6 +25,14 @@ const ENVIRONMENT: [(&str, &str); 3] = [
     (
         "WG_COLOR_MODE",
         "always, never, or auto (the default): whether show, check and monitor use colours.",
+    ),
+    (
+        "NO_COLOR, TERM",
+        "If the former is set, or the latter is dumb, auto means never.",
+    ),
+    (
+        "WG_QUICK_USERSPACE_IMPLEMENTATION",
+        "What up starts where the kernel has no WireGuard: wireguard-go by default.",
     ),
     (
         "WG_ENDPOINT_RESOLUTION_RETRIES",
@@ -62,7 +70,7 @@ fn page(folder: &Path, command: &Command, name: &str, root: Option<&Command>) ->
         .manual("System administration");
     man.render_title(&mut text)?;
     man.render_name_section(&mut text)?;
-    man.render_synopsis_section(&mut text)?;
+    synopsis(command, name).to_writer(&mut text)?;
     man.render_description_section(&mut text)?;
     man.render_options_section(&mut text)?;
     let mut roff = Roff::new();
@@ -98,7 +106,15 @@ fn page(folder: &Path, command: &Command, name: &str, root: Option<&Command>) ->
         }
     }
     roff.control("SH", ["EXIT STATUS"]);
-    roff.text([roman("0 when all went well, 1 otherwise.")]);
+    let mut status = "0 when all went well, 1 otherwise.".to_owned();
+    if root.is_none() || ["quick", "up", "down"].contains(&command.get_name()) {
+        status +=
+            " up and down end with the status of a hook or another program that failed, with \
+                   127 if there is no such program, with 2 if the kernel refused a link, an \
+                   address, a route or a rule, and with 128 and the number of a signal that ended \
+                   them.";
+    }
+    roff.text([roman(status)]);
     roff.control("SH", ["SEE ALSO"]);
     let above = root.map(|_| "wg-rs(8)".to_owned()).into_iter();
     let see: Vec<String> = above
@@ -113,6 +129,18 @@ fn page(folder: &Path, command: &Command, name: &str, root: Option<&Command>) ->
         }
     }
     Ok(())
+}
+
+/// How the command is called, with dots where an argument may be repeated.
+fn synopsis(command: &Command, name: &str) -> Roff {
+    let usage = command.clone().render_usage().to_string();
+    let called = name.replacen("wg-rs-", "wg-rs ", 1);
+    let arguments = usage.trim().trim_start_matches("Usage:").trim();
+    let arguments = arguments.strip_prefix(&called).unwrap_or(arguments);
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    roff.text([bold(called), roman(arguments)]);
+    roff
 }
 
 /// Text for --help as sections of a page: a line that ends in a colon is a heading, an indented one
@@ -196,6 +224,18 @@ mod tests {
             up.contains(".SH CONFIGURATION") && up.contains("PersistentKeepalive"),
             "{up}"
         );
+        let check = fs::read_to_string(folder.join("wg-rs-check.8")).unwrap();
+        assert!(
+            check.contains("\\fBwg\\-rs check\\fR [OPTIONS] <FILE>..."),
+            "{check}"
+        );
+        assert!(up.contains("127") && !check.contains("127"), "{up}");
+        // What is not filled fits a terminal, with man's margin.
+        let shown = |line: &&str| line.replace("\\*(Aq", "'").replace("\\-", "-").len();
+        let wide = |line: &&str| line.starts_with("  ") && shown(line) > 72;
+        for text in [&root, &up, &check] {
+            assert_eq!(text.lines().find(wide), None);
+        }
         // These are told of once.
         let quick = fs::read_to_string(folder.join("wg-rs-quick.8")).unwrap();
         assert!(quick.contains("wg\\-rs\\-up(8)"), "{quick}");

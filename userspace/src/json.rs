@@ -18,6 +18,12 @@ pub fn write(devices: &[Device], secrets: bool, mut out: impl Write) -> io::Resu
     writeln!(out)
 }
 
+/// Writes names as a list.
+pub fn write_names(names: &[String], mut out: impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut out, names)?;
+    writeln!(out)
+}
+
 struct Devices<'a> {
     devices: &'a [Device],
     secrets: bool,

@@ -9,10 +9,11 @@ use clap_complete::CompleteEnv;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
-use wg_rs::cli::{Cli, Command};
-use wg_rs::extra;
+use wg_rs::cli::{Cli, Command, Set};
+use wg_rs::native;
 use wg_rs::quick;
-use wg_rs::wg::{self, Context, Done, Voice};
+use wg_rs::say::{CommandResult, Failed};
+use wg_rs::wg::{self, Context, How, Voice};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
                 program,
                 family: None,
             };
-            quick::run(&context, rest)
+            status(quick::main(&context, rest))
         }
         // Answers the shell, where it is that which calls.
         _ if completed(&arguments) => 0,
@@ -53,28 +54,41 @@ fn completed(arguments: &[OsString]) -> bool {
 }
 
 fn run(program: OsString, cli: Cli) -> i32 {
-    let context = Context {
+    let context = &Context {
         voice: Voice::WgRs,
         program,
         family: cli.family,
     };
-    match &cli.command {
-        Some(Command::Extra(command)) => return status(extra::run(&context, command)),
+    let command = match cli.command {
+        None => wg::Command::show_all(),
         Some(Command::Show(show)) if show.json => {
-            return status(extra::show_json(
-                &context,
-                &show.interface.to_string_lossy(),
-            ))
+            let interface = show.interface.to_string_lossy();
+            return status(native::show_json(context, &interface));
         }
-        _ => {}
-    }
-    if let Some(words) = cli.command.as_ref().and_then(Command::as_quick) {
-        return quick::run(&context, &words);
-    }
-    let words = cli.command.as_ref().and_then(Command::as_wg);
-    status(wg::main(&context, &words.unwrap_or_default()))
+        Some(Command::Native(command)) => return status(native::run(context, &command)),
+        Some(Command::Quick(tunnel) | Command::Tunnel(tunnel)) => {
+            let (verb, config) = tunnel.parts();
+            return status(quick::run(context, verb, &config));
+        }
+        Some(Command::Show(show)) => show.into_wg(),
+        Some(Command::Showconf { interface }) => wg::Command::ShowConf(interface),
+        Some(Command::Set(Set {
+            interface,
+            settings,
+        })) => wg::Command::Set {
+            interface,
+            settings,
+        },
+        Some(Command::Setconf(conf)) => conf.into_wg(How::Set),
+        Some(Command::Addconf(conf)) => conf.into_wg(How::Add),
+        Some(Command::Syncconf(conf)) => conf.into_wg(How::Sync),
+        Some(Command::Genkey) => wg::Command::GenerateKey,
+        Some(Command::Genpsk) => wg::Command::GeneratePreshared,
+        Some(Command::Pubkey) => wg::Command::PublicKey,
+    };
+    status(command.run(context))
 }
 
-fn status(done: Done) -> i32 {
-    i32::from(done.is_err())
+fn status(done: CommandResult) -> i32 {
+    done.map_or_else(|Failed(status)| status, |()| 0)
 }

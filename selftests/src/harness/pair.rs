@@ -40,8 +40,13 @@ pub type Answers = [Answer; 2];
 
 /// The request for a dump of `wg0`.
 pub fn get() -> Request {
+    get_named(NAME)
+}
+
+/// The request for a dump of this device.
+pub fn get_named(name: &str) -> Request {
     let mut attrs = Attrs::new();
-    attrs.str(uapi::device::IFNAME, NAME);
+    attrs.str(uapi::device::IFNAME, name);
     Request::new(DUMP, uapi::cmd::GET_DEVICE, attrs.bytes())
 }
 

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `wg-rs check`: everything that is wrong with a configuration file, each fault with its place and
-//! in plain words, and a few things that are allowed but hardly meant.
+//! in plain words, and a few things that are valid but probably unintended.
 
-mod explain;
-mod quick;
-mod report;
 mod warnings;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -14,29 +12,40 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::config::{faults, parse, Dialect};
-use report::{printable, Finding, Severity};
+use crate::config::Item;
+use crate::finding::{explain, foreign, printable, Finding, Purpose, Severity};
+use crate::quick::{name_in, Judged, Settings};
+use crate::say::os_message;
 
 /// More of them would not be read.
 const MOST: usize = 100;
+/// The interface's name where the file has none.
+const NAME: &str = "wg0";
 
 /// Everything there is to say about a configuration, in the order of the file, errors before
-/// warnings in each line.
-fn findings(source: &[u8]) -> Vec<Finding> {
-    let lines: Vec<&[u8]> = source.split(|c| *c == b'\n').collect();
-    let statements = parse(
-        source,
-        Dialect {
-            quick: true,
-            strict: true,
-        },
-    );
-    let mut findings: Vec<Finding> = faults(&statements)
-        .iter()
-        .map(|fault| explain::explain(fault, &lines))
-        .collect();
-    findings.extend(quick::findings(&statements));
-    findings.extend(warnings::warnings(&statements));
+/// warnings in each line. An error is what `up` refuses before it does anything.
+fn findings(judged: &Judged, lines: &[&[u8]]) -> Vec<Finding> {
+    let foreign_lines = judged.faults.iter().filter(|fault| foreign(fault, lines));
+    let others = foreign_lines.count().saturating_sub(1);
+    let mut told = HashSet::new();
+    let mut findings = Vec::new();
+    for fault in &judged.faults {
+        let is_foreign = foreign(fault, lines);
+        if is_foreign && !told.insert(String::new()) {
+            continue;
+        }
+        let mut finding = explain(fault, lines, Purpose::Tunnel);
+        if is_foreign && others > 0 {
+            finding.message += &format!(", as are those of {others} more lines");
+        }
+        // A list of all keys is read once.
+        let list = |help: &String| help.starts_with("the keys here are");
+        finding.help = finding
+            .help
+            .filter(|help| !list(help) || told.insert(help.clone()));
+        findings.push(finding);
+    }
+    findings.extend(warnings::warnings(judged));
     findings.sort_by_key(|finding| {
         (
             finding.place.map(|place| place.line),
@@ -48,20 +57,21 @@ fn findings(source: &[u8]) -> Vec<Finding> {
 }
 
 /// Whether there is anything in the file that others must not see.
-fn has_secrets(source: &[u8]) -> bool {
-    use crate::config::Item;
-    let statements = parse(
-        source,
-        Dialect {
-            quick: true,
-            strict: true,
-        },
-    );
-    statements.iter().any(|statement| {
-        matches!(
-            statement.item,
-            Ok(Item::PrivateKey(_) | Item::PresharedKey(_))
-        )
+fn has_secrets(judged: &Judged) -> bool {
+    let mut items = judged.statements.iter().map(|statement| &statement.item);
+    items.any(|item| matches!(item, Ok(Item::PrivateKey(_) | Item::PresharedKey(_))))
+}
+
+/// What is wrong with the file's name, if it is one of a tunnel's files.
+fn name_fault(path: &Path) -> Option<Finding> {
+    if path.extension().is_none_or(|extension| extension != "conf") || name_in(path).is_some() {
+        return None;
+    }
+    Some(Finding {
+        severity: Severity::Error,
+        place: None,
+        message: "no interface can have the name of this file".into(),
+        help: Some("1 to 15 letters, digits and any of _ = + . - in front of .conf".into()),
     })
 }
 
@@ -100,7 +110,8 @@ fn locate(name: &Path) -> PathBuf {
     }
 }
 
-/// Writes everything there is to say about a file. Returns the numbers of errors and warnings.
+/// Writes everything there is to say about a file, judged by its text alone. Returns the numbers of
+/// errors and warnings.
 pub fn report(
     source: &[u8],
     name: &str,
@@ -108,10 +119,23 @@ pub fn report(
     colour: bool,
     out: &mut dyn Write,
 ) -> io::Result<(usize, usize)> {
-    let name = printable(name);
-    let mut found = findings(source);
-    if mode.is_some_and(|mode| mode & 0o007 != 0) && has_secrets(source) {
-        let message = "everybody may read the keys in this file".to_owned();
+    let judged = Judged::new(Settings::parse(source), true);
+    write(&judged, source, Path::new(name), mode, colour, out)
+}
+
+fn write(
+    judged: &Judged,
+    source: &[u8],
+    path: &Path,
+    mode: Option<u32>,
+    colour: bool,
+    out: &mut dyn Write,
+) -> io::Result<(usize, usize)> {
+    let name = printable(&path.to_string_lossy());
+    let lines: Vec<&[u8]> = source.split(|c| *c == b'\n').collect();
+    let mut found = findings(judged, &lines);
+    if mode.is_some_and(|mode| mode & 0o007 != 0) && has_secrets(judged) {
+        let message = "anyone can read the keys in this file".to_owned();
         let help = Some(format!("chmod 600 {name}"));
         found.insert(
             0,
@@ -123,7 +147,9 @@ pub fn report(
             },
         );
     }
-    let lines: Vec<&[u8]> = source.split(|c| *c == b'\n').collect();
+    if let Some(fault) = name_fault(path) {
+        found.insert(0, fault);
+    }
     for finding in found.iter().take(MOST) {
         out.write_all(finding.show(&name, &lines, colour).as_bytes())?;
     }
@@ -153,11 +179,15 @@ pub fn run(files: &[PathBuf], colour: bool, out: &mut dyn Write) -> io::Result<b
     let mut good = true;
     for file in files {
         let path = locate(file);
-        let name = path.to_string_lossy();
         good &= match read(&path) {
-            Ok((source, mode)) => report(&source, &name, mode, colour, out)?.0 == 0,
+            Ok((source, mode)) => {
+                let name = name_in(&path).unwrap_or_else(|| NAME.to_owned());
+                let judged = Judged::new(Settings::parse(&source), true).with_system(&name);
+                write(&judged, &source, &path, mode, colour, out)?.0 == 0
+            }
             Err(error) => {
-                writeln!(out, "{}: error: {error}", printable(&name))?;
+                let name = printable(&path.to_string_lossy());
+                writeln!(out, "{name}: error: {}", os_message(&error))?;
                 false
             }
         };

@@ -29,7 +29,13 @@ fn found(text: &str) -> Vec<String> {
             f.message
         )
     };
-    findings(text.as_bytes()).into_iter().map(show).collect()
+    all(text.as_bytes()).into_iter().map(show).collect()
+}
+
+/// All that is found in this text alone.
+fn all(text: &[u8]) -> Vec<Finding> {
+    let lines: Vec<_> = text.split(|c| *c == b'\n').collect();
+    findings(&Judged::new(Settings::parse(text), true), &lines)
 }
 
 fn good() -> String {
@@ -69,31 +75,30 @@ fn every_fault_with_its_place() {
         "2:1+5 E neither a section nor a key with a value",
         "3:1+12 E no such section",
         "5:1+9 E unknown key `PrivatKey'",
-        "6:14+5 E `70000' is no port",
-        "7:10+1 E `x' is no firewall mark",
-        "8:1+9 E PublicKey does not belong into [Interface]",
-        "9:24+13 E `10.0.0.300/24' is no IP address",
-        "9:38+1 E `x' is no IP address",
-        "10:7+3 E `big' is no number of bytes",
-        "11:9+7 E `nowhere' is no routing table",
+        "6:14+5 E `70000' is not a port",
+        "7:10+1 E `x' is not a firewall mark",
+        "8:1+9 E PublicKey does not belong in [Interface]",
+        "9:24+13 E `10.0.0.300/24' is not an IP address",
+        "9:38+1 E `x' is not an IP address",
+        "11:9+7 W no routing table is called `nowhere' now",
         "12:14+5 E `maybe' is neither true nor false",
-        "13:6+1 E MTU has no value",
-        "13:6+1 W this takes the place of line 10",
+        "13:6+1 W this overrides line 10",
         "14:1+70 E unknown key",
         "15:1+6 E this peer has no PublicKey",
-        "16:14+11 E `10.0.0.0/33' is no address with a prefix length",
-        "17:26+1 E `y' is no IP address",
+        "16:14+11 E `10.0.0.0/33' is not an address with a prefix length",
+        "16:27+1 E `x' is not an IP address",
+        "17:26+1 E `y' is not an IP address",
         "17:14+9 W `1.2.3.4/8' is an address, not a network",
-        "18:12+9 E `192.0.2.1' names no port",
+        "18:12+9 E `192.0.2.1' has no port",
         "19:12+4 E `[::1' has a `[' without its `]'",
-        "20:23+2 E `1d' is no interval",
-        "21:16+3 E this is no key: 3 characters, not 44",
-        "22:1+10 E ListenPort does not belong into [Peer]",
-        "24:13+43 E this is no key: 43 characters, not 44",
-        "26:1+11 E a second [Interface] section",
+        "20:23+2 E `1d' is not an interval",
+        "21:16+3 E not a key: 3 characters instead of 44",
+        "22:1+10 E ListenPort does not belong in [Peer]",
+        "24:13+43 E not a key: 43 characters instead of 44",
+        "26:1+11 W another [Interface] section",
     ];
     assert_eq!(found(&text), wanted);
-    let suggestion = findings(text.as_bytes())
+    let suggestion = all(text.as_bytes())
         .into_iter()
         .find(|f| f.message.contains("PrivatKey"))
         .and_then(|f| f.help);
@@ -104,12 +109,10 @@ fn every_fault_with_its_place() {
 fn bytes_that_are_no_text() {
     assert_eq!(
         found("\u{feff}[Interface]\nMTU = 1280"),
-        [
-            "1:1+12 E the file begins with a byte order mark",
-            "2:1+3 E MTU stands before any section"
-        ]
+        ["1:1+1 E the file begins with a byte order mark",]
     );
     assert_eq!(found("[Interface]\nMTU = 12\080\n"), ["2:9+1 E a NUL byte"]);
+    assert!(all(b"[Interface]\nPostUp = echo \xff\xfe\n").is_empty());
 }
 
 #[test]
@@ -124,11 +127,10 @@ fn few_and_true_warnings() {
         two = key(2),
     );
     let wanted = [
-        "4:7+4 W this takes the place of line 3",
+        "4:7+4 W this overrides line 3",
         "5:1+6 W this peer has no AllowedIPs",
         "6:13+44 W this is the interface's own key",
         "9:14+11 W `10.0.0.1/24' is an address, not a network",
-        "10:12+21 W `vpn.example.org' is looked up only once, when the tunnel is set up",
         "13:14+17 W 10.0.0.0/24 belongs to the peer of line 9, too",
         "15:13+44 W the same peer as in line 8",
         "16:14+17 W ::/0 belongs to the peer of line 13, too",
@@ -172,7 +174,7 @@ fn verdicts() {
     );
     let (ok, text) = checked(&file("open", &good(), 0o644));
     assert!(
-        ok && text.contains("everybody may read") && text.ends_with("good, 1 warning\n"),
+        ok && text.contains("anyone can read") && text.ends_with("good, 1 warning\n"),
         "{text}"
     );
     // Without a key there is nothing to hide.
@@ -186,12 +188,67 @@ fn verdicts() {
         !ok && text.starts_with("/nonexistent/wg0.conf: error: No such file"),
         "{text}"
     );
+    let (ok, text) = checked(&file("sixteen__letters.conf", "", 0o600));
+    assert!(
+        !ok && text.contains("no interface can have the name"),
+        "{text}"
+    );
+    let hook = "[Interface]\nPostUp = if\nListenPort = 5/udp\n";
+    let (ok, text) = checked(&file("hook", hook, 0o600));
+    assert!(!ok && text.ends_with(": 2 errors\n"), "{text}");
+    let (ok, text) = checked(Path::new("/"));
+    assert!(!ok && !text.contains("os error"), "{text}");
     let (ok, text) = checked(&file("many", &"x\n".repeat(5000), 0o600));
     assert!(
         !ok && text.ends_with("5000 errors (the first 100 are shown)\n")
             && text.lines().count() == 301,
         "{text}"
     );
+}
+
+/// What people have in their files, and what is said of it.
+#[test]
+fn files_in_the_wild() {
+    let peer = format!("[Peer]\nPublicKey = {}\nAllowedIPs = 0.0.0.0/0\n", key(1));
+    let file = |lines: &str| format!("[Interface]\nPrivateKey = {PRIVATE}\n{lines}\n{peer}");
+    // Nothing to say.
+    for good in [
+        file("Address = 10.0.0.2/32\nDNS =\nMTU =\nTable ="),
+        file("Address ="),
+        file("PostUp = echo '#' # one"),
+        file("") + "Endpoint = vpn.example.org:51820\n",
+        file("") + "Endpoint = [fe80::1%eth0]:51820\n",
+        file("") + "Endpoint = 127.1:51820\n",
+    ] {
+        assert_eq!(found(&good), [""; 0], "{good}");
+    }
+    for (text, wanted) in [
+        (
+            "[ Interface ]\nAddress = 10.0.0.2/32",
+            vec!["2:1+7 E Address is not seen below a section written like this"],
+        ),
+        (
+            "[Interface]\nJc = 4\nJmin = 8\nS1 = 5\nH1 = 1\nFoo = 1\nBar = 2",
+            vec![
+                "2:1+2 E `Jc' is a key of AmneziaWG, as are those of 3 more lines",
+                "6:1+3 E unknown key `Foo'",
+                "7:1+3 E unknown key `Bar'",
+            ],
+        ),
+        (
+            "[Interface]\n; home\n;MTU = 1280",
+            vec!["2:1+6 E not a comment", "3:1+4 E not a comment"],
+        ),
+        (
+            "[Interface]\nAddress = 10.0.0.2/24\n[Interface]\nAddress = fd00::2/64",
+            vec!["3:1+11 W another [Interface] section"],
+        ),
+    ] {
+        assert_eq!(found(text), wanted, "{text}");
+    }
+    let unknown = all(b"[Interface]\nFoo = 1\nBar = 2");
+    let lists = unknown.iter().filter(|finding| finding.help.is_some());
+    assert_eq!(lists.count(), 1);
 }
 
 proptest! {
@@ -201,7 +258,7 @@ proptest! {
                  [A-Za-z]{0,12} ?=? ?[-0-9a-zä./,:\t\\[\\]\u{0}]{0,20}\r?\n?){0,10}"
     ) {
         let lines: Vec<&str> = text.split('\n').collect();
-        for finding in findings(text.as_bytes()) {
+        for finding in all(text.as_bytes()) {
             let source: Vec<_> = text.as_bytes().split(|c| *c == b'\n').collect();
             let shown = finding.show("f", &source, false);
             prop_assert!(shown.lines().count() <= 3);
@@ -214,7 +271,7 @@ proptest! {
 
     #[test]
     fn any_bytes(source: Vec<u8>) {
-        findings(&source);
+        all(&source);
     }
 
     /// Whatever is done to the line of a key, no larger part of it comes out.
@@ -232,7 +289,7 @@ proptest! {
         let section = if psk { "[Peer]" } else { "[Interface]" };
         let text = format!("{section}\n{name} = {value}\n");
         let lines: Vec<&[u8]> = text.as_bytes().split(|c| *c == b'\n').collect();
-        for finding in findings(text.as_bytes()) {
+        for finding in all(text.as_bytes()) {
             let shown = finding.show("f", &lines, false);
             for part in value.as_bytes().windows(31) {
                 prop_assert!(!shown.contains(std::str::from_utf8(part).unwrap()), "{shown}");

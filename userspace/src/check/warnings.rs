@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What is allowed, but not what anybody wants.
+//! What is valid but probably unintended.
 
 use std::collections::{HashMap, HashSet};
-use std::mem::{discriminant, Discriminant};
+use std::hash::Hash;
+use std::mem::discriminant;
 use std::net::IpAddr;
 
-use super::report::{quoted, Finding};
-use crate::config::{Item, Place, QuickKey, Statement};
+use crate::config::{Item, Place};
+use crate::finding::{quoted, Finding, Severity};
 use crate::key::PublicKey;
 use crate::model::AllowedIp;
+use crate::quick::{Judged, Key, Routing, Settings, Table};
 
 /// A peer's section, as far as it can be read.
 struct Peer<'a> {
@@ -22,12 +24,13 @@ struct Peer<'a> {
 }
 
 /// All warnings, in no order.
-pub fn warnings(statements: &[Statement]) -> Vec<Finding> {
-    let mut found = Vec::new();
+pub fn warnings(judged: &Judged) -> Vec<Finding> {
+    let mut found = tunnel(&judged.settings);
     let mut interface: Vec<(&Item, Place)> = Vec::new();
     let mut peers: Vec<Peer> = Vec::new();
     let mut broken_peer_key = false;
-    for statement in statements {
+    let mut interfaces = 0;
+    for statement in &judged.statements {
         let place = statement.place;
         for warning in &statement.warnings {
             let text = quoted(&warning.text).unwrap_or_default();
@@ -48,8 +51,14 @@ pub fn warnings(statements: &[Statement]) -> Vec<Finding> {
                     items: Vec::new(),
                 });
             }
-            // A second [Interface] is an error already.
-            (Ok(Item::Interface), _) => {}
+            (Ok(Item::Interface), _) => {
+                interfaces += 1;
+                if interfaces > 1 {
+                    let message = "another [Interface] section";
+                    let help = "all of them are read as one";
+                    found.push(Finding::warning(place, message, help));
+                }
+            }
             (Ok(item), Some(peer)) if !of_interface(item) => {
                 peer.items.push((item, place));
                 match item {
@@ -58,15 +67,6 @@ pub fn warnings(statements: &[Statement]) -> Vec<Finding> {
                         peer.silent = false;
                         let added = list.ips.iter().filter(|ip| !ip.remove);
                         peer.allowed.extend(added.map(|ip| (network(ip.ip), place)));
-                    }
-                    Item::Endpoint(endpoint) if endpoint.numeric().is_none() => {
-                        let text = quoted(endpoint.host()).unwrap_or_default();
-                        let help = "a later change of its address goes unnoticed";
-                        found.push(Finding::warning(
-                            place,
-                            format!("{text} is looked up only once, when the tunnel is set up"),
-                            help,
-                        ));
                     }
                     _ => {}
                 }
@@ -89,7 +89,11 @@ pub fn warnings(statements: &[Statement]) -> Vec<Finding> {
             ));
         }
     }
-    found.extend(private_key(&interface, &peers, broken_peer_key));
+    let hooks = &judged.settings.hooks;
+    let by_hook = hooks
+        .iter()
+        .any(|hook| matches!(hook.key, Key::PreUp | Key::PostUp));
+    found.extend(private_key(&interface, &peers, broken_peer_key || by_hook));
     found.extend(shared(&peers));
     found
 }
@@ -98,50 +102,63 @@ pub fn warnings(statements: &[Statement]) -> Vec<Finding> {
 fn of_interface(item: &Item) -> bool {
     matches!(
         item,
-        Item::PrivateKey(_) | Item::ListenPort(_) | Item::FwMark(_) | Item::Quick(..)
+        Item::PrivateKey(_) | Item::ListenPort(_) | Item::FwMark(_)
     )
+}
+
+/// What there is to say about wg-quick's keys.
+fn tunnel(settings: &Settings) -> Vec<Finding> {
+    let single = |key: &Key| matches!(key, Key::Mtu | Key::Table | Key::SaveConfig);
+    let lines = settings.lines.iter().copied();
+    let mut found = overridden(lines.filter(|(key, _)| single(key)));
+    let mut tables = settings.lines.iter().rev();
+    let table = tables.find(|(key, _)| *key == Key::Table);
+    if let (Routing::Into(name), Some((_, place))) = (&settings.routing, table) {
+        if Table::find(name).is_none() {
+            let name = quoted(name.as_bytes()).unwrap_or_else(|| "this".into());
+            let message = format!("no routing table is called {name} now");
+            let help = "write off, auto, a number, or a name in rt_tables";
+            found.push(Finding::warning(*place, message, help));
+        }
+    }
+    found
 }
 
 /// Keys of which only the last counts, given more than once.
 fn repeated(items: &[(&Item, Place)]) -> Vec<Finding> {
-    let single = |item: &Item| match item {
-        Item::AllowedIps(_) | Item::Interface | Item::Peer => None,
-        Item::Quick(key @ (QuickKey::Mtu | QuickKey::Table | QuickKey::SaveConfig), _) => {
-            Some((discriminant(item), Some(*key)))
-        }
-        Item::Quick(..) => None,
-        _ => Some((discriminant(item), None)),
-    };
-    let mut seen: HashMap<(Discriminant<Item>, Option<QuickKey>), Place> = HashMap::new();
+    let single = items
+        .iter()
+        .filter(|(item, _)| !matches!(item, Item::AllowedIps(_)));
+    overridden(single.map(|(item, place)| (discriminant(*item), *place)))
+}
+
+fn overridden<T: Eq + Hash>(lines: impl Iterator<Item = (T, Place)>) -> Vec<Finding> {
+    let mut seen = HashMap::new();
     let mut found = Vec::new();
-    for (item, place) in items {
-        let Some(before) = single(item).and_then(|name| seen.insert(name, *place)) else {
-            continue;
-        };
-        let message = format!("this takes the place of line {}", before.line);
-        found.push(Finding::warning(
-            *place,
-            message,
-            "only the last of them counts",
-        ));
+    for (key, place) in lines {
+        if let Some(Place { line, .. }) = seen.insert(key, place) {
+            let help = "only the last of them counts";
+            found.push(Finding::warning(
+                place,
+                format!("this overrides line {line}"),
+                help,
+            ));
+        }
     }
     found
 }
 
 /// No private key at all, or a peer that is the interface itself.
-fn private_key(interface: &[(&Item, Place)], peers: &[Peer], unreadable: bool) -> Vec<Finding> {
+/// `unknown`: a hook may set one, or a line cannot be read.
+fn private_key(interface: &[(&Item, Place)], peers: &[Peer], unknown: bool) -> Vec<Finding> {
     let own = interface.iter().rev().find_map(|(item, _)| match item {
         Item::PrivateKey(key) => Some(key.public_key()),
         _ => None,
     });
     let Some(own) = own else {
-        // A hook may set it.
-        let hooks = interface
-            .iter()
-            .any(|(item, _)| matches!(item, Item::Quick(QuickKey::PreUp | QuickKey::PostUp, _)));
-        let missing = !hooks && !unreadable && !peers.is_empty();
+        let missing = !unknown && !peers.is_empty();
         let message = "there is no PrivateKey: the interface will not send or accept anything";
-        let severity = super::report::Severity::Warning;
+        let severity = Severity::Warning;
         return missing
             .then(|| Finding {
                 severity,
@@ -176,7 +193,7 @@ fn shared(peers: &[Peer]) -> Vec<Finding> {
             found.push(Finding::warning(
                 place,
                 message,
-                "its AllowedIPs take the place of those above",
+                "its AllowedIPs replace those above",
             ));
         }
     }

@@ -2,7 +2,7 @@
 //! From [`Statement`]s to the change of a device that they describe.
 
 use super::fault::{Fault, Kind, Place, Warning};
-use super::parse::{showable, Item, QuickKey, Statement};
+use super::parse::{showable, Item, Statement};
 use super::value::{EndpointText, Port};
 use crate::model::{SetDevice, SetPeer};
 use std::net::SocketAddr;
@@ -53,10 +53,18 @@ pub fn compile(
         for warning in &statement.warnings {
             lookup.warn(warning);
         }
-        if matches!(&statement.item, Err(fault) if fault.kind.of_endpoint()) {
-            lookup.ready().map_err(|_| CompileError::Reported)?;
-        }
-        let item = statement.item.map_err(CompileError::Fault)?;
+        let item = match statement.item {
+            Ok(item) => item,
+            Err(faults) => {
+                let Some(fault) = faults.into_iter().next() else {
+                    continue;
+                };
+                if fault.kind.of_endpoint() {
+                    lookup.ready().map_err(|_| CompileError::Reported)?;
+                }
+                return Err(CompileError::Fault(fault));
+            }
+        };
         let unresolved = |error, text: &[u8]| match error {
             LookupError::Unresolved(reason) => CompileError::Fault(Fault {
                 kind: Kind::Unresolved(reason),
@@ -66,7 +74,7 @@ pub fn compile(
             LookupError::Reported => CompileError::Reported,
         };
         match item {
-            Item::Interface | Item::Quick(..) => continue,
+            Item::Interface => continue,
             Item::PrivateKey(key) => device.private_key = Some(key),
             Item::FwMark(mark) => device.fwmark = Some(mark),
             Item::ListenPort(Port::Number(port)) => device.listen_port = Some(port),
@@ -124,16 +132,6 @@ pub fn compile(
     }
 }
 
-/// The lines of wg-quick, in the order of the file.
-pub fn quick_lines(statements: &[Statement]) -> impl Iterator<Item = (QuickKey, &str, Place)> {
-    statements
-        .iter()
-        .filter_map(|statement| match &statement.item {
-            Ok(Item::Quick(key, value)) => Some((*key, value.as_str(), statement.place)),
-            _ => None,
-        })
-}
-
 /// All faults: those of the text, and peers without a key.
 pub fn faults(statements: &[Statement]) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -147,11 +145,11 @@ pub fn faults(statements: &[Statement]) -> Vec<Fault> {
         match &statement.item {
             Ok(Item::Peer) => faults.extend(open.replace(statement.place).map(no_key)),
             Ok(Item::PublicKey(_)) => open = None,
-            Err(fault) => {
-                if fault.kind == Kind::PublicKey {
+            Err(found) => {
+                if found.iter().any(|fault| fault.kind == Kind::PublicKey) {
                     open = None;
                 }
-                faults.push(fault.clone());
+                faults.extend(found.iter().cloned());
             }
             Ok(_) => {}
         }

@@ -39,16 +39,26 @@ pub enum Kind {
     EndpointBrace,
     /// No port at the end of an endpoint.
     EndpointPort,
+    /// What stands before the port can be neither an address nor a name.
+    Host,
+    /// Neither a port number nor the name of a service that this machine knows.
+    Service,
     /// The name did not resolve; in the resolver's words.
     Unresolved(String),
     /// A `[Peer]` section ends without a public key.
     NoPublicKey,
-    /// A second `[Interface]` section.
-    SecondInterface,
-    /// A value that has to be text is not UTF-8.
-    NotUtf8,
     /// A NUL, which is in no text file.
     Nul,
+    /// The file begins with a byte order mark.
+    ByteOrderMark,
+    /// Not an address for the interface.
+    Address,
+    /// Not an MTU.
+    Mtu,
+    /// Neither `true` nor `false`.
+    SaveConfig,
+    /// A hook that the shell cannot read; in the shell's words.
+    Hook(String),
 }
 
 /// A problem with a value or a line, not yet placed in a file.
@@ -107,11 +117,17 @@ impl Kind {
             Self::EmptyEndpoint => return b"Unable to parse empty endpoint".to_vec(),
             Self::EndpointBrace => "Unable to find matching brace of endpoint",
             Self::EndpointPort => "Unable to find port of endpoint",
+            Self::Host => "Neither an address nor a host name",
+            Self::Service => "Neither a port number nor a known service",
             Self::Unresolved(reason) => reason,
             Self::NoPublicKey => return b"A peer is missing a public key".to_vec(),
-            Self::SecondInterface => "There is more than one section",
-            Self::NotUtf8 => "Not valid UTF-8",
             Self::Nul => "Not a text file: it has a NUL",
+            Self::ByteOrderMark => "The file begins with a byte order mark",
+            Self::Address => "Not an IP address with or without a prefix length",
+            Self::Mtu => "MTU is not a number of bytes",
+            // The only one of wg-quick's own.
+            Self::SaveConfig => return [b"`", text, b"' is neither true nor false"].concat(),
+            Self::Hook(reason) => reason,
         };
         let text = if *self == Self::SecretKey {
             HIDDEN
@@ -125,20 +141,26 @@ impl Kind {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::PublicKey | Self::SecretKey => "a key is 44 characters of base64 and ends in `='",
+            Self::EmptyPort | Self::PortRange => "ports go from 0 (any) to 65535",
+            Self::FwMark => "write off, or a number up to 0xffffffff",
+            Self::Keepalive => "write off, or 1 to 65535 seconds",
             Self::AllowedIp => {
                 "write ADDRESS/LENGTH, with a length of at most 32 (IPv4) or 128 (IPv6)"
             }
             Self::Ip => {
                 "names are not allowed here; write ADDRESS/LENGTH, several separated by commas"
             }
-            Self::EndpointBrace | Self::EndpointPort | Self::EmptyEndpoint => {
+            Self::Address => "write ADDRESS/LENGTH, several separated by commas",
+            Self::EndpointBrace | Self::EndpointPort | Self::EmptyEndpoint | Self::Host => {
                 "write HOST:PORT, with an IPv6 address in brackets: [2001:db8::1]:51820"
             }
+            Self::Service => "write a port number, 51820 for example",
             Self::NoPublicKey => "each [Peer] section needs a PublicKey",
-            Self::SecondInterface => {
-                "put everything about the interface into one [Interface] section"
-            }
-            _ => return None,
+            Self::Nul => "is this a text file?",
+            Self::ByteOrderMark => "save the file as UTF-8 without one",
+            Self::Mtu => "write a number of bytes, or remove the line to have one that fits",
+            Self::SaveConfig => "write true or false",
+            Self::Line | Self::Unresolved(_) | Self::Hook(_) => return None,
         })
     }
 }

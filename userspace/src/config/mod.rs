@@ -14,7 +14,7 @@ mod tests;
 pub mod value;
 mod write;
 
-pub use compile::{compile, faults, quick_lines, CompileError, Lookup, LookupError};
+pub use compile::{compile, faults, CompileError, Lookup, LookupError};
 pub use fault::{host_part_warning, Fault, Kind, Place, Problem, Warning, HIDDEN};
-pub use parse::{parse, statements, strip, Dialect, Item, QuickKey, Statement};
+pub use parse::{is_space, parse, showable, statements, Item, Statement, BYTE_ORDER_MARK};
 pub use write::write;

@@ -8,68 +8,6 @@ use crate::key::{PublicKey, SecretKey, KEY_BASE64_LEN};
 use std::ops::Range;
 use zeroize::Zeroizing;
 
-/// Which configuration is read.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Dialect {
-    /// Accept the `[Interface]` keys of wg-quick as well.
-    pub quick: bool,
-    /// Refuse what `wg` lets pass although it cannot be meant: ports above 65535, a second
-    /// `[Interface]` section, NULs.
-    pub strict: bool,
-}
-
-/// A key of wg-quick in `[Interface]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum QuickKey {
-    /// Addresses of the interface, separated by commas or spaces.
-    Address,
-    /// Name servers and search domains, separated by commas or spaces.
-    Dns,
-    /// Largest packet.
-    Mtu,
-    /// `off`, `auto`, or a routing table.
-    Table,
-    /// A command to run before the interface is set up.
-    PreUp,
-    /// A command to run after the interface is set up.
-    PostUp,
-    /// A command to run before the interface is removed.
-    PreDown,
-    /// A command to run after the interface is removed.
-    PostDown,
-    /// `true`: save the configuration on the way down.
-    SaveConfig,
-}
-
-impl QuickKey {
-    const ALL: [(&'static str, Self); 9] = [
-        ("Address", Self::Address),
-        ("DNS", Self::Dns),
-        ("MTU", Self::Mtu),
-        ("Table", Self::Table),
-        ("PreUp", Self::PreUp),
-        ("PostUp", Self::PostUp),
-        ("PreDown", Self::PreDown),
-        ("PostDown", Self::PostDown),
-        ("SaveConfig", Self::SaveConfig),
-    ];
-
-    fn named(name: &[u8]) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()))
-            .map(|(_, key)| key)
-    }
-
-    /// As it is written in a file.
-    pub fn name(self) -> &'static str {
-        Self::ALL
-            .into_iter()
-            .find(|(_, key)| *key == self)
-            .map_or("", |(name, _)| name)
-    }
-}
-
 /// What a line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
@@ -83,8 +21,6 @@ pub enum Item {
     ListenPort(Port),
     /// `FwMark =`
     FwMark(u32),
-    /// A key of wg-quick, and its value without the spaces around it.
-    Quick(QuickKey, String),
     /// `PublicKey =`
     PublicKey(PublicKey),
     /// `PresharedKey =`
@@ -104,8 +40,8 @@ pub struct Statement {
     pub place: Place,
     /// Allowed IPs with host bits.
     pub warnings: Vec<Warning>,
-    /// What it says, or what is wrong with it.
-    pub item: Result<Item, Fault>,
+    /// What it says, or what is wrong with it: at least one fault.
+    pub item: Result<Item, Vec<Fault>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,21 +51,12 @@ enum Section {
     Peer,
 }
 
-/// The C locale's idea of a space.
-fn is_space(c: u8) -> bool {
-    matches!(c, b'\t'..=b'\r' | b' ')
-}
+/// What some editors put in front of UTF-8.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-fn trim(text: &[u8]) -> &[u8] {
-    let start = text
-        .iter()
-        .position(|&c| !is_space(c))
-        .unwrap_or(text.len());
-    let end = text
-        .iter()
-        .rposition(|&c| !is_space(c))
-        .map_or(start, |last| last + 1);
-    &text[start..end]
+/// The C locale's idea of a space.
+pub fn is_space(c: u8) -> bool {
+    matches!(c, b'\t'..=b'\r' | b' ')
 }
 
 /// A line without spaces and comment, as `wg` looks at it.
@@ -204,7 +131,7 @@ fn effective(raw: &[u8]) -> &[u8] {
 }
 
 /// Text that may be shown: a value that could be a mistyped secret is hidden.
-pub(super) fn showable(text: &[u8]) -> Vec<u8> {
+pub fn showable(text: &[u8]) -> Vec<u8> {
     let is_key_like =
         |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'/' | b'=' | b'-' | b'_');
     let equals = text.iter().position(|&c| c == b'=');
@@ -227,18 +154,18 @@ fn lines(input: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
         .map(|(index, raw)| (index + 1, raw))
 }
 
-/// Reads a whole configuration.
-pub fn parse(input: &[u8], dialect: Dialect) -> Vec<Statement> {
-    statements(input, dialect).collect()
+/// Reads a whole configuration. `strict` refuses what `wg` lets pass although it cannot be meant:
+/// ports above 65535, endpoints without a host, NULs, byte order marks.
+pub fn parse(input: &[u8], strict: bool) -> Vec<Statement> {
+    statements(input, strict).collect()
 }
 
 /// Reads a configuration statement by statement.
-pub fn statements(input: &[u8], dialect: Dialect) -> impl Iterator<Item = Statement> + '_ {
+pub fn statements(input: &[u8], strict: bool) -> impl Iterator<Item = Statement> + '_ {
     let mut line = Line::default();
     let mut reader = Reader {
-        dialect,
+        strict,
         section: Section::None,
-        interfaces: 0,
     };
     lines(input).filter_map(move |(number, raw)| {
         line.read(number, raw);
@@ -248,27 +175,21 @@ pub fn statements(input: &[u8], dialect: Dialect) -> impl Iterator<Item = Statem
 
 /// What has been read so far, as far as it matters to the next line.
 struct Reader {
-    dialect: Dialect,
+    strict: bool,
     section: Section,
-    interfaces: usize,
 }
 
-type Entry = Result<Item, Problem>;
+type Entry = Result<Item, Vec<Problem>>;
 
 impl Reader {
     /// What a line says, if it says anything.
     fn statement(&mut self, line: &Line<'_>) -> Option<Statement> {
-        let nul = || line.raw.iter().position(|&c| c == 0);
-        if let Some(offset) = self.dialect.strict.then(nul).flatten() {
-            let place = line.place_of(offset..offset + 1);
+        if let Some((kind, at, text)) = self.strict.then(|| no_text(line)).flatten() {
+            let (place, text) = (line.place_of(at), text.to_vec());
             return Some(Statement {
                 place,
                 warnings: Vec::new(),
-                item: Err(Fault {
-                    kind: Kind::Nul,
-                    place,
-                    text: b"\\0".to_vec(),
-                }),
+                item: Err(vec![Fault { kind, place, text }]),
             });
         }
         if line.text.is_empty() {
@@ -277,23 +198,23 @@ impl Reader {
         let mut warnings = Vec::new();
         let all = 0..line.text.len();
         let (start, entry) = if line.text.eq_ignore_ascii_case(b"[interface]") {
-            (0, self.interface(all))
+            self.section = Section::Interface;
+            (0, Ok(Item::Interface))
         } else if line.text.eq_ignore_ascii_case(b"[peer]") {
             self.section = Section::Peer;
             (0, Ok(Item::Peer))
         } else {
             let equals = line.text.iter().position(|&c| c == b'=');
             let start = equals.map_or(0, |at| at + 1);
-            let entry = quick_entry(line.raw, self.section, self.dialect);
-            match entry.or_else(|| self.entry(line, start, &mut warnings)) {
+            match self.entry(line, start, &mut warnings) {
                 Some(entry) => (start, entry),
                 None => {
                     let kind = Kind::Line;
-                    (0, Err(Problem { kind, at: all }))
+                    (0, Err(vec![Problem { kind, at: all }]))
                 }
             }
         };
-        let item = entry.map_err(|Problem { kind, at }| {
+        let fault = |Problem { kind, at }: Problem| {
             let at = start + at.start..start + at.end;
             let text = match kind {
                 Kind::SecretKey => HIDDEN.to_vec(),
@@ -305,23 +226,12 @@ impl Reader {
                 place: line.place(at),
                 text,
             }
-        });
+        };
         Some(Statement {
             place: line.place(start..line.text.len()),
             warnings,
-            item,
+            item: entry.map_err(|problems| problems.into_iter().map(fault).collect()),
         })
-    }
-
-    /// `[Interface]`
-    fn interface(&mut self, at: Range<usize>) -> Entry {
-        self.section = Section::Interface;
-        self.interfaces += 1;
-        if self.dialect.strict && self.interfaces > 1 {
-            let kind = Kind::SecondInterface;
-            return Err(Problem { kind, at });
-        }
-        Ok(Item::Interface)
     }
 
     /// A `key = value` line that `wg` knows, whose value starts at `start`.
@@ -333,8 +243,8 @@ impl Reader {
             kind,
             at: 0..value.len(),
         };
-        let strict = self.dialect.strict;
-        Some(match self.section {
+        let strict = self.strict;
+        let item = match self.section {
             Section::Interface if is("PrivateKey") => SecretKey::from_base64(value)
                 .map(Item::PrivateKey)
                 .ok_or_else(|| fault(Kind::SecretKey)),
@@ -350,62 +260,30 @@ impl Reader {
                 .ok_or_else(|| fault(Kind::SecretKey)),
             Section::Peer if is("Endpoint") => value::endpoint(value, strict).map(Item::Endpoint),
             Section::Peer if is("AllowedIPs") => {
-                let mut list = AllowedIps::default();
-                let result = value::allowed_ips(value, &mut list);
+                let (list, problems) = value::allowed_ips(value);
                 warnings.extend(list.host_bits.iter().map(|at| Warning {
                     place: line.place(start + at.start..start + at.end),
                     text: value[at.clone()].to_vec(),
                 }));
-                result.map(|()| Item::AllowedIps(list))
+                if !problems.is_empty() {
+                    return Some(Err(problems));
+                }
+                Ok(Item::AllowedIps(list))
             }
             Section::Peer if is("PersistentKeepalive") => {
                 value::keepalive(value).map(Item::PersistentKeepalive)
             }
             _ => return None,
-        })
+        };
+        Some(item.map_err(|problem| vec![problem]))
     }
 }
 
-/// A key of wg-quick, whose value keeps its inner spaces.
-fn quick_entry(raw: &[u8], section: Section, dialect: Dialect) -> Option<Entry> {
-    if !dialect.quick || section != Section::Interface {
-        return None;
+/// What is in no text: a byte order mark or a NUL, where, and how it is shown.
+fn no_text(line: &Line<'_>) -> Option<(Kind, Range<usize>, &'static [u8])> {
+    if line.number == 1 && line.raw.starts_with(BYTE_ORDER_MARK) {
+        return Some((Kind::ByteOrderMark, 0..BYTE_ORDER_MARK.len(), b"\\u{feff}"));
     }
-    let (key, value) = quick_pair(raw)?;
-    let len = value.iter().filter(|&&c| !is_space(c)).count();
-    Some(match std::str::from_utf8(value) {
-        Ok(value) => Ok(Item::Quick(key, value.to_owned())),
-        Err(_) => Err(Problem {
-            kind: Kind::NotUtf8,
-            at: 0..len,
-        }),
-    })
-}
-
-fn quick_pair(raw: &[u8]) -> Option<(QuickKey, &[u8])> {
-    let text = effective(raw);
-    let equals = text.iter().position(|&c| c == b'=')?;
-    Some((
-        QuickKey::named(trim(&text[..equals]))?,
-        trim(&text[equals + 1..]),
-    ))
-}
-
-/// The configuration without the lines that only wg-quick understands; all others are kept as they
-/// are.
-pub fn strip(input: &[u8]) -> Zeroizing<Vec<u8>> {
-    // What is kept is no longer than the input, but for a last newline: this never reallocates.
-    let mut kept = Zeroizing::new(Vec::with_capacity(input.len() + 1));
-    let mut in_interface = false;
-    for (_, raw) in lines(input) {
-        let text = trim(effective(raw));
-        if text.starts_with(b"[") {
-            in_interface = text.eq_ignore_ascii_case(b"[interface]");
-        }
-        if !(in_interface && quick_pair(raw).is_some()) {
-            kept.extend_from_slice(raw);
-            kept.push(b'\n');
-        }
-    }
-    kept
+    let at = line.raw.iter().position(|&c| c == 0)?;
+    Some((Kind::Nul, at..at + 1, b"\\0"))
 }

@@ -114,6 +114,9 @@ pub fn endpoint(value: &[u8], strict: bool) -> Result<EndpointText, Problem> {
     match rest.strip_prefix(b":") {
         Some(service) if !service.is_empty() => {
             let start = value.len() - service.len();
+            if strict && !is_host(&value[host.clone()]) {
+                return problem(Kind::Host, host);
+            }
             if strict && number(service, 10).is_some_and(|port| port > u16::MAX.into()) {
                 return problem(Kind::PortRange, start..value.len());
             }
@@ -125,6 +128,39 @@ pub fn endpoint(value: &[u8], strict: bool) -> Result<EndpointText, Problem> {
         }
         _ => problem(Kind::EndpointPort, all),
     }
+}
+
+/// Whether this can be an address or a name at all, whatever a name server says.
+fn is_host(host: &[u8]) -> bool {
+    if host.contains(&b':') {
+        // Of the scope after it the resolver knows more.
+        let address = host.split(|c| *c == b'%').next();
+        let address = address.and_then(|address| std::str::from_utf8(address).ok());
+        return address.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    if host.iter().all(|c| c.is_ascii_digit() || *c == b'.') {
+        return is_short_ipv4(host);
+    }
+    let label = |label: &[u8]| {
+        let fine = |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | 0x80..);
+        (1..=63).contains(&label.len()) && label.iter().all(fine)
+    };
+    let name = host.strip_suffix(b".").unwrap_or(host);
+    name.len() <= 253 && name.split(|c| *c == b'.').all(label)
+}
+
+/// An IPv4 address, whose last number may stand for several bytes: `127.1`.
+fn is_short_ipv4(text: &[u8]) -> bool {
+    let parts: Vec<_> = text
+        .split(|c| *c == b'.')
+        .map(|part| number(part, 10))
+        .collect();
+    let Some((Some(last), first)) = parts.split_last() else {
+        return false;
+    };
+    let room = 4usize.checked_sub(first.len()).filter(|room| *room > 0);
+    room.is_some_and(|room| *last < 1 << (8 * room))
+        && first.iter().all(|part| part.is_some_and(|part| part < 256))
 }
 
 impl EndpointText {
@@ -153,11 +189,12 @@ impl EndpointText {
     }
 }
 
-/// `AllowedIPs`: a comma-separated list, spaces already removed. On an error, `list` holds what
-/// came before it.
-pub fn allowed_ips(value: &[u8], list: &mut AllowedIps) -> Result<(), Problem> {
+/// `AllowedIPs`: a comma-separated list, spaces already removed; with all that is wrong in it. Host
+/// bits are noted up to the first fault, as `wg` warns of them.
+pub fn allowed_ips(value: &[u8]) -> (AllowedIps, Vec<Problem>) {
+    let (mut list, mut problems) = (AllowedIps::default(), Vec::new());
     if value.is_empty() {
-        return Ok(());
+        return (list, problems);
     }
     let commas = value.iter().filter(|&&c| c == b',').count();
     list.ips.reserve_exact(commas + 1);
@@ -169,17 +206,21 @@ pub fn allowed_ips(value: &[u8], list: &mut AllowedIps) -> Result<(), Problem> {
         list.incremental |= signed;
         start += usize::from(signed);
         let entry = &entry[usize::from(signed)..];
-        let ip = allowed_ip(entry).map_err(|Problem { kind, at }| Problem {
-            kind,
-            at: start + at.start..start + at.end,
-        })?;
-        if ip.has_host_bits() {
-            list.host_bits.push(start..start + entry.len());
+        match allowed_ip(entry) {
+            Ok(ip) => {
+                if ip.has_host_bits() && problems.is_empty() {
+                    list.host_bits.push(start..start + entry.len());
+                }
+                list.ips.push(SetAllowedIp { ip, remove });
+            }
+            Err(Problem { kind, at }) => problems.push(Problem {
+                kind,
+                at: start + at.start..start + at.end,
+            }),
         }
-        list.ips.push(SetAllowedIp { ip, remove });
         start = next;
     }
-    Ok(())
+    (list, problems)
 }
 
 /// `ADDRESS` or `ADDRESS/LENGTH`.
@@ -281,8 +322,9 @@ mod tests {
             ("::1:80", "::1", "80"),
             ("[::1]:80", "::1", "80"),
             ("[fe80::1%lo]:80", "fe80::1%lo", "80"),
-            (":1", "", "1"),
-            ("a:b:c", "a:b", "c"),
+            ("127.1:80", "127.1", "80"),
+            ("a_b.example.:x", "a_b.example.", "x"),
+            ("\u{e4}.example:80", "\u{e4}.example", "80"),
         ] {
             let endpoint = endpoint(text.as_bytes(), true).unwrap();
             assert_eq!(
@@ -300,6 +342,15 @@ mod tests {
             ("[::1]80", Kind::EndpointPort),
             ("[::1]:", Kind::EndpointPort),
             ("a:65536", Kind::PortRange),
+            (":1", Kind::Host),
+            ("a:b:1", Kind::Host),
+            ("https://a:1", Kind::Host),
+            ("[a]b:1", Kind::EndpointPort),
+            ("256.1.1.1:1", Kind::Host),
+            ("1.2.3.4.5:1", Kind::Host),
+            ("1..2:1", Kind::Host),
+            ("a..b:1", Kind::Host),
+            ("vpn.example/24:1", Kind::Host),
         ] {
             assert_eq!(
                 endpoint(text.as_bytes(), true).unwrap_err().kind,
@@ -335,8 +386,8 @@ mod tests {
 
     #[test]
     fn lists_of_allowed_ips() {
-        let mut list = AllowedIps::default();
-        allowed_ips(b"10.0.0.1/8,+10.0.0.2,-::/0", &mut list).unwrap();
+        let (list, problems) = allowed_ips(b"10.0.0.1/8,+10.0.0.2,-::/0");
+        assert_eq!(problems, []);
         assert_eq!(
             list.ips
                 .iter()
@@ -361,9 +412,13 @@ mod tests {
             ("++10.0.0.0/8", Kind::Ip, 1..10),
             ("host/8", Kind::Ip, 0..4),
         ] {
-            let problem = allowed_ips(text.as_bytes(), &mut AllowedIps::default()).unwrap_err();
-            assert_eq!((problem.kind, problem.at), (kind, at), "{text}");
+            let wanted = Problem { kind, at };
+            assert_eq!(allowed_ips(text.as_bytes()).1, [wanted], "{text}");
         }
+        let (list, problems) = allowed_ips(b"10.0.0.1/8,x,10.0.0.2/8,::/0/,");
+        let places: Vec<_> = problems.into_iter().map(|problem| problem.at).collect();
+        assert_eq!(places, [11..12, 24..29, 30..30]);
+        assert_eq!((list.ips.len(), list.host_bits.len()), (2, 1));
     }
 
     proptest! {
@@ -376,19 +431,20 @@ mod tests {
         #[test]
         fn no_panic_and_places_within(text: Vec<u8>, strict: bool) {
             let within = |at: Range<usize>| at.start <= at.end && at.end <= text.len();
-            let mut list = AllowedIps::default();
+            let (list, problems) = allowed_ips(&text);
             let results = [
                 port(&text, strict).err(), fwmark(&text).err(), keepalive(&text).err(),
-                endpoint(&text, strict).err(), allowed_ips(&text, &mut list).err(),
+                endpoint(&text, strict).err(),
             ];
-            prop_assert!(results.into_iter().flatten().all(|problem| within(problem.at)));
+            let mut all = results.into_iter().flatten().chain(problems);
+            prop_assert!(all.all(|problem| within(problem.at)));
             prop_assert!(list.host_bits.into_iter().all(within));
         }
 
         #[test]
         fn no_panic_on_near_misses(text in "[-+0-9a-fA-F:./,\\[\\]%]{0,40}") {
             let _ = endpoint(text.as_bytes(), true).map(|endpoint| endpoint.numeric());
-            let _ = allowed_ips(text.as_bytes(), &mut AllowedIps::default());
+            allowed_ips(text.as_bytes());
         }
     }
 }

@@ -3,13 +3,13 @@
 
 use super::Link;
 use crate::buffer::Buffer;
+use crate::netlink::NETLINK_HEADER_LEN;
 use netlink_packet_core::{nla_align, NetlinkBuffer, NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE};
 use nix::errno::Errno;
 use std::io;
 use wireguard_rs::proto::uapi::{device, IFNAME_MAX_LEN};
 
-/// Bytes in a netlink header, and in the header of generic netlink after it.
-pub const HEADER: usize = 16;
+/// Bytes in the header of generic netlink, after that of netlink.
 pub const GENL_HEADER: usize = 4;
 /// Longest message: half of what a nested attribute can hold, and less than the default send
 /// buffer.
@@ -29,7 +29,7 @@ impl Message {
     /// A message with a header; the fixed part of its body follows.
     pub fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
         let mut bytes = Buffer::with_capacity(LIMIT);
-        bytes.resize(HEADER, 0);
+        bytes.resize(NETLINK_HEADER_LEN, 0);
         let mut header = NetlinkBuffer::new(&mut bytes[..]);
         header.set_message_type(kind);
         header.set_flags(flags);
@@ -42,14 +42,12 @@ impl Message {
         Self::new(family, flags, &[command, 1, 0, 0])
     }
 
-    /// Fills in length and sequence number; the message is ready to be sent.
-    pub fn finish(&mut self, sequence: u32) -> &[u8] {
+    /// Fills in its length; the message is ready to be sent.
+    pub fn finish(&mut self) -> &mut [u8] {
         // At most LIMIT.
         let length = self.0.len() as u32;
-        let mut header = NetlinkBuffer::new(&mut self.0[..]);
-        header.set_length(length);
-        header.set_sequence_number(sequence);
-        &self.0
+        NetlinkBuffer::new(&mut self.0[..]).set_length(length);
+        &mut self.0
     }
 
     /// Adds an attribute if there is room.

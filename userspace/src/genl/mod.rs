@@ -11,7 +11,6 @@ mod links;
 mod message;
 mod reply;
 mod request;
-mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -21,14 +20,23 @@ pub use reply::{read_reply, Malformed};
 pub use request::write_requests;
 
 use crate::model::{Device, SetDevice};
+use crate::netlink::{attribute, Socket};
+use message::{Message, GENL_HEADER};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
+use netlink_sys::protocols::NETLINK_GENERIC;
 use nix::errno::Errno;
-use socket::Socket;
 use std::io;
 use wireguard_rs::proto::uapi::IFNAME_MAX_LEN;
 
 /// The families there are: that of the in-tree driver and of our module in its place, and ours
 /// beside it.
 pub const FAMILIES: [&str; 2] = ["wireguard", "wireguard_rs"];
+
+// linux/genetlink.h
+const GENL_ID_CTRL: u16 = 16;
+const CTRL_CMD_GETFAMILY: u8 = 3;
+const CTRL_ATTR_FAMILY_ID: u16 = 1;
+const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 
 /// Which interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +66,8 @@ pub struct Wireguard {
 impl Wireguard {
     /// Connects to a family; `EPROTONOSUPPORT` if no loaded driver has it.
     pub fn open(family: &str) -> io::Result<Self> {
-        let mut socket = Socket::open(socket::GENERIC)?;
-        let family = socket.family_id(family)?;
+        let mut socket = Socket::open(NETLINK_GENERIC)?;
+        let family = family_id(&mut socket, family)?;
         Ok(Self { socket, family })
     }
 
@@ -67,14 +75,13 @@ impl Wireguard {
     pub fn get(&mut self, link: Link<'_>) -> io::Result<Device> {
         loop {
             let mut device = Device::default();
-            let request = request::get(self.family, link)?;
-            let result = self.socket.dump(request, &mut |payload| {
-                Ok(read_reply(payload, &mut device)?)
-            });
-            match result {
-                Ok(()) => return Ok(device),
-                Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
-                Err(error) => return Err(error),
+            let mut request = request::get(self.family, link)?;
+            let interrupted = self.socket.ask(request.finish(), &mut |payload| {
+                let attributes = payload.get(GENL_HEADER..).ok_or(Errno::EBADMSG)?;
+                Ok(read_reply(attributes, &mut device)?)
+            })?;
+            if !interrupted {
+                return Ok(device);
             }
         }
     }
@@ -82,9 +89,32 @@ impl Wireguard {
     /// Changes a device. Stops at the kernel's first error; what came before stays, as the kernel
     /// has no transactions.
     pub fn set(&mut self, link: Link<'_>, change: &SetDevice) -> io::Result<()> {
-        write_requests(self.family, link, change, &mut |request| {
-            self.socket.acknowledged(request)
+        write_requests(self.family, link, change, &mut |mut request| {
+            self.socket.ask(request.finish(), &mut |_| Ok(()))?;
+            Ok(())
         })
+    }
+}
+
+/// The number of a family of generic netlink.
+fn family_id(socket: &mut Socket, name: &str) -> io::Result<u16> {
+    let flags = NLM_F_REQUEST | NLM_F_ACK;
+    let mut request = Message::generic(GENL_ID_CTRL, flags, CTRL_CMD_GETFAMILY);
+    let name = [name.as_bytes(), b"\0"].concat();
+    request
+        .put(CTRL_ATTR_FAMILY_NAME, &name)
+        .map_err(|_| Errno::EMSGSIZE)?;
+    let mut id = None;
+    let asked = socket.ask(request.finish(), &mut |payload| {
+        let attributes = payload.get(GENL_HEADER..).unwrap_or_default();
+        let value = attribute(attributes, CTRL_ATTR_FAMILY_ID);
+        id = value.and_then(|value| value.try_into().ok().map(u16::from_ne_bytes));
+        Ok(())
+    });
+    match asked {
+        Err(error) if error.errno == Errno::ENOENT as i32 => Err(Errno::EPROTONOSUPPORT.into()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(id.ok_or(Errno::ENOSYS)?),
     }
 }
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Requests and replies against each other, without a kernel.
 
-use super::message::{Message, GENL_HEADER};
-use super::socket::messages;
 use super::*;
 use crate::key::{PublicKey, SecretKey};
 use crate::model::{AllowedIp, Peer, SetAllowedIp, SetPeer};
+use crate::netlink::messages;
 use netlink_packet_core::NlasIterator;
 use proptest::collection::vec;
 use proptest::option;
@@ -19,9 +18,9 @@ const LINK: Link<'_> = Link::Name("wg0");
 fn requests(change: &SetDevice) -> Vec<Vec<u8>> {
     let mut requests = Vec::new();
     write_requests(30, LINK, change, &mut |mut message: Message| {
-        let bytes = message.finish(1);
-        let (kind, _, _, payload) = messages(bytes).next().unwrap().unwrap();
-        assert_eq!((kind, &payload[..2]), (30, &[1, 1][..]));
+        let sent = messages(message.finish()).next().unwrap().unwrap();
+        let payload = sent.payload();
+        assert_eq!((sent.message_type(), &payload[..2]), (30, &[1, 1][..]));
         requests.push(payload[GENL_HEADER..].to_vec());
         Ok(())
     })
@@ -202,7 +201,7 @@ fn refuses_nonsense_from_the_kernel() {
         for nest in [ip, list, nest, peers] {
             message.end(nest);
         }
-        message.finish(0)[20..].to_vec()
+        message.finish()[20..].to_vec()
     };
     let read = |bytes: &[u8]| read_reply(bytes, &mut Device::default());
     assert_eq!(read(&build(32, true)), Ok(()));
@@ -305,7 +304,7 @@ proptest! {
     fn any_reply(bytes: Vec<u8>) {
         let _ = read_reply(&bytes, &mut Device::default());
         for message in messages(&bytes).flatten() {
-            let _ = read_reply(message.3, &mut Device::default());
+            let _ = read_reply(message.payload(), &mut Device::default());
         }
     }
 }

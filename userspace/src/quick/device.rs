@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The WireGuard device of a tunnel: what `wg` does to it.
 
-use super::say::Failed;
 use super::Options;
-use crate::config::{self, CompileError, Dialect, Statement};
+use crate::config::{self, CompileError, Statement};
 use crate::driver;
+use crate::finding::Purpose;
 use crate::genl;
 use crate::model::{Device, SetDevice};
-use crate::wg::{self, Context, System, Voice};
+use crate::say::Failed;
+use crate::wg::{self, Context, System};
 use nix::libc;
 use std::io;
 use std::path::PathBuf;
@@ -15,51 +16,30 @@ use zeroize::Zeroizing;
 
 /// What a file says about the device, with its names yet to be looked up.
 pub struct Configuration {
-    context: Context,
-    path: PathBuf,
-    text: Zeroizing<Vec<u8>>,
-    statements: Vec<Statement>,
+    /// How to speak.
+    pub context: Context,
+    /// The file.
+    pub path: PathBuf,
+    /// What it says.
+    pub statements: Vec<Statement>,
+    /// That as it is written.
+    pub text: Zeroizing<Vec<u8>>,
 }
 
 impl Configuration {
-    /// Reads it; a fault in it is said, with its place.
-    pub fn parse(
-        options: &Options,
-        path: PathBuf,
-        text: Zeroizing<Vec<u8>>,
-    ) -> Result<Self, Failed> {
-        let context = options.context.clone();
-        let dialect = Dialect {
-            quick: false,
-            strict: context.voice == Voice::WgRs,
-        };
-        let statements = config::parse(&text, dialect);
-        match config::faults(&statements).first() {
-            Some(fault) => Err(failed(wg::fault(&context, &path, &text, fault))),
-            None => Ok(Configuration {
-                context,
-                path,
-                text,
-                statements,
-            }),
-        }
-    }
-
     /// Looks names up, which may take long. Why that failed is said.
-    pub fn resolve(&self) -> Result<SetDevice, Failed> {
+    pub fn resolve(self) -> Result<SetDevice, Failed> {
         let mut lookup = System::new(&self.context, &self.path);
-        let statements = self.statements.iter().cloned();
-        config::compile(statements, SetDevice::whole(), &mut lookup).map_err(|error| match error {
+        // What a hook has set, and the file does not mention, stays.
+        let change = config::compile(self.statements, SetDevice::default(), &mut lookup);
+        change.map_err(|error| match error {
             CompileError::Fault(fault) => {
-                failed(wg::fault(&self.context, &self.path, &self.text, &fault))
+                let purpose = Purpose::Tunnel;
+                wg::fault(&self.context, &self.path, &self.text, &fault, purpose)
             }
-            CompileError::Reported => Failed(1),
+            CompileError::Reported => Failed::USUAL,
         })
     }
-}
-
-fn failed(_: wg::Failed) -> Failed {
-    Failed(1)
 }
 
 /// The device as it is.
@@ -77,14 +57,8 @@ pub fn is_absent(err: &io::Error) -> bool {
 /// Changes the device.
 pub fn set(options: &Options, name: &str, change: &SetDevice) -> Result<(), Failed> {
     let context = &options.context;
-    driver::set(name, change, context.family.as_deref()).map_err(|err| {
-        failed(wg::kernel(
-            context,
-            "Unable to modify interface",
-            name,
-            &err,
-        ))
-    })
+    driver::set(name, change, context.family.as_deref())
+        .map_err(|err| wg::kernel(context, "Unable to modify interface", name, &err))
 }
 
 /// The device as a configuration file.

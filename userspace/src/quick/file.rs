@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Which file describes a tunnel, and what the tunnel is called.
 
-use super::say::say;
+use crate::say::{os_message, say};
+use crate::wg::read_file;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ fn path_of(argument: &OsStr) -> PathBuf {
 }
 
 /// The interface that a file describes: its name without `.conf`.
-fn name_in(path: &Path) -> Option<String> {
+pub fn name_in(path: &Path) -> Option<String> {
     // `file_name` would look past a final slash.
     let name = path.as_os_str().as_bytes().rsplit(|c| *c == b'/').next()?;
     let name = name.strip_suffix(b".conf")?;
@@ -55,7 +55,7 @@ pub fn read(argument: &OsStr) -> Result<File, String> {
     }
     let name = name_in(&path)
         .ok_or("The config file must be a valid interface name, followed by .conf")?;
-    let failed = |path: &Path, err| format!("`{}': {err}", path.display());
+    let failed = |path: &Path, err| format!("`{}': {}", path.display(), os_message(&err));
     let path = fs::canonicalize(&path).map_err(|err| failed(&path, err))?;
     if is_open_to_all(&path) {
         say(format_args!(
@@ -63,7 +63,7 @@ pub fn read(argument: &OsStr) -> Result<File, String> {
             path.display()
         ));
     }
-    let text = contents(&path).map_err(|err| failed(&path, err))?;
+    let text = read_file(&path).map_err(|(_, err)| failed(&path, err))?;
     Ok(File { path, name, text })
 }
 
@@ -74,29 +74,6 @@ fn is_open_to_all(path: &Path) -> bool {
             .map_or(0, |file| file.permissions().mode() & 0o007)
     };
     others(path) & path.parent().map_or(0, others) != 0
-}
-
-/// Read so that no copy of a key stays behind in memory.
-fn contents(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let mut file = fs::File::open(path)?;
-    let len = usize::try_from(file.metadata()?.len()).unwrap_or(0);
-    let mut text = Zeroizing::new(Vec::with_capacity(len + 1));
-    let mut block = Zeroizing::new([0; 1 << 14]);
-    loop {
-        let len = match file.read(&mut block[..]) {
-            Ok(0) => return Ok(text),
-            Ok(len) => len,
-            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(err) => return Err(err),
-        };
-        if text.len() + len > text.capacity() {
-            // A pipe, or a file that grows.
-            let mut more = Zeroizing::new(Vec::with_capacity(2 * (text.len() + len)));
-            more.extend_from_slice(&text);
-            text = more;
-        }
-        text.extend_from_slice(&block[..len]);
-    }
 }
 
 #[cfg(test)]

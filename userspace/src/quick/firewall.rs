@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What keeps packets from going past a tunnel that is the default route.
 
-use super::netlink::strerror;
 use super::nft;
 use super::process::{command, is_installed, run, Signals};
-use super::say::{say, Failed};
 use super::step::Family;
+use crate::say::{say, strerror, Failed};
 use std::net::IpAddr;
 
 /// Puts the rules up: by nf_tables, or by iptables where the kernel or we may not use that.

@@ -9,28 +9,34 @@ mod device;
 mod dns;
 mod file;
 mod firewall;
-mod netlink;
+mod hook;
+mod judge;
 mod nft;
 mod plan;
 mod process;
+mod route;
 mod rtnl;
 mod save;
-mod say;
 mod settings;
 mod step;
 mod tunnel;
+mod value;
 
-use crate::wg::{Context, Voice};
-use say::{say, Failed};
-pub use settings::{Address, Fault, Hooks, Mtu, Routing, Settings, Table, Word};
+use crate::config::{Fault, Kind, Place};
+use crate::finding::Purpose;
+use crate::say::{self, os_message, say, CommandResult, Failed};
+use crate::wg::{self, Context, Voice};
+pub use file::name_in;
+pub use judge::Judged;
+pub use settings::{Hook, Key, Routing, Settings};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 use tunnel::Tunnel;
+pub use value::Table;
 
 /// How we were called.
 struct Options {
@@ -45,65 +51,112 @@ impl Options {
         Failed::saying(1, format_args!("{}: {why}", self.program))
     }
 
-    /// The same, for a fault in a file.
-    fn fault(&self, path: &Path, fault: &Fault) -> Failed {
-        match fault.place {
-            None => self.die(fault),
-            Some((line, column)) => {
-                let path = path.display();
-                self.die(format_args!("{path}:{line}:{column}: {fault}"))
+    /// The same, for a fault in a file. What of it is wg's, the ordinary tool says as wg does.
+    fn fault(&self, path: &Path, text: &[u8], fault: &Fault) -> Failed {
+        let words = String::from_utf8_lossy(&fault.wg_message()).into_owned();
+        match (self.context.voice, &fault.kind) {
+            // In wg-quick's words, which name no place.
+            (Voice::Wg, Kind::SaveConfig) => self.die(words),
+            (Voice::Wg, Kind::Address | Kind::Mtu | Kind::Nul | Kind::ByteOrderMark) => {
+                let (Place { line, column, .. }, path) = (fault.place, path.display());
+                self.die(format_args!("{path}:{line}:{column}: {words}"))
             }
+            _ => wg::fault(&self.context, path, text, fault, Purpose::Tunnel),
+        }
+    }
+
+    /// What to do about the last message, unless we speak as wg-quick.
+    fn hint(&self, text: impl fmt::Display) {
+        if self.context.voice == Voice::WgRs {
+            say::hint(text);
         }
     }
 }
 
-/// Runs wg-quick with its arguments, `up wg0` for example; the exit status.
+/// What to do with a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Set it up.
+    Up,
+    /// Take it down.
+    Down,
+    /// Write it to its file.
+    Save,
+    /// Print what of its file is wg's.
+    Strip,
+}
+
+/// `wg-quick`, with its command line (the program's name not included).
+pub fn main(context: &Context, arguments: &[OsString]) -> CommandResult {
+    let words: Vec<&str> = arguments
+        .iter()
+        .map(|word| word.to_str().unwrap_or(""))
+        .collect();
+    let verb = match words[..] {
+        ["--help" | "-h" | "help"] => {
+            usage(&program(context));
+            return Ok(());
+        }
+        ["up", _] => Some(Verb::Up),
+        ["down", _] => Some(Verb::Down),
+        ["save", _] => Some(Verb::Save),
+        ["strip", _] => Some(Verb::Strip),
+        _ => None,
+    };
+    match (verb, arguments.get(1)) {
+        (Some(verb), Some(config)) => run(context, verb, config),
+        _ => {
+            usage(&program(context));
+            Err(Failed::USUAL)
+        }
+    }
+}
+
+/// Does something with the tunnel of this file, or of this name.
 ///
 /// The kind of device that `up` makes is the context's family; without one it is `wireguard`, or
 /// else `wireguard_rs`.
-pub fn run(context: &Context, args: &[OsString]) -> i32 {
-    let program = match context.voice {
-        Voice::Wg => Path::new(&context.program).file_name(),
-        Voice::WgRs => Some(OsStr::new("wg-rs")),
+pub fn run(context: &Context, verb: Verb, config: &OsStr) -> CommandResult {
+    let options = &Options {
+        context: context.clone(),
+        program: program(context),
     };
-    let program = program.unwrap_or_default().to_string_lossy().into_owned();
-    let context = context.clone();
-    let options = &Options { context, program };
-    let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
-    let words: Vec<&str> = args.iter().map(|arg| arg.to_str().unwrap_or("")).collect();
-    let result = match (&words[..], &args[..]) {
-        (["--help" | "-h" | "help"], _) => {
-            usage(&options.program);
-            Ok(())
-        }
-        ([verb @ ("up" | "down" | "save" | "strip"), _], [_, config]) => act(options, verb, config),
-        _ => {
-            usage(&options.program);
-            Err(Failed(1))
-        }
-    };
-    result.map_or_else(|Failed(status)| status, |()| 0)
-}
-
-fn act(options: &Options, verb: &str, config: &OsStr) -> Result<(), Failed> {
     if !nix::unistd::getuid().is_root() {
         return Err(become_root(options));
     }
-    let file = file::read(config).map_err(|why| options.die(why))?;
+    let file = file::read(config).map_err(|why| {
+        let failed = options.die(why);
+        let here = Path::new(config);
+        if here.exists() && here.file_name() == Some(config) {
+            let here = here.display();
+            options.hint(format_args!("for the file in this folder write ./{here}"));
+        }
+        failed
+    })?;
     let mut tunnel = Tunnel::new(options, file)?;
     match verb {
-        "up" => tunnel.up(),
-        "down" => tunnel.down(),
-        "save" => tunnel.save(),
-        _ => {
+        Verb::Up => tunnel.up(),
+        Verb::Down => tunnel.down(),
+        Verb::Save => tunnel.save(),
+        Verb::Strip => {
             // Not put together, for that would leave a copy of the keys in memory.
             let mut out = io::stdout().lock();
             let written = out.write_all(tunnel.stripped());
             let written = written.and_then(|()| out.write_all(b"\n"));
             let written = written.and_then(|()| out.flush());
-            written.map_err(|err| options.die(format_args!("standard output: {err}")))
+            written
+                .map_err(|err| options.die(format_args!("standard output: {}", os_message(&err))))
         }
     }
+}
+
+/// What we call ourselves.
+fn program(context: &Context) -> String {
+    let name = match context.voice {
+        Voice::Wg => Path::new(&context.program).file_name(),
+        Voice::WgRs => Some(OsStr::new("wg-rs")),
+    };
+    name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Starts again by sudo, as wg-quick does. Comes back only if that cannot be.
@@ -115,7 +168,8 @@ fn become_root(options: &Options) -> Failed {
     if options.context.voice == Voice::Wg && own.file_name() != Some(OsStr::new("wg-quick")) {
         args.insert(0, "quick".into());
     }
-    let err = Command::new("sudo")
+    let err = process::command("sudo")
+        .env("PATH", process::path_of_others())
         .arg("-p")
         .arg(format!(
             "{program} must be run as root. Please enter the password for %u to continue: "
@@ -124,7 +178,10 @@ fn become_root(options: &Options) -> Failed {
         .arg(own)
         .args(args)
         .exec();
-    options.die(format_args!("must be run as root (sudo: {err})"))
+    options.die(format_args!(
+        "must be run as root (sudo: {})",
+        os_message(&err)
+    ))
 }
 
 fn usage(program: &str) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! nf_tables over netlink: the few messages that one small table takes.
 
-use super::netlink::{Error, Request, Socket};
 use super::step::Family;
+use crate::netlink::{Error, Request, Socket};
 use netlink_packet_core::{NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::libc;
@@ -311,8 +311,8 @@ impl Attributes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::netlink::{attribute, attributes};
     use super::*;
+    use crate::netlink::{attribute, attributes};
 
     fn table(family: Family) -> Table<'static> {
         Table {

@@ -59,7 +59,7 @@ fn masked(addr: IpAddr, cidr: u8) -> AllowedIp {
     AllowedIp { addr, cidr }
 }
 
-/// The tunnel's MTU: the greatest on the ways to the endpoints; if there is none, that of the
+/// The tunnel's MTU: the smallest on the ways to the endpoints; if there is none, that of the
 /// default route; if that is unknown as well, 1500: less what the tunnel adds to a packet.
 pub fn mtu(
     endpoints: impl IntoIterator<Item = Option<Way>>,
@@ -73,8 +73,7 @@ pub fn mtu(
     let outer = endpoints
         .into_iter()
         .filter_map(&mut of)
-        .max()
-        .filter(|mtu| *mtu > 0)
+        .min()
         .or_else(|| of(default()))
         .filter(|mtu| *mtu > 0)
         .unwrap_or(ETHERNET);
@@ -94,7 +93,7 @@ pub fn free_table<E>(mut is_empty: impl FnMut(u32) -> Result<bool, E>) -> Result
 ///
 /// wg-quick deletes every rule that asks the main table without its default routes, also those that
 /// other tunnels live on. Here one goes if there is another such tunnel: that which precedes ours.
-pub fn doomed_rules(rules: &[PolicyRule], table: u32) -> Vec<(Rule, u32)> {
+pub fn rules_to_delete(rules: &[PolicyRule], table: u32) -> Vec<(Rule, u32)> {
     let leads_to = |rule: &&PolicyRule, table| {
         rule.table == table && rule.inverted && rule.mark == Some(table)
     };
@@ -108,7 +107,7 @@ pub fn doomed_rules(rules: &[PolicyRule], table: u32) -> Vec<(Rule, u32)> {
         plain && (rule.table, rule.mark, rule.suppressed) == (main, mark, Some(0))
     };
     let unmarked = Rule::Unmarked(table);
-    let mut doomed: Vec<_> = rules
+    let mut found: Vec<_> = rules
         .iter()
         .filter(is_ours)
         .map(|rule| (unmarked, rule.priority))
@@ -116,13 +115,13 @@ pub fn doomed_rules(rules: &[PolicyRule], table: u32) -> Vec<(Rule, u32)> {
     let mut others = rules.iter().filter(|rule| !is_ours(rule));
     let mains = rules.iter().filter(is_main).map(|rule| rule.priority);
     if others.any(|rule| leads_to(&rule, rule.table)) {
-        let before = doomed.iter().map(|(_, priority)| *priority).max();
+        let before = found.iter().map(|(_, priority)| *priority).max();
         let nearest = mains.filter(|priority| Some(*priority) < before).max();
-        doomed.extend(nearest.map(|priority| (Rule::MainButDefault, priority)));
+        found.extend(nearest.map(|priority| (Rule::MainButDefault, priority)));
     } else {
-        doomed.extend(mains.map(|priority| (Rule::MainButDefault, priority)));
+        found.extend(mains.map(|priority| (Rule::MainButDefault, priority)));
     }
-    doomed
+    found
 }
 
 #[cfg(test)]
@@ -205,7 +204,7 @@ mod tests {
         assert_eq!(mtu([way(None, Some(1))], none, links), 8920);
         assert_eq!(mtu([way(Some(1400), Some(1))], none, links), 1320);
         let two = [way(Some(1400), None), way(Some(1492), None), None];
-        assert_eq!(mtu(two, none, links), 1412);
+        assert_eq!(mtu(two, none, links), 1320);
         // No endpoint has a route, or is known.
         let default = || way(None, Some(1));
         assert_eq!(mtu([None], default, links), 8920);
@@ -221,7 +220,7 @@ mod tests {
         assert_eq!(free_table(|_| Err(())), Err(()));
     }
     #[test]
-    fn rules_to_delete() {
+    fn rules_of_other_tunnels_stay() {
         let rule = |priority, table, mark: Option<u32>, suppressed| PolicyRule {
             priority,
             table,
@@ -239,7 +238,7 @@ mod tests {
         ];
         let of_51820 = (Rule::Unmarked(51820), 32765);
         let wanted = [of_51820, (Rule::MainButDefault, 32764)];
-        assert_eq!(doomed_rules(&one, 51820), wanted);
+        assert_eq!(rules_to_delete(&one, 51820), wanted);
         // A rule of the user's to that table goes as well; leftovers, too.
         let more = [&[main(5), rule(6, 51820, None, None)], &one[..]].concat();
         let wanted = [
@@ -248,7 +247,7 @@ mod tests {
             (Rule::MainButDefault, 5),
             (Rule::MainButDefault, 32764),
         ];
-        assert_eq!(doomed_rules(&more, 51820), wanted);
+        assert_eq!(rules_to_delete(&more, 51820), wanted);
         // With another tunnel, that one's rule stays.
         let two = [
             &[main(32762), rule(32763, 51821, Some(51821), None)],
@@ -256,15 +255,15 @@ mod tests {
         ]
         .concat();
         let wanted = [of_51820, (Rule::MainButDefault, 32764)];
-        assert_eq!(doomed_rules(&two, 51820), wanted);
+        assert_eq!(rules_to_delete(&two, 51820), wanted);
         let wanted = [
             (Rule::Unmarked(51821), 32763),
             (Rule::MainButDefault, 32762),
         ];
-        assert_eq!(doomed_rules(&two, 51821), wanted);
+        assert_eq!(rules_to_delete(&two, 51821), wanted);
         // A mark of 254 does not cost the machine its main table.
         let main_mark = [main(1), rule(2, 254, Some(254), None), last];
         let wanted = [(Rule::Unmarked(254), 2), (Rule::MainButDefault, 1)];
-        assert_eq!(doomed_rules(&main_mark, 254), wanted);
+        assert_eq!(rules_to_delete(&main_mark, 254), wanted);
     }
 }

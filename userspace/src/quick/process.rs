@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Commands of others: hooks, resolvconf, iptables; and the signals that end us meanwhile.
+//! Commands of others: resolvconf, iptables; and the signals that end us meanwhile.
 
-use super::say::{say, Failed};
+use crate::say::{os_message, say, Failed};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -31,7 +31,12 @@ impl Signals {
     pub fn new() -> io::Result<Self> {
         let caught = Arc::new(AtomicUsize::new(0));
         let (events, bell) = UnixStream::pair()?;
+        let ignored = ignored();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // What nohup, for example, has us ignore stays ignored, in hooks as well.
+            if ignored & (1 << (signal - 1)) != 0 {
+                continue;
+            }
             let value = usize::try_from(signal).unwrap_or_default();
             signal_hook::flag::register_usize(signal, Arc::clone(&caught), value)?;
             signal_hook::low_level::pipe::register(signal, bell.try_clone()?)?;
@@ -77,7 +82,7 @@ impl Signals {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failed> {
-        let failed = |err: io::Error| Failed::saying(1, &err);
+        let failed = |err: io::Error| Failed::saying(1, os_message(&err));
         let mut bell = self.bell.try_clone().map_err(failed)?;
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::Builder::new()
@@ -105,22 +110,60 @@ impl Signals {
     }
 }
 
-/// The search path: our own directory first, so that hooks find the tools that came with us.
+/// The signals that this process ignores, as a set of bits.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// Where bash looks for programs if there is no PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The search path: our own folder first, so that hooks find the tools that came with us. An empty
+/// entry would stand for the current folder, which may be anybody's.
+fn search_path(inherited: Option<OsString>, own: Option<&Path>) -> OsString {
+    let inherited = inherited.unwrap_or_default();
+    let mut folders: Vec<_> = env::split_paths(&inherited)
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .collect();
+    if folders.is_empty() {
+        folders = env::split_paths(DEFAULT_PATH).collect();
+    }
+    // A folder with a colon in its name cannot be in a search path.
+    let own = own.filter(|own| own.is_absolute() && env::join_paths([own]).is_ok());
+    let all = own.map(Path::to_path_buf).into_iter().chain(folders);
+    env::join_paths(all).unwrap_or_else(|_| DEFAULT_PATH.into())
+}
+
 fn path() -> OsString {
-    let inherited = env::var_os("PATH").unwrap_or_default();
     let own = env::current_exe().ok();
-    let own = own.and_then(|exe| exe.parent().map(PathBuf::from));
-    let dirs = own.into_iter().chain(env::split_paths(&inherited));
-    env::join_paths(dirs).unwrap_or(inherited)
+    search_path(env::var_os("PATH"), own.as_deref().and_then(Path::parent))
+}
+
+/// The search path for what did not come with us.
+pub fn path_of_others() -> OsString {
+    search_path(env::var_os("PATH"), None)
+}
+
+/// Where the command of that name is, if it is there. One with a slash is a path.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        path.metadata()
+            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(is_program);
+    }
+    env::split_paths(&path())
+        .map(|folder| folder.join(name))
+        .find(is_program)
 }
 
 /// A command of that name is there.
 pub fn is_installed(name: &str) -> bool {
-    env::split_paths(&path()).any(|dir| {
-        dir.join(name)
-            .metadata()
-            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-    })
+    find(name).is_some()
 }
 
 /// A command of that name, with the environment that wg-quick's commands have.
@@ -148,46 +191,14 @@ pub fn run(signals: &Signals, args: &[&str], input: &[u8]) -> Result<(), Failed>
     status(signals.wait(&mut child), name)
 }
 
-/// Runs a hook in bash, or in sh where there is no bash, showing it first.
-pub fn hook(signals: &Signals, hook: &OsStr, name: &str) -> Result<(), Failed> {
-    let script = expanded(hook, name);
-    say(format_args!("[#] {}", script.to_string_lossy()));
-    let shell = if is_installed("bash") { "bash" } else { "sh" };
-    let mut command = command(shell);
-    // The options under which wg-quick evaluates its hooks.
-    if shell == "bash" {
-        command.args(["-O", "extglob", "-o", "pipefail"]);
-    }
-    let mut child = command
-        .arg("-e")
-        .arg("-c")
-        .arg(&script)
-        .arg("wg-quick")
-        .spawn()
-        .map_err(|err| not_started(shell, &err))?;
-    status(signals.wait(&mut child), shell)
-}
-
-fn expanded(hook: &OsStr, name: &str) -> OsString {
-    let mut script = Vec::new();
-    let mut rest = hook.as_bytes();
-    while let Some(at) = rest.windows(2).position(|pair| pair == b"%i") {
-        script.extend_from_slice(&rest[..at]);
-        script.extend_from_slice(name.as_bytes());
-        rest = &rest[at + 2..];
-    }
-    script.extend_from_slice(rest);
-    OsString::from_vec(script)
-}
-
-fn not_started(name: &str, err: &io::Error) -> Failed {
+pub fn not_started(name: &str, err: &io::Error) -> Failed {
     if err.kind() == io::ErrorKind::NotFound {
         return Failed::saying(NOT_FOUND, format_args!("{name}: command not found"));
     }
-    Failed::saying(NOT_FOUND - 1, format_args!("{name}: {err}"))
+    Failed::saying(NOT_FOUND - 1, format_args!("{name}: {}", os_message(err)))
 }
 
-fn status(status: io::Result<ExitStatus>, name: &str) -> Result<(), Failed> {
+pub fn status(status: io::Result<ExitStatus>, name: &str) -> Result<(), Failed> {
     let status = status.map_err(|err| not_started(name, &err))?;
     match status.code() {
         Some(0) => Ok(()),
@@ -201,31 +212,42 @@ mod tests {
     use super::*;
     use std::time::{Duration, Instant};
 
+    /// Set in the process that ignores signals.
+    const IGNORING: &str = "WG_RS_TEST_IGNORING";
+
     #[test]
-    fn the_name_is_put_in() {
-        let put = |hook: &[u8]| expanded(OsStr::from_bytes(hook), "wg0").into_vec();
-        assert_eq!(
-            put(b"echo %i; %i%i %%i % i%"),
-            b"echo wg0; wg0wg0 %wg0 % i%"
-        );
-        assert_eq!(put(b""), b"");
-        assert_eq!(put(b"\xff%i\xfe"), b"\xffwg0\xfe");
+    fn ignored_signals_stay_ignored() {
+        let this = "quick::process::tests::ignored_signals_stay_ignored";
+        if env::var_os(IGNORING).is_none() {
+            // Again, as a program that ignores them.
+            let exe = env::current_exe().unwrap();
+            let script = format!("trap '' HUP INT TERM QUIT; exec \"$0\" --exact {this}");
+            let mut shell = Command::new("sh");
+            shell.env(IGNORING, "1").arg("-c").arg(script).arg(exe);
+            let out = shell.output().unwrap();
+            let text = String::from_utf8_lossy(&out.stdout);
+            assert!(out.status.success() && text.contains("1 passed"), "{text}");
+            return;
+        }
+        let signals = Signals::new().unwrap();
+        let script = "for signal in HUP INT TERM QUIT; do kill -$signal $PPID $$; done";
+        assert_eq!(run(&signals, &["sh", "-c", script], b""), Ok(()));
+        assert_eq!(signals.check(), Ok(()));
     }
 
     #[test]
-    fn hooks_run_as_in_wg_quick() {
-        let signals = Signals::new().unwrap();
-        let run = |text: &str| hook(&signals, OsStr::new(text), "wg0").map_err(|failed| failed.0);
-        assert_eq!(run("true"), Ok(()));
-        assert_eq!(run(""), Ok(()));
-        assert_eq!(run("exit 7"), Err(7));
-        // `set -e -o pipefail` and extglob are on.
-        assert_eq!(run("false; true"), Err(1));
-        assert_eq!(run("(exit 3) | true"), Err(3));
-        assert_eq!(run("[[ %i == wg+(0) ]]"), Ok(()));
-        assert_eq!(run("test $LC_ALL = C"), Ok(()));
-        assert_eq!(run("kill -KILL $$"), Err(128 + 9));
-        assert_eq!(run("diff <(echo %i) <(echo wg0)"), Ok(()));
+    fn the_current_folder_is_never_searched() {
+        let path = |inherited: Option<&str>, own: Option<&str>| {
+            search_path(inherited.map(OsString::from), own.map(Path::new))
+        };
+        let default = DEFAULT_PATH;
+        for nothing in [None, Some(""), Some(":"), Some("::")] {
+            assert_eq!(path(nothing, None), default);
+            assert_eq!(path(nothing, Some("/opt")), *format!("/opt:{default}"));
+        }
+        assert_eq!(path(Some(":/a::/b:"), Some("/opt")), "/opt:/a:/b");
+        assert_eq!(path(Some("/a"), Some("/o:pt")), "/a");
+        assert_eq!(path(Some("/a"), Some("")), "/a");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What is asked of rtnetlink: links, addresses, routes and rules as they are.
 
-use super::netlink::{attribute, attribute_u32, attributes, Error, Request, Socket};
 use super::step::{request, Family, TABLE_MAIN};
 use crate::model::AllowedIp;
+use crate::netlink::{
+    attribute, attribute_u32, attributes, read_link, Error, Link, Request, Socket,
+};
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
@@ -11,14 +13,10 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::libc::{
-    self, IFA_ADDRESS, IFA_LOCAL, IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, RTA_DST, RTA_METRICS,
-    RTA_OIF, RTA_TABLE,
-};
+use nix::libc::{self, IFA_ADDRESS, IFA_LOCAL, RTA_DST, RTA_METRICS, RTA_OIF, RTA_TABLE};
 use std::net::IpAddr;
 
 // Lengths of the headers in front of the attributes.
-const LINK: usize = 16;
 const ADDRESS: usize = 8;
 const ROUTE: usize = 12;
 const RULE: usize = 12;
@@ -32,15 +30,6 @@ const FRA_TABLE: u16 = 15;
 const FRA_FWMASK: u16 = 16;
 const FRA_PROTOCOL: u16 = 21;
 const FIB_RULE_INVERT: u32 = 2;
-
-/// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    pub index: u32,
-    pub mtu: u32,
-    /// `wireguard`, `veth`…: of virtual links only.
-    pub kind: Option<String>,
-}
 
 /// Where a route leads, as far as its MTU goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,7 +57,7 @@ pub struct Rtnl(Socket);
 
 impl Rtnl {
     pub fn open() -> Result<Self, Error> {
-        Ok(Rtnl(Socket::open(NETLINK_ROUTE)?.choosy()))
+        Ok(Rtnl(Socket::open(NETLINK_ROUTE)?.strict()))
     }
 
     /// Does a step.
@@ -97,7 +86,7 @@ impl Rtnl {
             .0
             .call(&request(&RouteNetlinkMessage::GetLink(message), 0))
         {
-            Ok(replies) => Ok(replies.iter().find_map(|reply| link(reply))),
+            Ok(replies) => Ok(replies.iter().find_map(|reply| read_link(reply))),
             Err(err) if err.errno == libc::ENODEV => Ok(None),
             Err(err) => Err(err),
         }
@@ -205,19 +194,6 @@ fn of_family(payload: &[u8], family: Family) -> bool {
     payload.first() == Some(&u8::from(family.number()))
 }
 
-fn link(payload: &[u8]) -> Option<Link> {
-    let index = u32::from_ne_bytes(*payload.get(4..8)?.first_chunk()?);
-    let attributes = payload.get(LINK..)?;
-    let kind = attribute(attributes, IFLA_LINKINFO)
-        .and_then(|info| attribute(info, IFLA_INFO_KIND))
-        .map(|kind| String::from_utf8_lossy(kind.strip_suffix(&[0]).unwrap_or(kind)).into_owned());
-    Some(Link {
-        index,
-        mtu: attribute_u32(attributes, IFLA_MTU)?,
-        kind,
-    })
-}
-
 fn ip(bytes: &[u8], family: Family) -> Option<IpAddr> {
     match family {
         Family::V4 => Some(IpAddr::from(*bytes.first_chunk::<4>()?)),
@@ -289,32 +265,10 @@ fn rule(payload: &[u8]) -> Option<PolicyRule> {
 mod tests {
     use super::super::step::{Command, Rule, Step};
     use super::*;
-    use netlink_packet_route::link::{InfoKind, LinkInfo};
     use netlink_packet_route::route::RouteMetric;
 
     fn bytes(message: RouteNetlinkMessage) -> Vec<u8> {
         request(&message, 0).payload
-    }
-
-    #[test]
-    fn links() {
-        let mut message = LinkMessage::default();
-        message.header.index = 7;
-        message.attributes = vec![
-            LinkAttribute::IfName("wg0".into()),
-            LinkAttribute::Mtu(1420),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]),
-        ];
-        let payload = bytes(RouteNetlinkMessage::NewLink(message));
-        let wanted = Link {
-            index: 7,
-            mtu: 1420,
-            kind: Some("wireguard".into()),
-        };
-        assert_eq!(link(&payload), Some(wanted));
-        for len in 0..LINK + 8 {
-            assert_eq!(link(&payload[..len]), None, "{len}");
-        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A running tunnel as a configuration file.
 
-use super::settings::Settings;
+use super::settings::{Key, Settings};
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -40,21 +40,20 @@ pub fn text(settings: &Settings, around: &Around<'_>, shown: &[u8]) -> Zeroizing
     if settings.mtu.is_some() {
         line("MTU", around.mtu.to_string().as_bytes());
     }
-    if let Some(table) = &settings.table {
-        line("Table", table.text.as_bytes());
+    if !settings.routing_by_default {
+        line("Table", settings.routing.text().as_bytes());
     }
     if settings.save {
         line("SaveConfig", b"true");
     }
-    let hooks = &settings.hooks;
-    for (key, hooks) in [
-        ("PreUp", &hooks.pre_up),
-        ("PostUp", &hooks.post_up),
-        ("PreDown", &hooks.pre_down),
-        ("PostDown", &hooks.post_down),
+    for (name, key) in [
+        ("PreUp", Key::PreUp),
+        ("PostUp", Key::PostUp),
+        ("PreDown", Key::PreDown),
+        ("PostDown", Key::PostDown),
     ] {
-        for hook in hooks {
-            line(key, hook.as_bytes());
+        for hook in settings.hooks(key) {
+            line(name, hook.as_bytes());
         }
     }
     let shown = shown.strip_prefix(HEAD).unwrap_or(shown);
@@ -108,8 +107,7 @@ mod tests {
         let settings = Settings::parse(
             b"[Interface]\nMTU=1300\nTable=off\nSaveConfig=true\nPostUp=b\nPreUp=a = a\n\
               DNS=1.1.1.1\nPostUp=\nPreDown=c\nPostDown=d",
-        )
-        .unwrap();
+        );
         let addresses = [
             ("10.8.0.2".parse().unwrap(), 24),
             ("fd08::2".parse().unwrap(), 64),
@@ -134,7 +132,7 @@ mod tests {
             dns: &[],
             mtu: 1420,
         };
-        let plain = text(&Settings::default(), &none, b"[Interface]\n\n");
+        let plain = text(&Settings::parse(b""), &none, b"[Interface]\n\n");
         assert_eq!(plain[..], *b"[Interface]\n");
     }
 

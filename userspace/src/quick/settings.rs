@@ -1,295 +1,297 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The keys of a configuration file that are wg-quick's own, and the rest, which is wg's.
 
+use super::value::{number, prefix, words, Address, Mtu};
+use crate::config::{is_space, Fault, Kind, Place, BYTE_ORDER_MARK};
 use std::ffi::OsString;
-use std::fmt;
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
 use zeroize::Zeroizing;
 
-/// A fault in a configuration file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// Line and column, both from 1; none, if the fault is not at one place.
-    pub place: Option<(usize, usize)>,
-    /// What is wrong.
-    pub text: String,
+/// A key of wg-quick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// Addresses of the interface.
+    Address,
+    /// Name servers and search domains.
+    Dns,
+    /// The MTU.
+    Mtu,
+    /// The routing table.
+    Table,
+    /// A command before the device is configured, but after it is made.
+    PreUp,
+    /// A command at the end of `up`.
+    PostUp,
+    /// A command at the beginning of `down`.
+    PreDown,
+    /// A command at its end.
+    PostDown,
+    /// Whether `down` saves the tunnel.
+    SaveConfig,
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+impl Key {
+    /// All of them, as they are written.
+    pub const ALL: [(&'static str, Self); 9] = [
+        ("Address", Self::Address),
+        ("DNS", Self::Dns),
+        ("MTU", Self::Mtu),
+        ("Table", Self::Table),
+        ("PreUp", Self::PreUp),
+        ("PostUp", Self::PostUp),
+        ("PreDown", Self::PreDown),
+        ("PostDown", Self::PostDown),
+        ("SaveConfig", Self::SaveConfig),
+    ];
+
+    fn named(name: &[u8]) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        let found = all.find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
+        found.map(|(_, key)| key)
     }
-}
-
-/// A value as it was written, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Word {
-    /// The text.
-    pub text: String,
-    /// Line, from 1.
-    pub line: usize,
-    /// Column, from 1.
-    pub column: usize,
-}
-
-impl Word {
-    fn fault(&self, text: String) -> Fault {
-        Fault {
-            place: Some((self.line, self.column)),
-            text,
-        }
-    }
-}
-
-/// An address of the interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// As written.
-    pub text: String,
-    /// The address.
-    pub ip: IpAddr,
-    /// The length of its prefix.
-    pub len: u8,
-}
-
-/// An MTU.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mtu {
-    /// As written.
-    pub text: String,
-    /// In bytes.
-    pub value: u32,
-}
-
-/// A routing table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
-    /// As written.
-    pub text: String,
-    /// Its number.
-    pub id: u32,
 }
 
 /// Where routes go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub enum Routing {
     /// Nowhere: none are made.
     Off,
     /// To the main table; default routes by policy.
+    #[default]
     Auto,
-    /// To this table, all of them.
-    Into(Table),
+    /// To this table, all of them; a name is looked up when it is needed, as a hook may register
+    /// it.
+    Into(String),
 }
 
-/// The four times at which commands of the user's are run.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Hooks {
-    /// Before the device is configured, but after it is made.
-    pub pre_up: Vec<OsString>,
-    /// At the end of `up`.
-    pub post_up: Vec<OsString>,
-    /// At the beginning of `down`.
-    pub pre_down: Vec<OsString>,
-    /// At its end.
-    pub post_down: Vec<OsString>,
+/// A command of the user's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// When it is run.
+    pub key: Key,
+    /// What is run, for a shell.
+    pub script: OsString,
+    /// Where it stands.
+    pub place: Place,
 }
 
-/// A configuration file, divided; the values are as they were written.
+/// A configuration file, divided.
 #[derive(Debug, Default)]
 pub struct Settings {
     /// Addresses of the interface.
-    pub addresses: Vec<Word>,
+    pub addresses: Vec<Address>,
     /// The MTU, if it is not to be found out.
-    pub mtu: Option<Word>,
+    pub mtu: Option<Mtu>,
     /// Name servers.
     pub dns: Vec<String>,
     /// Search domains.
     pub dns_search: Vec<String>,
     /// Where routes go.
-    pub table: Option<Word>,
+    pub routing: Routing,
+    /// That is not chosen by the file.
+    pub routing_by_default: bool,
     /// The user's commands.
-    pub hooks: Hooks,
+    pub hooks: Vec<Hook>,
     /// The tunnel is saved when it is taken down.
     pub save: bool,
+    /// wg-quick's lines: the key of each, and its value's place.
+    pub lines: Vec<(Key, Place)>,
     /// wg's lines, without white space around them.
     pub stripped: Zeroizing<Vec<u8>>,
     /// wg's lines in their places: those of wg-quick are empty.
     pub blanked: Zeroizing<Vec<u8>>,
+    /// What is wrong. A bad value does not keep a tunnel from being taken down.
+    pub faults: Vec<Fault>,
+}
+
+/// A part of a line.
+struct Part<'a> {
+    raw: &'a [u8],
+    number: usize,
+}
+
+impl Part<'_> {
+    /// Where the bytes of `text`, which start at `at` in the line, stand.
+    fn place(&self, at: usize, text: &[u8]) -> Place {
+        let count = |bytes: &[u8]| String::from_utf8_lossy(bytes).chars().count();
+        Place {
+            line: self.number,
+            column: 1 + count(&self.raw[..at.min(self.raw.len())]),
+            len: count(text).max(1),
+        }
+    }
 }
 
 impl Settings {
-    /// Divides a file. Only what cannot be guessed at is a fault here: the values are judged by
-    /// `addresses`, `mtu` and `routing`, so that a tunnel with a bad one can still be taken down.
-    pub fn parse(file: &[u8]) -> Result<Self, Fault> {
-        let mut settings = Settings::default();
+    /// Divides a file.
+    pub fn parse(file: &[u8]) -> Self {
+        let mut settings = Settings {
+            routing_by_default: true,
+            ..Settings::default()
+        };
         // Room enough: a copy moved elsewhere would leave keys behind.
         settings.stripped.reserve_exact(file.len() + 1);
         settings.blanked.reserve_exact(file.len() + 1);
-        if file.starts_with(b"\xef\xbb\xbf") {
-            return Err(Fault {
-                place: Some((1, 1)),
-                text: "a byte order mark: save the file without one".to_owned(),
-            });
+        let text = file.strip_prefix(BYTE_ORDER_MARK);
+        if text.is_some() {
+            settings.fault(
+                Kind::ByteOrderMark,
+                Place {
+                    line: 1,
+                    column: 1,
+                    len: 1,
+                },
+                b"\\u{feff}",
+            );
         }
         let mut ours = false;
-        for (number, line) in file.split_inclusive(|byte| *byte == b'\n').enumerate() {
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
-            if let Some(at) = line.iter().position(|byte| *byte == 0) {
-                return Err(Fault {
-                    place: Some((number + 1, at + 1)),
-                    text: "a NUL byte".to_owned(),
-                });
-            }
-            if settings.line(line, number + 1, &mut ours)? {
+        let lines = text.unwrap_or(file).split_inclusive(|byte| *byte == b'\n');
+        for (number, raw) in (1..).zip(lines) {
+            let raw = raw.strip_suffix(b"\n").unwrap_or(raw);
+            let part = Part { raw, number };
+            if let Some(at) = raw.iter().position(|byte| *byte == 0) {
+                settings.fault(Kind::Nul, part.place(at, b""), b"\\0");
                 settings.blanked.push(b'\n');
                 continue;
             }
-            settings.blanked.extend_from_slice(line);
+            if settings.line(&part, &mut ours) {
+                settings.blanked.push(b'\n');
+                continue;
+            }
+            settings.blanked.extend_from_slice(raw);
             settings.blanked.push(b'\n');
-            let start = line.iter().position(|b| !b" \t".contains(b));
-            let end = line.iter().rposition(|b| !b" \t".contains(b));
+            let start = raw.iter().position(|b| !b" \t".contains(b));
+            let end = raw.iter().rposition(|b| !b" \t".contains(b));
             if let (Some(start), Some(end)) = (start, end) {
-                settings.stripped.extend_from_slice(&line[start..=end]);
+                settings.stripped.extend_from_slice(&raw[start..=end]);
             }
             settings.stripped.push(b'\n');
         }
-        Ok(settings)
+        settings
+    }
+
+    /// The first fault for which nothing can be done with the file, not even to take the tunnel
+    /// down.
+    pub fn fatal(&self) -> Option<&Fault> {
+        let fatal = [Kind::ByteOrderMark, Kind::Nul, Kind::SaveConfig];
+        self.faults.iter().find(|fault| fatal.contains(&fault.kind))
+    }
+
+    /// The commands for one time.
+    pub fn hooks(&self, key: Key) -> impl Iterator<Item = &OsString> {
+        let chosen = self.hooks.iter().filter(move |hook| hook.key == key);
+        chosen.map(|hook| &hook.script)
+    }
+
+    fn fault(&mut self, kind: Kind, place: Place, text: &[u8]) {
+        let text = text.to_vec();
+        self.faults.push(Fault { kind, place, text });
     }
 
     /// Takes a line that is wg-quick's; false, if it is wg's.
-    fn line(&mut self, line: &[u8], number: usize, ours: &mut bool) -> Result<bool, Fault> {
-        let text = line.split(|byte| *byte == b'#').next().unwrap_or_default();
-        let (key, at) = match text.iter().position(|byte| *byte == b'=') {
-            Some(at) => (trimmed(&text[..at]), at + 1),
-            None => (trimmed(text), 0),
-        };
-        let value = trimmed(&text[at..]);
-        let start = text[at..].iter().position(|byte| !is_space(*byte));
-        let column = 1 + at + start.unwrap_or(0);
-        if key.first() == Some(&b'[') {
-            *ours = key.eq_ignore_ascii_case(b"[Interface]");
+    fn line(&mut self, line: &Part<'_>, ours: &mut bool) -> bool {
+        let end = line.raw.iter().position(|byte| *byte == b'#');
+        let text = &line.raw[..end.unwrap_or(line.raw.len())];
+        let equals = text.iter().position(|byte| *byte == b'=');
+        let name = trimmed(&text[..equals.unwrap_or(text.len())]);
+        if name.first() == Some(&b'[') {
+            *ours = name.eq_ignore_ascii_case(b"[Interface]");
         }
-        if !*ours {
-            return Ok(false);
-        }
-        let word = |text: &[u8], offset: usize| Word {
-            text: String::from_utf8_lossy(text).into_owned(),
-            line: number,
-            column: column + offset,
+        let Some(key) = ours.then(|| Key::named(name)).flatten() else {
+            return false;
         };
-        let whole = || (!value.is_empty()).then(|| word(value, 0));
-        let hook = || OsString::from_vec(value.to_vec());
-        match key.to_ascii_lowercase().as_slice() {
-            b"address" => {
-                let words = words(value).map(|(offset, text)| word(text, offset));
-                self.addresses.extend(words);
+        let is_hook = matches!(key, Key::PreUp | Key::PostUp | Key::PreDown | Key::PostDown);
+        // What is a comment in a hook, the shell knows best.
+        let text = if is_hook { line.raw } else { text };
+        let after = text
+            .iter()
+            .position(|byte| *byte == b'=')
+            .map_or(0, |at| at + 1);
+        let value = trimmed(&text[after..]);
+        let start = text[after..].iter().position(|byte| !is_space(*byte));
+        let start = after + start.unwrap_or(0);
+        let place = line.place(start, value);
+        self.lines.push((key, place));
+        if is_hook {
+            let script = OsString::from_vec(value.to_vec());
+            self.hooks.push(Hook { key, script, place });
+        } else {
+            self.value(key, line, start, value);
+        }
+        true
+    }
+
+    /// The value of a key, which starts at `start` in the line.
+    fn value(&mut self, key: Key, line: &Part<'_>, start: usize, value: &[u8]) {
+        let place = line.place(start, value);
+        let text = || String::from_utf8_lossy(value).into_owned();
+        match key {
+            Key::Address => {
+                for (offset, word) in words(value) {
+                    let text = String::from_utf8_lossy(word).into_owned();
+                    match prefix(&text) {
+                        Some((ip, len)) => self.addresses.push(Address { text, ip, len }),
+                        None => {
+                            self.fault(Kind::Address, line.place(start + offset, word), word);
+                        }
+                    }
+                }
             }
-            b"mtu" => self.mtu = whole(),
-            b"dns" => {
-                for (_, text) in words(value) {
-                    let is_server = text.contains(&b':')
-                        || text.iter().all(|b| b.is_ascii_digit() || *b == b'.');
+            Key::Mtu => {
+                self.mtu = None;
+                // What a later line overrides is not looked at.
+                self.faults.retain(|fault| fault.kind != Kind::Mtu);
+                let mtu = number(&text()).filter(|mtu| i32::try_from(*mtu).is_ok());
+                match mtu {
+                    Some(value) => {
+                        self.mtu = Some(Mtu {
+                            text: text(),
+                            value,
+                        })
+                    }
+                    None if value.is_empty() => {}
+                    None => self.fault(Kind::Mtu, place, value),
+                }
+            }
+            Key::Dns => {
+                for (_, word) in words(value) {
+                    let is_server = word.contains(&b':')
+                        || word.iter().all(|b| b.is_ascii_digit() || *b == b'.');
                     let list = if is_server {
                         &mut self.dns
                     } else {
                         &mut self.dns_search
                     };
-                    list.push(String::from_utf8_lossy(text).into_owned());
+                    list.push(String::from_utf8_lossy(word).into_owned());
                 }
             }
-            b"table" => self.table = whole(),
-            b"preup" => self.hooks.pre_up.push(hook()),
-            b"postup" => self.hooks.post_up.push(hook()),
-            b"predown" => self.hooks.pre_down.push(hook()),
-            b"postdown" => self.hooks.post_down.push(hook()),
-            b"saveconfig" => {
-                self.save = match value.to_ascii_lowercase().as_slice() {
-                    b"true" => true,
-                    b"false" => false,
-                    _ => {
-                        let value = word(value, 0);
-                        let text = format!("`{}' is neither true nor false", value.text);
-                        // In wg-quick's words, which name no place.
-                        return Err(Fault { place: None, text });
-                    }
-                }
+            Key::Table => {
+                self.routing_by_default = value.is_empty();
+                self.routing = match value {
+                    b"" | b"auto" => Routing::Auto,
+                    b"off" => Routing::Off,
+                    _ => Routing::Into(text()),
+                };
             }
-            _ => return Ok(false),
+            Key::SaveConfig => match value.to_ascii_lowercase().as_slice() {
+                b"true" => self.save = true,
+                b"false" => self.save = false,
+                _ => self.fault(Kind::SaveConfig, place, value),
+            },
+            Key::PreUp | Key::PostUp | Key::PreDown | Key::PostDown => {}
         }
-        Ok(true)
-    }
-
-    /// The addresses, judged.
-    pub fn addresses(&self) -> Result<Vec<Address>, Fault> {
-        self.addresses
-            .iter()
-            .map(|word| {
-                let (ip, len) = prefix(&word.text).ok_or_else(|| {
-                    word.fault(format!(
-                        "Address: `{}' is no IP address, with or without /LENGTH",
-                        word.text
-                    ))
-                })?;
-                Ok(Address {
-                    text: word.text.clone(),
-                    ip,
-                    len,
-                })
-            })
-            .collect()
-    }
-
-    /// The MTU, judged.
-    pub fn mtu(&self) -> Result<Option<Mtu>, Fault> {
-        let Some(word) = &self.mtu else {
-            return Ok(None);
-        };
-        match number(&word.text).filter(|mtu| i32::try_from(*mtu).is_ok()) {
-            Some(value) => Ok(Some(Mtu {
-                text: word.text.clone(),
-                value,
-            })),
-            None => Err(word.fault(format!("MTU: `{}' is no number of bytes", word.text))),
-        }
-    }
-
-    /// The table, judged; its name may be one of iproute2's.
-    pub fn routing(&self) -> Result<Routing, Fault> {
-        let Some(word) = &self.table else {
-            return Ok(Routing::Auto);
-        };
-        let id = match word.text.as_str() {
-            "off" => return Ok(Routing::Off),
-            "auto" => return Ok(Routing::Auto),
-            "default" => Some(253),
-            "main" => Some(254),
-            "local" => Some(255),
-            name => number(name).or_else(|| named_table(name)),
-        };
-        match id {
-            Some(id) => Ok(Routing::Into(Table {
-                text: word.text.clone(),
-                id,
-            })),
-            None => Err(word.fault(format!(
-                "Table: `{}' is neither off, auto, nor a routing table",
-                word.text
-            ))),
-        }
-    }
-
-    /// Default routes are led by policy.
-    pub fn is_auto(&self) -> bool {
-        self.table.as_ref().is_none_or(|word| word.text == "auto")
     }
 }
 
-/// The C locale's white space.
-fn is_space(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || byte == b'\x0b'
+impl Routing {
+    /// As it is written.
+    pub fn text(&self) -> &str {
+        match self {
+            Routing::Off => "off",
+            Routing::Auto => "auto",
+            Routing::Into(table) => table,
+        }
+    }
 }
 
 fn trimmed(text: &[u8]) -> &[u8] {
@@ -301,94 +303,12 @@ fn trimmed(text: &[u8]) -> &[u8] {
     }
 }
 
-/// The words of a list divided by commas or white space, with their offsets.
-fn words(list: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let mut offset = 0;
-    list.split(|b| b", \t".contains(b))
-        .map(move |word| {
-            let at = offset;
-            offset += word.len() + 1;
-            (at, word)
-        })
-        .filter(|(_, word)| !word.is_empty())
-}
-
-/// A number as C writes it: decimal, 0x hexadecimal, 0 octal.
-fn number(text: &str) -> Option<u32> {
-    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) => (digits, 16),
-        None if text.len() > 1 && text.starts_with('0') => (&text[1..], 8),
-        None => (text, 10),
-    };
-    // from_str_radix takes a sign.
-    if !digits.starts_with(|c: char| c.is_digit(radix)) {
-        return None;
-    }
-    u32::from_str_radix(digits, radix).ok()
-}
-
-/// An address with or without the length of its prefix. As `ip` has it, IPv4 addresses may lack
-/// bytes at their end, and the length may be a mask.
-fn prefix(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, len) = match text.split_once('/') {
-        Some((address, len)) => (address, Some(len)),
-        None => (text, None),
-    };
-    let ip: IpAddr = if address.contains(':') {
-        address.parse::<Ipv6Addr>().ok()?.into()
-    } else {
-        let missing = 3usize.checked_sub(address.matches('.').count())?;
-        let full = format!("{address}{}", ".0".repeat(missing));
-        full.parse::<Ipv4Addr>().ok()?.into()
-    };
-    let most = if ip.is_ipv4() { 32 } else { 128 };
-    let len = match len {
-        None => most,
-        Some(mask) if ip.is_ipv4() && mask.contains('.') => {
-            let mask = u32::from(mask.parse::<Ipv4Addr>().ok()?);
-            if mask.count_ones() != mask.leading_ones() {
-                return None;
-            }
-            u8::try_from(mask.count_ones()).ok()?
-        }
-        Some(len) if len.bytes().all(|b| b.is_ascii_digit()) => len.parse().ok()?,
-        Some(_) => return None,
-    };
-    (len <= most).then_some((ip, len))
-}
-
-/// A table named in iproute2's files.
-fn named_table(name: &str) -> Option<u32> {
-    let dirs = ["/etc/iproute2", "/usr/share/iproute2"];
-    let mut files: Vec<_> = dirs
-        .iter()
-        .map(|dir| Path::new(dir).join("rt_tables"))
-        .collect();
-    for dir in dirs {
-        if let Ok(entries) = fs::read_dir(Path::new(dir).join("rt_tables.d")) {
-            files.extend(entries.filter_map(Result::ok).map(|entry| entry.path()));
-        }
-    }
-    files
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .find_map(|text| table_in(&text, name))
-}
-
-fn table_in(text: &str, name: &str) -> Option<u32> {
-    text.lines().find_map(|line| {
-        let mut words = line.split('#').next()?.split_whitespace();
-        let id = number(words.next()?)?;
-        (words.next()? == name).then_some(id)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(text: &str) -> Settings {
-        Settings::parse(text.as_bytes()).unwrap()
+        Settings::parse(text.as_bytes())
     }
 
     #[test]
@@ -401,7 +321,7 @@ mod tests {
              DNS = 10.0.0.1, example.org,2001:db8::1 1.2.3.x\n\
              MTU = 1300\nMTU=1280 # smaller\n\
              Table = 1234\n\
-             PreUp = echo \"%i\" = x # not this\n\
+             PreUp = echo \"%i\" = '#x' # for bash\n\
              PostUp=a\nPostUp=b\nPreDown = c\nPostDown =\n\
              SaveConfig = TRUE\n\
              \t# kept \n\
@@ -410,24 +330,22 @@ mod tests {
              \n\
              [Interface]\nTable=off",
         );
-        let texts: Vec<_> = settings.addresses.iter().map(|w| w.text.as_str()).collect();
+        let texts: Vec<_> = settings.addresses.iter().map(|a| a.text.as_str()).collect();
         assert_eq!(texts, ["10.0.0.1/24", "fd00::1/64", "10.0.0.2", "10.0.0.3"]);
-        let places: Vec<_> = settings
-            .addresses
-            .iter()
-            .map(|w| (w.line, w.column))
-            .collect();
-        assert_eq!(places, [(3, 9), (3, 23), (3, 35), (4, 11)]);
         assert_eq!(settings.dns, ["10.0.0.1", "2001:db8::1"]);
         assert_eq!(settings.dns_search, ["example.org", "1.2.3.x"]);
-        assert_eq!(settings.mtu().unwrap().unwrap().value, 1280);
-        assert_eq!(settings.routing(), Ok(Routing::Off));
-        let hooks = &settings.hooks;
-        assert_eq!(hooks.pre_up, ["echo \"%i\" = x"]);
-        assert_eq!(hooks.post_up, ["a", "b"]);
-        assert_eq!(hooks.pre_down, ["c"]);
-        assert_eq!(hooks.post_down, [""]);
-        assert!(settings.save);
+        assert_eq!(settings.mtu.as_ref().unwrap().value, 1280);
+        assert_eq!(settings.routing, Routing::Off);
+        let hooks = |key| settings.hooks(key).collect::<Vec<_>>();
+        assert_eq!(hooks(Key::PreUp), ["echo \"%i\" = '#x' # for bash"]);
+        assert_eq!(hooks(Key::PostUp), ["a", "b"]);
+        assert_eq!(hooks(Key::PreDown), ["c"]);
+        assert_eq!(hooks(Key::PostDown), [""]);
+        assert!(settings.save && settings.faults.is_empty());
+        let place = |line, column, len| Place { line, column, len };
+        assert_eq!(settings.lines[0], (Key::Address, place(3, 9, 34)));
+        assert_eq!(settings.hooks[0].place, place(9, 9, 27));
+        assert_eq!(settings.lines.len(), 13);
         let stripped =
             "[interface] # me\nprivatekey = a=b=\n# kept\n[Peer]\nAddress = not ours\n\n\
                         [Interface]\n";
@@ -441,7 +359,7 @@ mod tests {
     #[test]
     fn carriage_returns_belong_to_no_value() {
         let settings = parse("[Interface]\r\nMTU = 1280\r\nPrivateKey = x\r\n");
-        assert_eq!(settings.mtu().unwrap().unwrap().text, "1280");
+        assert_eq!(settings.mtu.unwrap().text, "1280");
         assert_eq!(settings.stripped[..], *b"[Interface]\r\nPrivateKey = x\r\n");
     }
 
@@ -460,84 +378,57 @@ mod tests {
     #[test]
     fn no_value_is_no_setting() {
         let settings = parse("[Interface]\nMTU=\nTable =\nAddress = , ,\nDNS=");
-        assert!(settings.mtu.is_none() && settings.is_auto());
+        assert!(settings.mtu.is_none() && settings.routing_by_default);
         assert!(settings.addresses.is_empty() && settings.dns.is_empty());
     }
 
     #[test]
-    fn refused_at_once() {
-        let at = |text: &[u8]| Settings::parse(text).unwrap_err();
-        assert_eq!(at(b"\xef\xbb\xbf[Interface]").place, Some((1, 1)));
-        assert_eq!(at(b"[Interface]\nMTU=\0 5").place, Some((2, 5)));
-        let err = at(b"[Interface]\nSaveConfig = maybe");
-        assert_eq!(err.text, "`maybe' is neither true nor false");
-        // Elsewhere that key means nothing to us.
-        assert!(Settings::parse(b"SaveConfig = maybe\n[Peer]\nSaveConfig = x").is_ok());
-        assert!(Settings::parse(b"").is_ok());
-        assert!(Settings::parse(b"[Interface]\nPostUp = \xff\xfe").is_ok());
+    fn tables() {
+        let table = |text: &str| parse(&format!("[Interface]\nTable = {text}")).routing;
+        assert_eq!(table("auto"), Routing::Auto);
+        assert_eq!(table("OFF"), Routing::Into("OFF".into()));
+    }
+
+    /// Line, column and length of a fault, and its kind.
+    type Seen = ((usize, usize, usize), Kind);
+
+    /// All faults, and whether one is fatal.
+    fn faults(text: &[u8]) -> (Vec<Seen>, bool) {
+        let settings = Settings::parse(text);
+        let faults = settings.faults.iter();
+        let faults = faults.map(|f| ((f.place.line, f.place.column, f.place.len), f.kind.clone()));
+        (faults.collect(), settings.fatal().is_some())
     }
 
     #[test]
-    fn addresses() {
-        let good = |text: &str| {
-            let (ip, len) = prefix(text).unwrap();
-            format!("{ip}/{len}")
-        };
-        assert_eq!(good("10.8.0.2"), "10.8.0.2/32");
-        assert_eq!(good("10.8.0.2/24"), "10.8.0.2/24");
-        assert_eq!(good("10.1/16"), "10.1.0.0/16");
-        assert_eq!(good("10.0.0.1/255.255.255.0"), "10.0.0.1/24");
-        assert_eq!(good("fd00::1"), "fd00::1/128");
-        assert_eq!(good("fd00::1/64"), "fd00::1/64");
-        for bad in [
-            "",
-            "/",
-            "x",
-            "10.0.0.300",
-            "10.0.0.1/33",
-            "10.0.0.1/",
-            "10.0.0.1/+8",
-            "10.0.0.1/255.0.255.0",
-            "10.0.0.0.1",
-            "fd00::1/129",
-            "fd00::1/255.0.0.0",
-            "10.0.0.1/24/8",
-            "fd00:::1",
-            "1..2",
-        ] {
-            assert_eq!(prefix(bad), None, "{bad}");
+    fn what_is_wrong() {
+        let one = |place, kind, fatal| (vec![(place, kind)], fatal);
+        let bom = b"\xef\xbb\xbf[Interface]\nMTU = 1280";
+        assert_eq!(faults(bom), one((1, 1, 1), Kind::ByteOrderMark, true));
+        // The rest of the file is read all the same.
+        assert_eq!(Settings::parse(bom).mtu.unwrap().value, 1280);
+        let nul = b"[Interface]\nMTU=\0 5";
+        assert_eq!(faults(nul), one((2, 5, 1), Kind::Nul, true));
+        let maybe = b"[Interface]\nSaveConfig = maybe";
+        assert_eq!(faults(maybe), one((2, 14, 5), Kind::SaveConfig, true));
+        let address = "[Interface]\nAddress = 10.0.0.1, 10.0.0.300/24, \u{e4}\n";
+        let places = [((2, 21, 13), Kind::Address), ((2, 36, 1), Kind::Address)];
+        assert_eq!(faults(address.as_bytes()), (places.into(), false));
+        for bad in ["2147483648", "x", "-5"] {
+            let text = format!("[Interface]\nMTU = {bad}");
+            let wanted = one((2, 7, bad.len()), Kind::Mtu, false);
+            assert_eq!(faults(text.as_bytes()), wanted);
         }
-        let err = parse("[Interface]\nAddress = 10.0.0.1, 10.0.0.300\n")
-            .addresses()
-            .unwrap_err();
-        assert_eq!(err.place, Some((2, 21)));
-        assert!(err.text.contains("`10.0.0.300'"), "{err}");
-    }
-
-    #[test]
-    fn numbers_and_tables() {
-        assert_eq!(number("1280"), Some(1280));
-        assert_eq!(number("0x500"), Some(1280));
-        assert_eq!(number("010"), Some(8));
-        assert_eq!(number("0"), Some(0));
-        for bad in ["", "x", "0x", "-1", "+1", "0x+1", "08", "5000000000", "1 2"] {
-            assert_eq!(number(bad), None, "{bad}");
+        let good: [&[u8]; 5] = [
+            // Elsewhere that key means nothing to us.
+            b"SaveConfig = maybe\n[Peer]\nSaveConfig = x",
+            b"",
+            b"[Interface]\nPostUp = \xff\xfe",
+            b"[Interface]\nMTU = x\nMTU = 1280",
+            b"[Interface]\nTable = nowhere\nDNS =\nMTU =\nTable =\nAddress =",
+        ];
+        for text in good {
+            assert_eq!(faults(text), (vec![], false));
         }
-        let text = "# reserved\n255\tlocal\n0x10 blue # the blue one\nx y\n";
-        assert_eq!(table_in(text, "blue"), Some(16));
-        assert_eq!(table_in(text, "y"), None);
-        let table = |text: &str| parse(&format!("[Interface]\nTable = {text}")).routing();
-        assert_eq!(table("auto"), Ok(Routing::Auto));
-        assert!(matches!(
-            table("main"),
-            Ok(Routing::Into(Table { id: 254, .. }))
-        ));
-        assert!(matches!(
-            table("51820"),
-            Ok(Routing::Into(Table { id: 51820, .. }))
-        ));
-        assert_eq!(table("OFF").unwrap_err().place, Some((2, 9)));
-        let mtu = |text: &str| parse(&format!("[Interface]\nMTU = {text}")).mtu();
-        assert!(mtu("2147483648").is_err() && mtu("x").is_err() && mtu("-5").is_err());
     }
 }

@@ -2,9 +2,9 @@
 //! What is done to links, addresses, routes and rules: each step as the netlink request that does
 //! it, and as the `ip` command people know it by.
 
-use super::netlink::Request;
-use super::settings::{Address, Mtu, Table};
+use super::value::{Address, Mtu, Table};
 use crate::model::AllowedIp;
+use crate::netlink::Request;
 use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};

@@ -5,60 +5,60 @@ use super::device;
 use super::dns;
 use super::file::File;
 use super::firewall;
-use super::netlink::{self, strerror};
+use super::hook;
+use super::judge::Judged;
 use super::plan;
-use super::process::{hook, Signals};
+use super::process::{find, run, Signals};
 use super::rtnl::Rtnl;
 use super::save;
-use super::say::{say, Failed};
-use super::settings::{Address, Fault, Mtu, Routing, Settings, Table};
-use super::step::{Command, Family, Rule, Step};
+use super::settings::{Key, Routing, Settings};
+use super::step::{Command, Family, Step};
+use super::value::Mtu;
 use super::Options;
 use crate::genl::FAMILIES;
-use crate::model::{AllowedIp, Device, SetDevice};
-use crate::wg;
+use crate::model::Device;
+use crate::netlink;
+use crate::say::{os_message, say, strerror, Failed};
+use crate::wg::Voice;
 use nix::libc;
+use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// Has packets' marks taken into account when the reverse path is looked up.
-const SRC_VALID_MARK: &str = "/proc/sys/net/ipv4/conf/all/src_valid_mark";
 /// The exit status of a failed `ip`.
 const IP_FAILED: i32 = 2;
+/// What drives interfaces in place of the kernel, unless the environment names another program.
+const USER_SPACE: &str = "wireguard-go";
 
 /// A tunnel, and what was done for it.
 pub struct Tunnel<'a> {
-    options: &'a Options,
-    path: PathBuf,
-    name: String,
-    settings: Settings,
-    rtnl: Rtnl,
-    signals: Signals,
-    dns_is_set: bool,
-    firewall_is_set: bool,
-}
-
-/// What the settings mean, once they have been judged.
-struct Plan {
-    addresses: Vec<Address>,
-    mtu: Option<Mtu>,
-    routing: Routing,
-    device: device::Configuration,
+    pub(super) options: &'a Options,
+    pub(super) path: PathBuf,
+    pub(super) name: String,
+    pub(super) text: Zeroizing<Vec<u8>>,
+    pub(super) settings: Settings,
+    pub(super) rtnl: Rtnl,
+    pub(super) signals: Signals,
+    pub(super) dns_is_set: bool,
+    pub(super) firewall_is_set: bool,
 }
 
 impl<'a> Tunnel<'a> {
     pub fn new(options: &'a Options, file: File) -> Result<Self, Failed> {
-        let settings =
-            Settings::parse(&file.text).map_err(|fault| options.fault(&file.path, &fault))?;
+        let settings = Settings::parse(&file.text);
+        if let Some(fault) = settings.fatal() {
+            return Err(options.fault(&file.path, &file.text, fault));
+        }
         let failed = |err: &dyn fmt::Display| options.die(err);
         Ok(Tunnel {
             options,
             path: file.path,
             name: file.name,
+            text: file.text,
             settings,
             rtnl: Rtnl::open().map_err(|err| failed(&err))?,
             signals: Signals::new().map_err(|err| failed(&err))?,
@@ -75,9 +75,11 @@ impl<'a> Tunnel<'a> {
             Ok(Some(_)) => return Err(options.die(format_args!("`{}' already exists", self.name))),
             Err(err) => return Err(options.die(err)),
         }
-        let plan = self.plan()?;
+        let device = self.judge()?;
         let index = self.add_link()?;
-        let built = self.build(plan, index).and_then(|()| self.signals.check());
+        let built = self
+            .build(device, index)
+            .and_then(|()| self.signals.check());
         if built.is_err() {
             // Its failures have been said; the first one is what matters.
             let _ = self.remove();
@@ -88,7 +90,7 @@ impl<'a> Tunnel<'a> {
     /// Takes the tunnel down.
     pub fn down(&mut self) -> Result<(), Failed> {
         self.is_wireguard()?;
-        self.run_hooks(|settings| settings.hooks.pre_down.clone())?;
+        self.run_hooks(Key::PreDown)?;
         if self.settings.save {
             self.save()?;
         }
@@ -96,7 +98,7 @@ impl<'a> Tunnel<'a> {
         let _ = dns::unset(&self.settings, &self.name, &self.signals);
         let _ = firewall::remove(&self.name, &self.signals);
         removed?;
-        self.run_hooks(|settings| settings.hooks.post_down.clone())
+        self.run_hooks(Key::PostDown)
     }
 
     /// Writes the tunnel as it is to its file.
@@ -120,7 +122,8 @@ impl<'a> Tunnel<'a> {
         save::replace(&self.path, &text).map_err(|err| {
             let path = self.path.display();
             options.die(format_args!(
-                "Could not write configuration file `{path}': {err}"
+                "Could not write configuration file `{path}': {}",
+                os_message(&err)
             ))
         })
     }
@@ -130,38 +133,53 @@ impl<'a> Tunnel<'a> {
         &self.settings.stripped
     }
 
-    /// Judges everything that can be judged before something is done.
-    fn plan(&mut self) -> Result<Plan, Failed> {
-        let judged = |fault: Fault| self.options.fault(&self.path, &fault);
-        let settings = &self.settings;
-        Ok(Plan {
-            addresses: settings.addresses().map_err(judged)?,
-            mtu: settings.mtu().map_err(judged)?,
-            routing: settings.routing().map_err(judged)?,
-            device: device::Configuration::parse(
-                self.options,
-                self.path.clone(),
-                std::mem::take(&mut self.settings.blanked),
-            )?,
+    /// Judges the file, before something is done.
+    fn judge(&mut self) -> Result<device::Configuration, Failed> {
+        let context = self.options.context.clone();
+        let strict = context.voice == Voice::WgRs;
+        let mut judged = Judged::new(std::mem::take(&mut self.settings), strict);
+        if strict {
+            judged = judged.with_system(&self.name);
+        }
+        if let Some(fault) = judged.faults.first() {
+            return Err(self.options.fault(&self.path, &self.text, fault));
+        }
+        self.settings = judged.settings;
+        Ok(device::Configuration {
+            context,
+            path: self.path.clone(),
+            statements: judged.statements,
+            text: std::mem::take(&mut self.text),
         })
     }
 
-    fn build(&mut self, plan: Plan, index: u32) -> Result<(), Failed> {
-        self.run_hooks(|settings| settings.hooks.pre_up.clone())?;
-        say(format_args!("[#] wg setconf {} /dev/fd/63", self.name));
-        let set = self
-            .signals
-            .interruptible(move || plan.device.resolve())??;
+    fn build(&mut self, device: device::Configuration, index: u32) -> Result<(), Failed> {
+        self.run_hooks(Key::PreUp)?;
+        say(format_args!("[#] wg addconf {} /dev/fd/63", self.name));
+        let set = self.signals.interruptible(move || device.resolve())??;
         device::set(self.options, &self.name, &set)?;
-        for address in &plan.addresses {
-            self.step(Step::AddressAdd(address), index)?;
+        for address in std::mem::take(&mut self.settings.addresses) {
+            self.step(Step::AddressAdd(&address), index)?;
         }
         let device = self.device()?;
-        let mtu = plan.mtu.unwrap_or_else(|| self.find_mtu(&device));
+        let mtu = self.settings.mtu.clone();
+        let mtu = mtu.unwrap_or_else(|| self.find_mtu(&device));
         self.step(Step::LinkUp { mtu: &mtu }, index)?;
-        self.dns_is_set = dns::set(&self.settings, &self.name, &self.signals)?;
-        self.add_routes(&device, &plan.routing, index)?;
-        self.run_hooks(|settings| settings.hooks.post_up.clone())
+        self.set_dns()?;
+        self.add_routes(&device, index)?;
+        self.run_hooks(Key::PostUp)
+    }
+
+    fn set_dns(&mut self) -> Result<(), Failed> {
+        let set = dns::set(&self.settings, &self.name, &self.signals);
+        if set.is_err() && find("resolvconf").is_none() {
+            self.options.hint(
+                "DNS needs resolvconf, of the package openresolv for example, or a running \
+                 systemd-resolved; or remove the line",
+            );
+        }
+        self.dns_is_set = set?;
+        Ok(())
     }
 
     /// Makes the device; its index.
@@ -195,11 +213,19 @@ impl<'a> Tunnel<'a> {
                 }
             }
         }
-        let (command, err) = last.ok_or(Failed(1))?;
+        let (command, err) = last.ok_or(Failed::USUAL)?;
         say(format_args!("[#] {command}"));
         say(&err);
+        if let Some(program) = user_space() {
+            say("[!] Missing WireGuard kernel module. \
+                 Falling back to slow userspace implementation.");
+            run(&self.signals, &[&program, &self.name], b"")?;
+            let found = self.rtnl.link(&self.name);
+            let index = found.ok().flatten().map(|link| link.index);
+            return index.ok_or_else(|| self.gone());
+        }
         if let Some(text) = device::hint(err.errno, &self.name) {
-            wg::hint(&text);
+            self.options.hint(&text);
         }
         Err(Failed(IP_FAILED))
     }
@@ -229,93 +255,6 @@ impl<'a> Tunnel<'a> {
         }
     }
 
-    fn add_routes(&mut self, device: &Device, routing: &Routing, index: u32) -> Result<(), Failed> {
-        if *routing == Routing::Off {
-            return Ok(());
-        }
-        let allowed = device.peers.iter().flat_map(|peer| &peer.allowed_ips);
-        let mut routed = None;
-        let mut mark = device.fwmark;
-        for to in plan::ordered(allowed.copied()) {
-            if let Routing::Into(table) = routing {
-                self.step(Step::RouteAdd(to, Some(table)), index)?;
-            } else if to.cidr == 0 {
-                mark = self.add_default(to, mark, index)?;
-            } else {
-                let routed = match &mut routed {
-                    Some(routed) => routed,
-                    none => none.insert(self.routed(index)?),
-                };
-                if !routed.covers(to) {
-                    self.step(Step::RouteAdd(to, None), index)?;
-                    routed.add(to);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What is routed to the interface because of its addresses, or by a hook.
-    fn routed(&mut self, index: u32) -> Result<plan::Routed, Failed> {
-        let mut routed = plan::Routed::default();
-        for family in Family::BOTH {
-            let routes = self.rtnl.routes_through(index, family);
-            for to in routes.map_err(|err| self.options.die(err))? {
-                routed.add(to);
-            }
-        }
-        Ok(routed)
-    }
-
-    /// A default route: by a table of its own, for all packets that do not carry the mark which
-    /// the tunnel's own ones carry. The mark.
-    fn add_default(&mut self, to: AllowedIp, mark: u32, index: u32) -> Result<u32, Failed> {
-        let options = self.options;
-        let mark = if mark == 0 {
-            let table = plan::free_table(|table| self.rtnl.table_is_empty(table))
-                .map_err(|err| options.die(err))?;
-            say(format_args!("[#] wg set {} fwmark {table}", self.name));
-            let change = SetDevice {
-                fwmark: Some(table),
-                ..SetDevice::default()
-            };
-            device::set(options, &self.name, &change)?;
-            table
-        } else {
-            mark
-        };
-        let family = Family::of(to.addr);
-        let table = Table {
-            text: mark.to_string(),
-            id: mark,
-        };
-        self.step(Step::RuleAdd(family, Rule::Unmarked(mark)), index)?;
-        self.step(Step::RuleAdd(family, Rule::MainButDefault), index)?;
-        self.step(Step::RouteAdd(to, Some(&table)), index)?;
-        let addresses = self.rtnl.addresses(index).map_err(|err| options.die(err))?;
-        let of_family =
-            |(address, _): &(IpAddr, u8)| (Family::of(*address) == family).then_some(*address);
-        let addresses: Vec<_> = addresses.iter().filter_map(of_family).collect();
-        if family == Family::V4 {
-            self.heed_marks()?;
-        }
-        self.signals.check()?;
-        firewall::add(family, &self.name, &addresses, mark, &self.signals)?;
-        self.firewall_is_set = true;
-        Ok(mark)
-    }
-
-    /// Without this, strict reverse path filtering drops the answers to the tunnel's packets.
-    fn heed_marks(&self) -> Result<(), Failed> {
-        say("[#] sysctl -q net.ipv4.conf.all.src_valid_mark=1");
-        // In containers it often is set, and cannot be.
-        if fs::read(SRC_VALID_MARK).is_ok_and(|value| value.starts_with(b"1")) {
-            return Ok(());
-        }
-        fs::write(SRC_VALID_MARK, "1\n")
-            .map_err(|err| self.options.die(format_args!("{SRC_VALID_MARK}: {err}")))
-    }
-
     /// Takes back everything that `up` does, as far as it is there.
     fn remove(&mut self) -> Result<(), Failed> {
         if self.dns_is_set {
@@ -324,7 +263,7 @@ impl<'a> Tunnel<'a> {
         if self.firewall_is_set {
             let _ = firewall::remove(&self.name, &self.signals);
         }
-        if self.settings.is_auto() {
+        if self.settings.routing == Routing::Auto {
             if let Ok(device) = device::get(self.options, &self.name) {
                 let mut allowed = device.peers.iter().flat_map(|peer| &peer.allowed_ips);
                 if device.fwmark != 0 && allowed.any(|ip| ip.cidr == 0) {
@@ -343,22 +282,41 @@ impl<'a> Tunnel<'a> {
             let Ok(rules) = self.rtnl.rules(family) else {
                 continue;
             };
-            for (rule, priority) in plan::doomed_rules(&rules, table) {
+            for (rule, priority) in plan::rules_to_delete(&rules, table) {
                 let _ = self.just(Step::RuleDelete(family, rule, priority), 0);
             }
         }
     }
 
-    fn run_hooks(&self, which: impl Fn(&Settings) -> Vec<OsString>) -> Result<(), Failed> {
-        for script in which(&self.settings) {
-            hook(&self.signals, &script, &self.name)?;
+    fn run_hooks(&self, key: Key) -> Result<(), Failed> {
+        let settings = &self.settings;
+        let text = |text: &str| OsString::from(text);
+        let mtu = settings.mtu.as_ref().map_or("", |mtu| &mtu.text);
+        let variables = [
+            ("INTERFACE", text(&self.name)),
+            ("CONFIG_FILE", self.path.clone().into_os_string()),
+            ("PROGRAM", text(&self.options.program)),
+            ("MTU", text(mtu)),
+            (
+                "TABLE",
+                text(if settings.routing_by_default {
+                    ""
+                } else {
+                    settings.routing.text()
+                }),
+            ),
+            ("DNS", text(&settings.dns.join(" "))),
+            ("DNS_SEARCH", text(&settings.dns_search.join(" "))),
+        ];
+        for script in settings.hooks(key) {
+            hook::run(&self.signals, script, &self.name, &variables)?;
             self.signals.check()?;
         }
         Ok(())
     }
 
     /// A step of `up`, which a signal ends.
-    fn step(&mut self, step: Step<'_>, index: u32) -> Result<(), Failed> {
+    pub(super) fn step(&mut self, step: Step<'_>, index: u32) -> Result<(), Failed> {
         self.signals.check()?;
         self.just(step, index)
     }
@@ -369,13 +327,36 @@ impl<'a> Tunnel<'a> {
             name: &self.name,
         };
         say(format_args!("[#] {command}"));
-        self.rtnl
-            .call(&command.request(index))
-            .map_err(|err| Failed::saying(IP_FAILED, err))
+        let done = self.rtnl.call(&command.request(index));
+        done.map_err(|err| {
+            say(&err);
+            let family = match step {
+                Step::AddressAdd(address) => Some(Family::of(address.ip)),
+                Step::RouteAdd(to, _) => Some(Family::of(to.addr)),
+                Step::RuleAdd(family, _) => Some(family),
+                _ => None,
+            };
+            if family == Some(Family::V6) && self.is_ipv6_off() {
+                self.options.hint(
+                    "IPv6 is disabled here: remove the IPv6 addresses and ::/0 from the file, or \
+                     enable it (sysctl net.ipv6.conf.all.disable_ipv6=0)",
+                );
+            }
+            Failed(IP_FAILED)
+        })
+    }
+
+    fn is_ipv6_off(&self) -> bool {
+        let folder = Path::new("/proc/sys/net/ipv6/conf").join(&self.name);
+        match fs::read(folder.join("disable_ipv6")) {
+            Ok(value) => value.starts_with(b"1"),
+            // The kernel is without.
+            Err(_) => true,
+        }
     }
 
     fn device(&self) -> Result<Device, Failed> {
-        let failed = |err| self.options.die(wg::os_message(&err));
+        let failed = |err| self.options.die(os_message(&err));
         device::get(self.options, &self.name).map_err(failed)
     }
 
@@ -384,7 +365,7 @@ impl<'a> Tunnel<'a> {
             if device::is_absent(&err) {
                 self.not_wireguard()
             } else {
-                self.options.die(wg::os_message(&err))
+                self.options.die(os_message(&err))
             }
         })
     }
@@ -401,4 +382,18 @@ impl<'a> Tunnel<'a> {
             format_args!("Cannot find device \"{}\": {why}", self.name),
         )
     }
+}
+
+/// The program to drive the interface, where the kernel has no WireGuard.
+fn user_space() -> Option<String> {
+    if FAMILIES
+        .iter()
+        .any(|name| Path::new("/sys/module").join(name).exists())
+    {
+        return None;
+    }
+    let program = env::var("WG_QUICK_USERSPACE_IMPLEMENTATION").ok();
+    let program = program.filter(|name| !name.is_empty());
+    let program = program.unwrap_or_else(|| USER_SPACE.to_owned());
+    find(&program).map(|_| program)
 }

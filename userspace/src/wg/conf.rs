@@ -3,13 +3,15 @@
 
 use super::lookup::System;
 use super::report::{fault, kernel, perror};
-use super::{Context, Done, Failed, Voice};
-use crate::config::{self, CompileError, Dialect};
+use super::{Context, Voice};
+use crate::config::{self, CompileError};
 use crate::driver;
+use crate::finding::Purpose;
 use crate::key::SecretKey;
 use crate::model::{Device, Peer, SetDevice, SetPeer};
+use crate::say::{CommandResult, Failed};
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -26,18 +28,12 @@ pub enum How {
     Sync,
 }
 
-/// The command line of the three.
-pub fn main(context: &Context, command: &OsStr, arguments: &[OsString]) -> Done {
-    let [interface, path] = arguments else {
-        context.usage(command, "<interface> <configuration filename>");
-        return Err(Failed);
-    };
-    let how = match command.as_encoded_bytes() {
-        b"addconf" => How::Add,
-        b"syncconf" => How::Sync,
-        _ => How::Set,
-    };
-    let path = Path::new(path);
+/// The arguments of the three.
+pub const USAGE: &str = "<interface> <configuration filename>";
+
+/// Runs one of the three.
+pub fn conf(context: &Context, how: How, interface: &OsStr, file: &OsStr) -> CommandResult {
+    let path = Path::new(file);
     let input = read_file(path).map_err(|(what, error)| perror(what, &error))?;
     apply(context, how, &interface.to_string_lossy(), path, &input)
 }
@@ -73,14 +69,14 @@ pub fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, (&'static str, io::E
 
 /// Applies a configuration, of which `path` is only the name. Nothing is sent unless all of it is
 /// valid.
-pub fn apply(context: &Context, how: How, interface: &str, path: &Path, input: &[u8]) -> Done {
-    let statements = config::statements(
-        input,
-        Dialect {
-            quick: false,
-            strict: context.voice == Voice::WgRs,
-        },
-    );
+pub fn apply(
+    context: &Context,
+    how: How,
+    interface: &str,
+    path: &Path,
+    input: &[u8],
+) -> CommandResult {
+    let statements = config::statements(input, context.voice == Voice::WgRs);
     let start = if how == How::Add {
         SetDevice::default()
     } else {
@@ -88,8 +84,8 @@ pub fn apply(context: &Context, how: How, interface: &str, path: &Path, input: &
     };
     let change = config::compile(statements, start, &mut System::new(context, path));
     let mut change = change.map_err(|error| match error {
-        CompileError::Fault(what) => fault(context, path, input, &what),
-        CompileError::Reported => Failed,
+        CompileError::Fault(what) => fault(context, path, input, &what, Purpose::Device),
+        CompileError::Reported => Failed::USUAL,
     })?;
     let interface = super::set::name_to_change(context, interface);
     if how == How::Sync && !change.peers.is_empty() {
@@ -102,37 +98,36 @@ pub fn apply(context: &Context, how: How, interface: &str, path: &Path, input: &
                 &error,
             )
         })?;
-        synchronize(&mut change, &device, context.voice == Voice::WgRs);
+        synchronize(&mut change, &device);
     }
     driver::set(interface, &change, context.family.as_deref())
         .map_err(|error| kernel(context, "Unable to modify interface", interface, &error))
 }
 
-/// Instead of all peers, removes only those that are not wanted. `thorough` also takes away the
-/// preshared key and the keepalive that a wanted peer has but should not have, which `wg`
-/// 1.0.20250521 forgets.
-fn synchronize(change: &mut SetDevice, device: &Device, thorough: bool) {
+/// Instead of all peers, removes only those that are not wanted; and of a wanted peer the preshared
+/// key and the keepalive that it should no longer have.
+fn synchronize(change: &mut SetDevice, device: &Device) {
     if device.peers.is_empty() {
         return;
     }
     change.replace_peers = false;
     let wanted: HashSet<_> = change.peers.iter().map(|peer| peer.public_key).collect();
-    if thorough {
-        let present: HashMap<_, &Peer> = device
-            .peers
-            .iter()
-            .map(|peer| (peer.public_key, peer))
-            .collect();
-        for peer in &mut change.peers {
-            let Some(now) = present.get(&peer.public_key) else {
-                continue;
-            };
-            if now.preshared_key.is_some() && peer.preshared_key.is_none() {
-                peer.preshared_key = Some(SecretKey::default());
-            }
-            if now.persistent_keepalive != 0 && peer.persistent_keepalive.is_none() {
-                peer.persistent_keepalive = Some(0);
-            }
+    let present = device.peers.iter().map(|peer| (peer.public_key, peer));
+    let present: HashMap<_, &Peer> = present.collect();
+    // Of several sections of one peer the first: what a later one says counts.
+    let mut seen = HashSet::new();
+    for peer in &mut change.peers {
+        let Some(now) = present.get(&peer.public_key) else {
+            continue;
+        };
+        if !seen.insert(peer.public_key) {
+            continue;
+        }
+        if now.preshared_key.is_some() && peer.preshared_key.is_none() {
+            peer.preshared_key = Some(SecretKey::default());
+        }
+        if now.persistent_keepalive != 0 && peer.persistent_keepalive.is_none() {
+            peer.persistent_keepalive = Some(0);
         }
     }
     let unwanted = device
@@ -173,36 +168,26 @@ mod tests {
             public_key: key(number),
             ..SetPeer::default()
         };
-        for thorough in [false, true] {
-            let mut change = SetDevice {
-                peers: vec![wanted(2), wanted(4)],
-                ..SetDevice::whole()
-            };
-            synchronize(&mut change, &device, thorough);
-            let peers: Vec<_> = change
-                .peers
-                .iter()
-                .map(|peer| (peer.public_key, peer.remove))
-                .collect();
-            assert_eq!(
-                peers,
-                [
-                    (key(1), true),
-                    (key(3), true),
-                    (key(2), false),
-                    (key(4), false)
-                ]
-            );
-            assert!(!change.replace_peers);
-            assert_eq!(
-                change.peers[2].preshared_key,
-                thorough.then(SecretKey::default)
-            );
-            assert_eq!(change.peers[2].persistent_keepalive, thorough.then_some(0));
-            assert_eq!(change.peers[3].preshared_key, None);
-        }
+        let mut change = SetDevice {
+            peers: vec![wanted(2), wanted(4)],
+            ..SetDevice::whole()
+        };
+        synchronize(&mut change, &device);
+        let peers = change.peers.iter();
+        let peers: Vec<_> = peers.map(|peer| (peer.public_key, peer.remove)).collect();
+        let expected = [
+            (key(1), true),
+            (key(3), true),
+            (key(2), false),
+            (key(4), false),
+        ];
+        assert_eq!(peers, expected);
+        assert!(!change.replace_peers);
+        assert_eq!(change.peers[2].preshared_key, Some(SecretKey::default()));
+        assert_eq!(change.peers[2].persistent_keepalive, Some(0));
+        assert_eq!(change.peers[3].preshared_key, None);
         let mut change = SetDevice::whole();
-        synchronize(&mut change, &Device::default(), true);
+        synchronize(&mut change, &Device::default());
         assert!(change.replace_peers);
     }
 }

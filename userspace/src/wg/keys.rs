@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `genkey`, `genpsk`, `pubkey`; and keys in files.
 
-use super::report::{perror, say, unless_key};
-use super::{Context, Done, Failed, Out, Voice};
+use super::report::{perror, unless_key};
+use super::{Context, Out, Voice};
 use crate::config::{Kind, HIDDEN};
 use crate::key::{SecretKey, KEY_BASE64_LEN};
+use crate::say::{say_bytes, CommandResult, Failed};
 use nix::sys::stat::{fstat, Mode, SFlag};
-use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
@@ -14,40 +14,32 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// `genkey` and `genpsk`.
-pub fn generate(context: &Context, command: &OsStr, arguments: &[OsString]) -> Done {
-    if !arguments.is_empty() {
-        context.usage(command, "");
-        return Err(Failed);
-    }
+/// `genkey` and `genpsk`: writes a new key.
+pub fn generate<E: Into<io::Error>>(
+    context: &Context,
+    new: fn() -> Result<SecretKey, E>,
+) -> CommandResult {
     let world = |mode| {
         SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFREG
             && mode & Mode::S_IRWXO.bits() != 0
     };
     if fstat(io::stdout()).is_ok_and(|stat| world(stat.st_mode)) {
-        say(b"Warning: writing to world accessible file.\n\
-              Consider setting the umask to 077 and trying again.");
+        say_bytes(
+            b"Warning: writing to world accessible file.\n\
+              Consider setting the umask to 077 and trying again.",
+        );
     }
-    let key = if command == "genkey" {
-        SecretKey::generate_private()
-    } else {
-        SecretKey::generate()
-    };
-    let key = key.map_err(|error| perror("getrandom", &io::Error::from(error)))?;
+    let key = new().map_err(|error| perror("getrandom", &error.into()))?;
     let mut out = Out::new(context);
     out.put(format_args!("{}\n", *key.to_base64()));
     out.finish()
 }
 
 /// `pubkey`.
-pub fn public(context: &Context, arguments: &[OsString]) -> Done {
-    if !arguments.is_empty() {
-        context.usage(OsStr::new("pubkey"), "");
-        return Err(Failed);
-    }
+pub fn public(context: &Context) -> CommandResult {
     let complain = |what: &[u8]| {
-        say(&[context.program.as_bytes(), b": ", what].concat());
-        Failed
+        say_bytes(&[context.program.as_bytes(), b": ", what].concat());
+        Failed::USUAL
     };
     let malformed: &[u8] = b"Key is not the correct length or format";
     // Not through std's own buffer, which is not zeroed.
@@ -70,15 +62,15 @@ pub fn public(context: &Context, arguments: &[OsString]) -> Done {
 pub fn read_key(context: &Context, path: &Path) -> Result<SecretKey, Failed> {
     read_file(path).inspect_err(|_| {
         if context.voice == Voice::WgRs {
-            say(&[b"  in: ", unless_key(path.as_os_str().as_bytes())].concat());
+            say_bytes(&[b"  in: ", unless_key(path.as_os_str().as_bytes())].concat());
         }
     })
 }
 
 fn read_file(path: &Path) -> Result<SecretKey, Failed> {
     let complain = |what: &[u8]| {
-        say(what);
-        Failed
+        say_bytes(what);
+        Failed::USUAL
     };
     let mut file = File::open(path).map_err(|error| perror("fopen", &error))?;
     let mut text = Zeroizing::new([0; KEY_BASE64_LEN]);

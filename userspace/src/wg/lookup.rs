@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Names of hosts and services, looked up by the C library with the patience that `wg` has.
 
-use super::report::{os_message, say, warning};
+use super::report::warning;
 use super::Context;
 use crate::config::value::EndpointText;
 use crate::config::{Lookup, LookupError, Warning};
+use crate::say::{os_message, say, say_bytes};
 use dns_lookup::{getaddrinfo, AddrInfoHints, LookupErrorKind};
 use nix::libc::{AI_PASSIVE, IPPROTO_UDP, SOCK_DGRAM};
 use std::io;
@@ -136,13 +137,15 @@ pub fn endpoint(text: &EndpointText) -> Result<SocketAddr, LookupError> {
         }
         retries = retries.map(|retries| retries - 1);
         let again = format!("'. Trying again in {:.2} seconds...", pause.as_secs_f64());
-        say(&[
-            unknown.reason.as_bytes(),
-            b": `",
-            text.text(),
-            again.as_bytes(),
-        ]
-        .concat());
+        say_bytes(
+            &[
+                unknown.reason.as_bytes(),
+                b": `",
+                text.text(),
+                again.as_bytes(),
+            ]
+            .concat(),
+        );
         std::thread::sleep(pause);
         pause = LONGEST_PAUSE.min(pause * 6 / 5);
     }
@@ -157,7 +160,7 @@ pub fn retries() -> Result<Option<u64>, LookupError> {
     match parse_retries(&text) {
         Some(retries) => Ok(retries),
         None => {
-            say(format!("Unable to parse {RETRIES}: `{text}'").as_bytes());
+            say(format_args!("Unable to parse {RETRIES}: `{text}'"));
             Err(LookupError::Reported)
         }
     }

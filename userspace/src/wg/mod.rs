@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The commands of `wg`.
 //!
-//! They exist in two voices. [`Voice::Wg`] is what `wg` 1.0.20250521 says, byte for byte.
+//! They exist in two voices. [`Voice::Wg`] is what `wg` 1.0.20260223 says, byte for byte.
 //! [`Voice::WgRs`] says the same, and where in the file the fault is, and what to do about it; it
 //! also refuses what `wg` lets pass although it cannot be meant.
 //!
@@ -19,14 +19,16 @@ mod report;
 mod set;
 mod show;
 
-pub use conf::{apply, read_file, How};
-pub(crate) use lookup::System;
+pub use conf::{read_file, How};
+pub(crate) use lookup::{port, System};
 pub use out::Out;
 pub(crate) use report::{fault, kernel};
-pub use report::{hint, os_message, say, snippet, strerror};
 pub use show::{interfaces, FIELDS};
 
+use crate::key::SecretKey;
+use crate::say::{say_bytes, CommandResult, Failed};
 use std::ffi::{OsStr, OsString};
+use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 
 /// How a command speaks.
@@ -49,15 +51,8 @@ pub struct Context {
     pub family: Option<String>,
 }
 
-/// A command failed; it has said why. The program ends with code 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failed;
-
-/// What a command returns.
-pub type Done = Result<(), Failed>;
-
 /// The version whose behaviour [`Voice::Wg`] has.
-const WG_VERSION: &str = "1.0.20250521";
+const WG_VERSION: &str = "1.0.20260223";
 /// Where `wg` says it comes from.
 const WG_HOME: &str = "https://git.zx2c4.com/wireguard-tools/";
 
@@ -110,6 +105,19 @@ impl Context {
         }
     }
 
+    /// Whether standard output is to have colours. `wg` heeds neither NO_COLOR nor a dumb terminal.
+    pub fn colour(&self) -> bool {
+        match std::env::var_os("WG_COLOR_MODE") {
+            Some(mode) if mode == "always" => true,
+            Some(mode) if mode == "never" => false,
+            _ => {
+                let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+                let plain = self.voice == Voice::WgRs && (unwanted || is_dumb());
+                io::stdout().is_terminal() && !plain
+            }
+        }
+    }
+
     /// Writes `Usage: PROGRAM COMMAND ARGUMENTS` to standard error.
     fn usage(&self, command: &OsStr, arguments: &str) {
         let space: &[u8] = if arguments.is_empty() { b"" } else { b" " };
@@ -121,7 +129,7 @@ impl Context {
             space,
             arguments.as_bytes(),
         ];
-        report::say(&parts.concat());
+        say_bytes(&parts.concat());
     }
 
     fn overview(&self) -> Vec<u8> {
@@ -141,8 +149,13 @@ impl Context {
     }
 }
 
+/// The terminal does not know escape sequences.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb")
+}
+
 /// `wg`, with its command line (the program's name not included).
-pub fn main(context: &Context, arguments: &[OsString]) -> Done {
+pub fn main(context: &Context, arguments: &[OsString]) -> CommandResult {
     let show = [OsString::from("show")];
     let arguments = if arguments.is_empty() {
         &show
@@ -163,17 +176,127 @@ pub fn main(context: &Context, arguments: &[OsString]) -> Done {
             _ => {}
         }
     }
-    match command.as_bytes() {
-        b"show" => show::show(context, rest),
-        b"showconf" => show::showconf(context, rest),
-        b"set" => set::set(context, rest),
-        b"setconf" | b"addconf" | b"syncconf" => conf::main(context, command, rest),
-        b"genkey" | b"genpsk" => keys::generate(context, command, rest),
-        b"pubkey" => keys::public(context, rest),
-        other => {
-            report::say(&[b"Invalid subcommand: `", other, b"'"].concat());
-            report::say_raw(&context.overview());
-            Err(Failed)
+    Command::read(context, command, rest)?.map_or(Ok(()), |command| command.run(context))
+}
+
+/// A command and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `show`
+    Show {
+        /// Its name; or `all`, or `interfaces`.
+        interface: OsString,
+        /// The only thing to show.
+        field: Option<OsString>,
+    },
+    /// `showconf`
+    ShowConf(OsString),
+    /// `set`
+    Set {
+        /// Its name.
+        interface: OsString,
+        /// Keywords and values.
+        settings: Vec<OsString>,
+    },
+    /// `setconf`, `addconf`, `syncconf`
+    Conf {
+        /// Which of them.
+        how: How,
+        /// Its name.
+        interface: OsString,
+        /// The configuration.
+        file: OsString,
+    },
+    /// `genkey`
+    GenerateKey,
+    /// `genpsk`
+    GeneratePreshared,
+    /// `pubkey`
+    PublicKey,
+}
+
+impl Command {
+    /// Without any arguments.
+    pub fn show_all() -> Self {
+        Self::Show {
+            interface: "all".into(),
+            field: None,
+        }
+    }
+
+    /// Reads `wg`'s arguments. None, if all that was wanted was how the command is called.
+    fn read(context: &Context, name: &OsStr, rest: &[OsString]) -> Result<Option<Self>, Failed> {
+        let conf = |how| match rest {
+            [interface, file] => Some(Self::Conf {
+                how,
+                interface: interface.clone(),
+                file: file.clone(),
+            }),
+            _ => None,
+        };
+        let is_help = |word: &OsStr| matches!(word.as_bytes(), b"-h" | b"--help" | b"help");
+        let (command, usage) = match (name.as_bytes(), rest) {
+            (b"show", [word]) if is_help(word) => {
+                context.usage(name, show::USAGE);
+                return Ok(None);
+            }
+            (b"show", []) => (Some(Self::show_all()), ""),
+            (b"show", [interface, field @ ..]) if field.len() < 2 => {
+                let (interface, field) = (interface.clone(), field.first().cloned());
+                (Some(Self::Show { interface, field }), "")
+            }
+            (b"show", _) => (None, show::USAGE),
+            (b"showconf", [interface]) => (Some(Self::ShowConf(interface.clone())), ""),
+            (b"showconf", _) => (None, "<interface>"),
+            (b"set", [interface, settings @ ..]) if !settings.is_empty() => {
+                let (interface, settings) = (interface.clone(), settings.to_vec());
+                (
+                    Some(Self::Set {
+                        interface,
+                        settings,
+                    }),
+                    "",
+                )
+            }
+            (b"set", _) => (None, set::USAGE),
+            (b"setconf", _) => (conf(How::Set), conf::USAGE),
+            (b"addconf", _) => (conf(How::Add), conf::USAGE),
+            (b"syncconf", _) => (conf(How::Sync), conf::USAGE),
+            (b"genkey", []) => (Some(Self::GenerateKey), ""),
+            (b"genpsk", []) => (Some(Self::GeneratePreshared), ""),
+            (b"pubkey", []) => (Some(Self::PublicKey), ""),
+            (b"genkey" | b"genpsk" | b"pubkey", _) => (None, ""),
+            (other, _) => {
+                say_bytes(&[b"Invalid subcommand: `", other, b"'"].concat());
+                let overview = context.overview();
+                say_bytes(overview.strip_suffix(b"\n").unwrap_or(&overview));
+                return Err(Failed::USUAL);
+            }
+        };
+        if command.is_none() {
+            context.usage(name, usage);
+            return Err(Failed::USUAL);
+        }
+        Ok(command)
+    }
+
+    /// Runs it.
+    pub fn run(&self, context: &Context) -> CommandResult {
+        match self {
+            Self::Show { interface, field } => show::show(context, interface, field.as_deref()),
+            Self::ShowConf(interface) => show::showconf(context, interface),
+            Self::Set {
+                interface,
+                settings,
+            } => set::set(context, interface, settings),
+            Self::Conf {
+                how,
+                interface,
+                file,
+            } => conf::conf(context, *how, interface, file),
+            Self::GenerateKey => keys::generate(context, SecretKey::generate_private),
+            Self::GeneratePreshared => keys::generate(context, SecretKey::generate),
+            Self::PublicKey => keys::public(context),
         }
     }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Standard output through a buffer that is zeroed: what is shown may be a key.
 
-use super::{report, Context, Done, Failed, Voice};
+use super::{Context, Voice};
 use crate::buffer::Buffer;
+use crate::say::{os_message, say, CommandResult, Failed};
 use nix::libc::SIGPIPE;
 use std::fs::File;
 use std::io::{self, Write};
@@ -29,7 +30,7 @@ impl Out {
     }
 
     /// Writes a text and is done.
-    pub fn print(context: &Context, text: &[u8]) -> Done {
+    pub fn print(context: &Context, text: &[u8]) -> CommandResult {
         let mut out = Self::new(context);
         out.put(format_args!("{}", String::from_utf8_lossy(text)));
         out.finish()
@@ -42,18 +43,18 @@ impl Out {
     }
 
     /// Writes what is left. A closed pipe ends the program, as it does to `wg`; other errors are
-    /// told (`wg` ignores them).
-    pub fn finish(mut self) -> Done {
+    /// reported (`wg` ignores them).
+    pub fn finish(mut self) -> CommandResult {
         self.drain();
         match self.error.take() {
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 // Rust ignores the signal that would have ended the program already.
                 let _ = signal_hook::low_level::emulate_default_handler(SIGPIPE);
-                Err(Failed)
+                Err(Failed::USUAL)
             }
             Some(error) if !self.lenient => {
-                report::say(format!("Unable to write: {}", report::os_message(&error)).as_bytes());
-                Err(Failed)
+                say(format_args!("Unable to write: {}", os_message(&error)));
+                Err(Failed::USUAL)
             }
             _ => Ok(()),
         }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What `show` prints for people.
 
-use super::Out;
+use super::{Context, Out};
 use crate::key::SecretKey;
 use crate::model::{Device, Peer, ShownEndpoint, ShownIp, Timestamp};
 use std::env::var_os;
 use std::fmt::{self, Display};
-use std::io::{stdout, IsTerminal};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const KIB: u64 = 1 << 10;
@@ -19,14 +18,6 @@ const TIB: u64 = 1 << 40;
 struct Colours(bool);
 
 impl Colours {
-    fn of_stdout() -> Self {
-        Self(match var_os("WG_COLOR_MODE") {
-            Some(mode) if mode == "always" => true,
-            Some(mode) if mode == "never" => false,
-            _ => stdout().is_terminal(),
-        })
-    }
-
     fn code(self, code: &'static str) -> &'static str {
         if self.0 {
             code
@@ -56,8 +47,8 @@ impl Colours {
 }
 
 /// Prints a device, the peers with the latest handshake first.
-pub fn print(device: &mut Device, out: &mut Out) {
-    let colours = Colours::of_stdout();
+pub fn print(context: &Context, device: &mut Device, out: &mut Out) {
+    let colours = Colours(context.colour());
     let show_keys = var_os("WG_HIDE_KEYS").is_some_and(|mode| mode == "never");
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,30 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `set`.
 
-use super::report::{kernel, problem, say};
-use super::{keys, lookup, Context, Done, Failed, Voice};
-use crate::config::value::{self, AllowedIps, Port};
+use super::report::{kernel, problem};
+use super::{keys, lookup, Context, Voice};
+use crate::config::value::{self, Port};
 use crate::config::{host_part_warning, Kind, LookupError, Problem};
 use crate::driver;
 use crate::key::PublicKey;
 use crate::model::{SetDevice, SetPeer};
+use crate::say::{say_bytes, CommandResult, Failed};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use wireguard_rs::proto::uapi::IFNAME_MAX_LEN;
 
-const USAGE: &str = "<interface> [listen-port <port>] [fwmark <mark>] [private-key <file path>] \
+/// Its arguments.
+pub const USAGE: &str =
+    "<interface> [listen-port <port>] [fwmark <mark>] [private-key <file path>] \
                      [peer <base64 public key> [remove] [preshared-key <file path>] [endpoint \
                      <ip>:<port>] [persistent-keepalive <interval seconds>] [allowed-ips \
                      [+|-]<ip1>/<cidr1>[,[+|-]<ip2>/<cidr2>]...] ]...";
 
 /// `set INTERFACE SETTING…`
-pub fn set(context: &Context, arguments: &[OsString]) -> Done {
-    let (Some(interface), Some(settings @ [_, ..])) = (arguments.first(), arguments.get(1..))
-    else {
-        context.usage(OsStr::new("set"), USAGE);
-        return Err(Failed);
-    };
+pub fn set(context: &Context, interface: &OsStr, settings: &[OsString]) -> CommandResult {
     let change = read(context, settings)?;
     let interface = interface.to_string_lossy();
     let interface = name_to_change(context, &interface);
@@ -64,8 +62,8 @@ fn read(context: &Context, settings: &[OsString]) -> Result<SetDevice, Failed> {
             [] => false,
         };
         if !known {
-            say(&[b"Invalid argument: ", keyword.as_bytes()].concat());
-            return Err(Failed);
+            say_bytes(&[b"Invalid argument: ", keyword.as_bytes()].concat());
+            return Err(Failed::USUAL);
         }
     }
     Ok(change)
@@ -85,7 +83,7 @@ fn setting(
             kind: Kind::Unresolved(reason),
             at: 0..text.len(),
         }),
-        LookupError::Reported => Failed,
+        LookupError::Reported => Failed::USUAL,
     };
     let strict = context.voice == Voice::WgRs;
     match (keyword.as_bytes(), change.peers.last_mut()) {
@@ -130,18 +128,19 @@ fn setting(
 }
 
 /// Spaces count for nothing in `allowed-ips`.
-fn allowed_ips(context: &Context, peer: &mut SetPeer, text: &[u8]) -> Done {
+fn allowed_ips(context: &Context, peer: &mut SetPeer, text: &[u8]) -> CommandResult {
     let text: Vec<u8> = text
         .iter()
         .copied()
         .filter(|c| !matches!(c, b'\t'..=b'\r' | b' '))
         .collect();
-    let mut list = AllowedIps::default();
-    let result = value::allowed_ips(&text, &mut list);
+    let (mut list, problems) = value::allowed_ips(&text);
     for at in &list.host_bits {
-        say(&host_part_warning(&text[at.clone()]));
+        say_bytes(&host_part_warning(&text[at.clone()]));
     }
-    result.map_err(|what| problem(context, &what, b"allowed-ips", &text))?;
+    if let Some(what) = problems.first() {
+        return Err(problem(context, what, b"allowed-ips", &text));
+    }
     peer.replace_allowed_ips = !list.incremental;
     peer.allowed_ips.append(&mut list.ips);
     Ok(())
@@ -236,11 +235,15 @@ mod tests {
             &["unknown", "1"],
             &["private-key", "/nonexistent"],
         ] {
-            assert_eq!(try_read(Voice::Wg, settings), Err(Failed), "{settings:?}");
+            assert_eq!(
+                try_read(Voice::Wg, settings),
+                Err(Failed::USUAL),
+                "{settings:?}"
+            );
         }
         assert_eq!(
             try_read(Voice::WgRs, &["listen-port", "65537"]),
-            Err(Failed)
+            Err(Failed::USUAL)
         );
         assert_eq!(
             try_read(Voice::Wg, &["listen-port", "65537"])

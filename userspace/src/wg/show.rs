@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `show` and `showconf`.
 
-use super::report::{hint, kernel, perror, say};
-use super::{pretty, Context, Done, Failed, Out, Voice};
+use super::report::{kernel, perror};
+use super::{pretty, Context, Out, Voice};
 use crate::config;
 use crate::driver::{self, Interface};
 use crate::genl::{self, Wireguard};
 use crate::key::{PublicKey, SecretKey};
 use crate::model::{Device, Peer, ShownEndpoint};
-use std::ffi::{OsStr, OsString};
+use crate::say::{hint, say, say_bytes, CommandResult, Failed};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-const USAGE: &str = "{ <interface> | all | interfaces } [public-key | private-key | listen-port | \
+/// The arguments of `show`.
+pub const USAGE: &str =
+    "{ <interface> | all | interfaces } [public-key | private-key | listen-port | \
                      fwmark | peers | preshared-keys | endpoints | allowed-ips | latest-handshakes \
                      | transfer | persistent-keepalive | dump]";
 
@@ -39,11 +42,7 @@ pub fn interfaces(context: &Context) -> io::Result<Vec<Interface>> {
 }
 
 /// `showconf INTERFACE`
-pub fn showconf(context: &Context, arguments: &[OsString]) -> Done {
-    let [interface] = arguments else {
-        context.usage(OsStr::new("showconf"), "<interface>");
-        return Err(Failed);
-    };
+pub fn showconf(context: &Context, interface: &OsStr) -> CommandResult {
     let device = read(context, &interface.to_string_lossy())?;
     let mut out = Out::new(context);
     // Errors are kept for `finish`.
@@ -52,16 +51,10 @@ pub fn showconf(context: &Context, arguments: &[OsString]) -> Done {
 }
 
 /// `show [INTERFACE | all | interfaces] [FIELD]`
-pub fn show(context: &Context, arguments: &[OsString]) -> Done {
+pub fn show(context: &Context, interface: &OsStr, field: Option<&OsStr>) -> CommandResult {
     let usage = || {
         context.usage(OsStr::new("show"), USAGE);
-        Failed
-    };
-    let (interface, field) = match arguments {
-        [] => (OsStr::new("all"), None),
-        [interface] => (interface.as_os_str(), None),
-        [interface, field] => (interface.as_os_str(), Some(field.as_os_str())),
-        _ => return Err(usage()),
+        Failed::USUAL
     };
     let mut out = Out::new(context);
     match (interface.as_bytes(), field) {
@@ -78,13 +71,10 @@ pub fn show(context: &Context, arguments: &[OsString]) -> Done {
                 ));
             }
         }
-        (b"-h" | b"--help" | b"help", None) => {
-            usage();
-        }
         (_, field) => {
             let mut device = read(context, &interface.to_string_lossy())?;
             match field {
-                None => pretty::print(&mut device, &mut out),
+                None => pretty::print(context, &mut device, &mut out),
                 Some(field) => plain(&device, field, "", &mut out).map_err(|_| usage())?,
             }
         }
@@ -97,14 +87,14 @@ fn read(context: &Context, interface: &str) -> Result<Device, Failed> {
         .map_err(|error| kernel(context, "Unable to access interface", interface, &error))
 }
 
-/// All interfaces. Those that cannot be read are told and passed over; it is a failure if that is
+/// All interfaces. Those that cannot be read are reported and skipped; it is a failure if that is
 /// all of them.
 fn all(
     context: &Context,
     field: Option<&OsStr>,
     out: &mut Out,
     usage: &dyn Fn() -> Failed,
-) -> Done {
+) -> CommandResult {
     let links = interfaces(context).map_err(|error| perror("Unable to list interfaces", &error))?;
     if links.is_empty() && context.voice == Voice::WgRs {
         explain_absence();
@@ -112,12 +102,12 @@ fn all(
     let mut result = if links.is_empty() {
         Ok(())
     } else {
-        Err(Failed)
+        Err(Failed::USUAL)
     };
     for (index, link) in links.iter().enumerate() {
         match link.get() {
             Err(error) => {
-                kernel(
+                let _ = kernel(
                     context,
                     &format!("Unable to access interface {}", link.name),
                     &link.name,
@@ -128,7 +118,7 @@ fn all(
                 result = Ok(());
                 match field {
                     None => {
-                        pretty::print(&mut device, out);
+                        pretty::print(context, &mut device, out);
                         if index + 1 < links.len() {
                             out.put(format_args!("\n"));
                         }
@@ -147,7 +137,7 @@ fn explain_absence() {
     let errors = genl::FAMILIES.map(|family| Wireguard::open(family).err());
     if let [Some(error), Some(_)] = errors {
         if let Some(text) = genl::explain(&error, "") {
-            say(b"There are no WireGuard interfaces");
+            say("There are no WireGuard interfaces");
             hint(&text);
         }
     }
@@ -306,7 +296,7 @@ fn plain(device: &Device, field: &OsStr, prefix: &str, out: &mut Out) -> Result<
             }
         }
         other => {
-            say(&[b"Invalid parameter: `", other, b"'"].concat());
+            say_bytes(&[b"Invalid parameter: `", other, b"'"].concat());
             return Err(NoField);
         }
     }

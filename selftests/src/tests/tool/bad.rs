@@ -108,7 +108,7 @@ fn files() -> Vec<Bad> {
             "no public key",
             format!("{head}[Peer]\nAllowedIPs = 10.0.0.0/8\n").into_bytes(),
             3,
-            "public key",
+            "PublicKey",
         ),
         (
             "port out of range",
@@ -172,12 +172,7 @@ fn files() -> Vec<Bad> {
             5,
             "fail.test",
         ),
-        (
-            "second interface",
-            format!("{head}{peer}[Interface]\nListenPort = 5\n").into_bytes(),
-            5,
-            "Interface",
-        ),
+        ("for up", within("Address = 10.0.0.1/24"), 3, "strip"),
         (
             "carriage returns",
             within("Nonsense = 1")

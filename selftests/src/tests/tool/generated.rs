@@ -133,6 +133,7 @@ impl Run {
         if step.call.args.len() == 1 {
             hide_random_key(&step.call, &mut both)?;
         }
+        self.sides.mend_syncconf(&step.call, &both[0])?;
         let dumps = self.sides.dumps()?;
         let [c, rs] = &dumps;
         let found = difference(&both).or_else(|| {

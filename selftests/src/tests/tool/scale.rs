@@ -69,11 +69,13 @@ pub fn thousand(ctx: &Ctx) -> Result<()> {
         ("addconf", conf(0..PEERS / 4, 3)),
     ] {
         fs::write(&file, conf_text(&conf))?;
-        let both = sides.run(&Call::new("wg", [verb, "wg0", &file]))?;
+        let call = Call::new("wg", [verb, "wg0", &file]);
+        let both = sides.run(&call)?;
         if let Some(found) = difference(&both) {
             bail!("{verb}: {found}");
         }
         ensure!(both[0].ok(), "{verb}: {:?}", both[0]);
+        sides.mend_syncconf(&call, &both[0])?;
         let [c, rs] = sides.dumps()?;
         ensure!(c.parts == rs.parts, "{verb}: the devices differ");
         ensure!(

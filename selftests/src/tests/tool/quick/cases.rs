@@ -209,23 +209,6 @@ pub fn plain() -> Vec<Case> {
             ],
         )
         .wg_quick_only("RTNETLINK answers: Network is unreachable"),
-        case(
-            "larger MTU of two",
-            conf(
-                "Address = 10.8.0.2/24",
-                &format!(
-                    "{ENDPOINT}10.8.0.0/24\n[Peer]\nPublicKey = {}\n\
-             Endpoint = [2001:db8:77::1]:51820",
-                    private(1)
-                ),
-            ),
-            vec![
-                sh(mtu_route),
-                quick("up wg0"),
-                quick("down wg0"),
-                sh("ip route del 198.51.100.1 via 192.0.2.1"),
-            ],
-        ),
         up_down(
             "host name",
             "Address = 10.8.0.2/24",
@@ -339,7 +322,7 @@ pub fn hooks() -> Vec<Case> {
             "{name} = echo {name} %i %% $(ip -o link show %i 2>/dev/null | wc -l) \
              $(wg show %i peers 2>/dev/null | wc -l) >>{log}\n\
              {name} = echo \"second of {name}: '%i' %i%i\" | tee -a {log}; \
-             echo to stderr >&2 # not a comment\n"
+             echo to stderr >&2\n"
         )
     };
     let names = ["PreUp", "PostUp", "PreDown", "PostDown"];
@@ -369,7 +352,7 @@ pub fn hooks() -> Vec<Case> {
             conf(
                 &format!(
                     "PreUp = X=1; cd /tmp; set -u; echo $X $PWD {{a,b}} >>{log}\n\
-                 PostUp = echo ${{X-unset}} $PWD [[ $# ]] >>{log}\n\
+                 PostUp = echo ${{X-unset}} $PWD >>{log}\n\
                  PostUp = [[ %i == wg* ]] && echo bash >>{log}\n\
                  PostUp = printf '%%s %s' a >>{log}\nPostUp =\nPostUp = exit 0"
                 ),
@@ -412,6 +395,19 @@ pub fn hooks() -> Vec<Case> {
                 quick("down wg0"),
                 wiped(),
             ],
+        ),
+        case(
+            "what hooks know",
+            conf(
+                &format!(
+                    "PreUp = cmd echo $INTERFACE $PROGRAM >>{log}\n\
+                     PostUp = echo $CONFIG_FILE ${{MTU:-none}} ${{TABLE:-none}} >>{log}\n\
+                     PreDown = [[ $INTERFACE == %i ]] || die never\n\
+                     PostDown = die at last"
+                ),
+                "AllowedIPs = 10.8.0.0/24",
+            ),
+            vec![quick("up wg0"), refused("down wg0"), wiped()],
         ),
         case("strip", odd.clone(), vec![quick("strip wg0")]),
         case(

@@ -3,13 +3,18 @@
 //! both print the same, run the same hooks and leave the same links, addresses, rules, routes,
 //! firewall rules and files.
 
+mod alone;
 mod cases;
 mod dns;
+mod fallback;
 mod iptables;
+mod newer;
 mod refused;
 mod scene;
+mod stuck;
 mod sudo;
 mod unit;
+mod wild;
 
 use super::super::{drop_in, Test};
 use anyhow::{ensure, Result};
@@ -31,7 +36,18 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-quick-refused", 300, |ctx| {
         play(ctx, refused::cases())
     });
+    drop_in(list, "tool-quick-newer", 300, newer::mended);
+    drop_in(list, "tool-quick-signals", 300, alone::signals);
+    drop_in(list, "tool-quick-wild", 900, wild::table);
+    drop_in(list, "tool-quick-judged", 600, wild::generated);
     // These do not depend on the module.
+    once(list, "tool-quick-path", alone::path);
+    once(list, "tool-quick-only-wg-rs", alone::only_wg_rs);
+    once(list, "tool-quick-stuck", stuck::hints);
+    list.push(Test {
+        modules: Modules::None,
+        ..once_test("tool-quick-fallback", fallback::fallback)
+    });
     once(list, "tool-quick-dns", |ctx| play(ctx, dns::cases()));
     once(list, "tool-quick-resolvectl", dns::resolvectl);
     once(list, "tool-quick-sudo", sudo::becomes_root);
@@ -41,14 +57,18 @@ pub fn register(list: &mut Vec<Test>) {
 
 /// A test with our module only.
 fn once(list: &mut Vec<Test>, name: &str, body: fn(&Ctx) -> Result<()>) {
-    list.push(Test {
+    list.push(once_test(name, body));
+}
+
+fn once_test(name: &str, body: fn(&Ctx) -> Result<()>) -> Test {
+    Test {
         name: name.to_owned(),
         boot: Boot::Smp,
         modules: Modules::Ours,
         subject: Subject::Rs,
         bound: Duration::from_secs(600),
         body: Box::new(body),
-    });
+    }
 }
 
 /// Runs all cases, so that one run shows all differences.

@@ -70,7 +70,7 @@ pub fn cases() -> Vec<Case> {
             "Address = 10.8.0.2/24\nMTU = 99999999999",
             "10.8.0.0/24",
         ),
-        earlier(
+        fails(
             "bad table",
             "Address = 10.8.0.2/24\nTable = nonsense",
             "10.9.0.0/24",

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 /// Programs that the ordinary tool and the hooks call.
-const TOOLS: &[&str] = &[
+pub const TOOLS: &[&str] = &[
     "/usr/bin/wg",
     "/usr/bin/wg-quick",
     "/usr/bin/bash",
@@ -426,16 +426,24 @@ fn refused_earlier(rs: &Seen) -> Result<()> {
     Ok(())
 }
 
-/// What the ordinary tool prints, without what its shell and the programs that it calls add.
-fn essential(said: &[u8], wg_quick_only: &[&str]) -> String {
+/// wg-rs follows wireguard-tools 1.0.20260223, which sets this only if it is not set already; the
+/// state that is compared has it, too.
+const SRC_VALID_MARK: &str = "[#] sysctl -q net.ipv4.conf.all.src_valid_mark=1";
+/// Up to 1.0.20250521, and since.
+const SET_CONFIG: [&str; 2] = ["[#] wg setconf ", "[#] wg addconf "];
+
+/// What a tool prints, without what the ordinary one's shell and the programs that it calls add.
+pub fn essential(said: &[u8], wg_quick_only: &[&str]) -> String {
     let said = String::from_utf8_lossy(said);
-    let lines = said.lines().filter(|line| !wg_quick_only.contains(line));
+    let lines = said
+        .lines()
+        .filter(|line| !wg_quick_only.contains(line) && *line != SRC_VALID_MARK);
     let lines = lines.map(|line| match line.strip_prefix("/usr/bin/wg-quick: line ") {
         Some(rest) => rest.split_once(": ").map_or(line, |(_, rest)| rest),
         None => line,
     });
     lines
-        .map(|line| line.to_owned() + "\n")
+        .map(|line| line.replace(SET_CONFIG[0], SET_CONFIG[1]) + "\n")
         .collect::<Vec<_>>()
         .concat()
 }

@@ -1,22 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A netlink socket that asks one thing at a time and waits for the kernel's verdict.
+//! The one way to the kernel's netlink: a socket that asks one thing at a time and waits for the
+//! verdict. What is received may hold keys, and is zeroed.
 
+mod link;
+
+pub use link::{read_link, Link};
+
+use crate::buffer::Buffer;
+use crate::say::strerror;
 use netlink_packet_core::{
     DecodeError, NetlinkBuffer, NlasIterator, NLMSG_DONE, NLMSG_ERROR, NLM_F_ACK, NLM_F_ACK_TLVS,
     NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
 };
 use netlink_sys::SocketAddr;
+use nix::libc::{self, MSG_TRUNC};
 use std::fmt;
 use std::io;
 
 /// Bytes of a message's header.
-const NETLINK_HEADER_LEN: usize = 16;
+pub const NETLINK_HEADER_LEN: usize = 16;
 /// The attribute of an error reply that holds the kernel's explanation.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 /// The kernel sends no more than 32 KiB at once.
 const BUFFER: usize = 1 << 16;
 /// How often a dump is begun anew because what it shows changed meanwhile.
 const DUMPS: u32 = 8;
+
+/// What to do with the payload of each reply.
+pub type Each<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
 
 /// A request that failed.
 #[derive(Debug)]
@@ -30,7 +41,7 @@ pub struct Error {
 impl Error {
     fn decode(err: &DecodeError) -> Self {
         Error {
-            errno: nix::libc::EBADMSG,
+            errno: libc::EBADMSG,
             message: Some(format!("the kernel's reply is not understood: {err}")),
         }
     }
@@ -39,9 +50,15 @@ impl Error {
 impl From<io::Error> for Error {
     fn from(err: io::Error) -> Self {
         Error {
-            errno: err.raw_os_error().unwrap_or(nix::libc::EIO),
+            errno: err.raw_os_error().unwrap_or(libc::EIO),
             message: None,
         }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(err: Error) -> Self {
+        io::Error::from_raw_os_error(err.errno)
     }
 }
 
@@ -55,15 +72,6 @@ impl fmt::Display for Error {
             }
             None => write!(f, "RTNETLINK answers: {}", strerror(self.errno)),
         }
-    }
-}
-
-/// The C library's words for an error number.
-pub fn strerror(errno: i32) -> String {
-    let text = io::Error::from_raw_os_error(errno).to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
     }
 }
 
@@ -98,6 +106,7 @@ impl Request {
 pub struct Socket {
     socket: netlink_sys::Socket,
     sequence: u32,
+    buffer: Buffer,
 }
 
 impl Socket {
@@ -112,11 +121,12 @@ impl Socket {
         Ok(Socket {
             socket,
             sequence: 0,
+            buffer: Buffer::with_capacity(BUFFER),
         })
     }
 
     /// Lets requests for lists choose what is listed; older kernels list everything.
-    pub fn choosy(self) -> Self {
+    pub fn strict(self) -> Self {
         let _ = self.socket.set_netlink_get_strict_chk(true);
         self
     }
@@ -124,28 +134,41 @@ impl Socket {
     /// Asks for, or does, one thing; the payloads of what the kernel says
     /// beside its acknowledgement.
     pub fn call(&mut self, request: &Request) -> Result<Vec<Vec<u8>>, Error> {
-        let dump = request.flags & NLM_F_DUMP == NLM_F_DUMP;
-        for _ in 1..DUMPS {
-            let (replies, interrupted) = self.once(request, dump)?;
-            if !interrupted {
+        let mut request = request.clone();
+        if request.flags & NLM_F_DUMP != NLM_F_DUMP {
+            request.flags |= NLM_F_ACK;
+        }
+        let mut dumps = DUMPS;
+        loop {
+            let mut replies = Vec::new();
+            let mut bytes = request.bytes(0);
+            let interrupted = self.ask(&mut bytes, &mut |reply| {
+                replies.push(reply.to_vec());
+                Ok(())
+            })?;
+            dumps -= 1;
+            if !interrupted || dumps == 0 {
                 return Ok(replies);
             }
         }
-        Ok(self.once(request, dump)?.0)
     }
 
-    fn once(&mut self, request: &Request, dump: bool) -> Result<(Vec<Vec<u8>>, bool), Error> {
-        let mut request = request.clone();
-        if !dump {
-            request.flags |= NLM_F_ACK;
-        }
+    /// Sends a message, which gets its sequence number here, and hands the payload of each reply to
+    /// `each`; true, if what was dumped changed meanwhile.
+    pub fn ask(&mut self, message: &mut [u8], each: Each<'_>) -> Result<bool, Error> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.socket.send(&request.bytes(self.sequence), 0)?;
-        let mut replies = Vec::new();
+        NetlinkBuffer::new(&mut *message).set_sequence_number(self.sequence);
+        self.socket.send(message, 0)?;
+        let result = self.replies(each);
+        self.buffer.wipe();
+        result
+    }
+
+    fn replies(&mut self, each: Each<'_>) -> Result<bool, Error> {
         let mut interrupted = false;
         loop {
-            let bytes = self.receive()?;
-            for message in messages(&bytes) {
+            self.receive()?;
+            for message in messages(&self.buffer) {
                 let message = message.map_err(|err| Error::decode(&err))?;
                 if message.sequence_number() != self.sequence {
                     continue;
@@ -154,9 +177,10 @@ impl Socket {
                 match message.message_type() {
                     NLMSG_ERROR | NLMSG_DONE => {
                         verdict(&message)?;
-                        return Ok((replies, interrupted));
+                        return Ok(interrupted);
                     }
-                    _ => replies.push(message.payload().to_vec()),
+                    kind if kind < NLMSG_DONE => {}
+                    _ => each(message.payload())?,
                 }
             }
         }
@@ -176,8 +200,8 @@ impl Socket {
         self.socket.send(&bytes, 0)?;
         let span = self.sequence.wrapping_sub(first);
         while wanted > 0 {
-            let bytes = self.receive()?;
-            for message in messages(&bytes) {
+            self.receive()?;
+            for message in messages(&self.buffer) {
                 let message = message.map_err(|err| Error::decode(&err))?;
                 let ours = message.sequence_number().wrapping_sub(first) <= span;
                 if ours && message.message_type() == NLMSG_ERROR {
@@ -189,15 +213,28 @@ impl Socket {
         Ok(())
     }
 
-    fn receive(&mut self) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::with_capacity(BUFFER);
-        self.socket.recv(&mut bytes, 0)?;
-        Ok(bytes)
+    /// Fills the buffer with the next datagram.
+    fn receive(&mut self) -> Result<(), Error> {
+        self.buffer.wipe();
+        let errno = |errno| io::Error::from_raw_os_error(errno);
+        let length = loop {
+            match self.socket.recv(&mut *self.buffer, MSG_TRUNC) {
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        match self.buffer.len() {
+            0 => Err(errno(libc::EPROTO).into()),
+            room if room < length => Err(errno(libc::ENOSPC).into()),
+            _ => Ok(()),
+        }
     }
 }
 
 /// The messages in what one `recv` gave.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Result<NetlinkBuffer<&[u8]>, DecodeError>> {
+pub fn messages(
+    mut bytes: &[u8],
+) -> impl Iterator<Item = Result<NetlinkBuffer<&[u8]>, DecodeError>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;

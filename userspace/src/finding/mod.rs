@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Findings, and how they are shown: `FILE:LINE:COLUMN`, what is wrong, the line with a mark below
-//! the place.
+//! What there is to say about a file, and how it is shown: `FILE:LINE:COLUMN`, what is wrong, the
+//! line with a mark below the place.
+
+mod explain;
+
+pub use explain::{explain, foreign, Purpose};
 
 use std::fmt::Write as _;
 
@@ -14,7 +18,7 @@ const WIDTH: usize = 100;
 pub enum Severity {
     /// The file cannot be used.
     Error,
-    /// It can, but hardly does what was meant.
+    /// It can, but probably does not do what was intended.
     Warning,
 }
 
@@ -52,8 +56,7 @@ impl Finding {
         }
     }
 
-    /// The text of the finding, ending in a line break. `source` is the file, `secret` says whether
-    /// the place is a key's.
+    /// The text of the finding, ending in a line break. `source` is the file's lines.
     pub fn show(&self, name: &str, source: &[&[u8]], colour: bool) -> String {
         let paint = |code: &str, text: &str| match colour {
             true => format!("\x1b[{code}m{text}\x1b[0m"),
@@ -103,6 +106,9 @@ impl Finding {
     }
 }
 
+/// Fewer characters tell nothing about a key.
+const SHORT: usize = 8;
+
 /// Characters that can be in a key.
 fn is_key_like(c: char) -> bool {
     c.is_ascii_alphanumeric() || "+/=-_".contains(c)
@@ -128,11 +134,12 @@ pub fn masked(raw: &[u8]) -> Vec<char> {
     // These may hold anything, and public keys are too near to private ones when something is wrong
     // with the line.
     let about_key = name.contains("key") || name.contains("priv") || name.contains("shared");
-    if let Some(equals) = characters
-        .iter()
-        .position(|c| *c == '=')
-        .filter(|_| about_key)
-    {
+    let equals = characters.iter().position(|c| *c == '=');
+    let value = equals.map_or(0, |at| {
+        let value = characters.iter().skip(at + 1);
+        value.filter(|c| !c.is_whitespace()).count()
+    });
+    if let Some(equals) = equals.filter(|_| about_key && value >= SHORT) {
         for c in characters
             .iter_mut()
             .skip(equals + 1)
@@ -249,9 +256,9 @@ mod tests {
             }
             assert!(shown.contains("***"), "{shown}");
         }
-        assert!(
-            show("AllowedIPs = 10.0.0.0/33, fd00::/64", 1, 1)[1].contains("10.0.0.0/33, fd00::/64")
-        );
+        for harmless in ["AllowedIPs = 10.0.0.0/33, fd00::/64", "rekey=no"] {
+            assert!(show(harmless, 1, 1)[1].contains(harmless));
+        }
     }
 
     #[test]

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What --help and the man pages say beside the arguments.
+
+/// More about `show`.
+pub const SHOW: &str = "\
+JSON:
+With --json, all interfaces, or the one that is named, are one object: a member for each \
+interface, with the members ifindex, hasPrivateKey, publicKey, listenPort, fwmark and peers. The \
+latter has a member for each peer, called by its public key, with hasPresharedKey, endpoint, \
+latestHandshake (seconds since 1970), transferRx, transferTx (bytes), persistentKeepalive \
+(seconds) and allowedIps, a list. What there is none of is null. WG_HIDE_KEYS=never adds \
+privateKey and presharedKey. `show interfaces --json' is a list of the names.
+
+Examples:
+  wg-rs show
+  wg-rs show wg0 latest-handshakes
+  wg-rs show --json | jq '.wg0.peers | length'
+";
+
+/// More about `set`.
+pub const SET: &str = "\
+Keys:
+Keys are read from files, /dev/stdin among them, so that no secret stands on a command line. An \
+empty file removes the key.
+
+Allowed IPs:
+A list replaces the peer's allowed IPs; entries that begin with + or - are added to them or \
+removed. An empty list removes all.
+
+Examples:
+  wg-rs set wg0 listen-port 51820 private-key /etc/wireguard/key
+  wg-rs set wg0 peer KEY allowed-ips 10.0.0.2/32 endpoint 192.0.2.2:51820
+  wg-rs set wg0 peer KEY persistent-keepalive 25
+  wg-rs set wg0 peer KEY remove
+";
+
+/// More about `up`.
+pub const UP: &str = "\
+Configuration:
+A file of sections and of KEY = VALUE lines; # begins a comment, except in hooks, which the shell \
+reads. [Interface] stands once, [Peer] once for each peer.
+
+Interface:
+  PrivateKey    the interface's key, as genkey makes it
+  ListenPort    UDP port; without it the kernel chooses one
+  FwMark        mark of the encrypted packets; off, or a number
+  Address       addresses with prefix lengths, separated by commas
+  DNS           name servers and search domains, separated by commas
+  MTU           without it, what fits all the routes to the endpoints
+  Table         routing table for the peers' networks; off, auto (the
+                default), a number or a name
+  PreUp, PostUp, PreDown, PostDown
+                hooks: commands for bash, %i stands for the interface
+  SaveConfig    true: down writes the interface's state to the file
+
+Peer:
+  PublicKey     the peer's key; the only line that must be there
+  PresharedKey  a secret that both sides share in addition, as genpsk
+                makes it
+  AllowedIPs    networks that are the peer's, separated by commas
+  Endpoint      HOST:PORT; without it, the peer has to begin
+  PersistentKeepalive
+                seconds between packets that keep a NAT open; off, or a
+                number
+
+Hooks:
+They find INTERFACE, CONFIG_FILE, PROGRAM, MTU, TABLE, DNS and DNS_SEARCH in the environment, the \
+functions cmd and die of wg-quick, and a wg even if none is installed. A file with a hook that the \
+shell cannot read is refused.
+
+With 0.0.0.0/0 or ::/0 among the allowed IPs (and Table = auto) all traffic goes through the \
+tunnel, but for its own packets. A step that fails is undone together with those before it.
+
+Without WireGuard in the kernel:
+The program that WG_QUICK_USERSPACE_IMPLEMENTATION names, wireguard-go by default, is started to \
+drive the interface, if it is installed.
+
+Examples:
+  wg-rs up wg0
+  wg-rs up ./office.conf
+  systemctl enable --now wg-rs@wg0
+";
+
+/// More about the commands that take a file for `wg`.
+pub const CONF: &str = "\
+Format:
+The sections and keys of wg-rs-up(8) but for Address, DNS, MTU, Table, the hooks and SaveConfig: \
+strip removes those.
+";
+
+/// More about `monitor`.
+pub const MONITOR: &str = "\
+Columns:
+A line for each interface sums up its peers, whose lines follow, the busiest first. HANDSHAKE is \
+the time since the last handshake: below three minutes a session is in use (green on a terminal), \
+\"never\" means that the peer has not answered yet. RX/s and TX/s are bytes received and sent per \
+second over the last interval, RX and TX since the peer was added. Keys are shortened where the \
+terminal is narrow. No private or preshared key is ever shown.
+
+Keys:
+Arrows, page up, page down, home and end move through a long table; space reads at once; q ends.
+
+Elsewhere than on a terminal:
+Each table is printed as plain text, whole, after an interval, with an empty line between two of \
+them.
+
+Examples:
+  wg-rs monitor
+  wg-rs top wg0 --interval 5
+  wg-rs monitor --once | awk '$4 == \"never\" { print $2 }'
+";
+
+/// More about `check`.
+pub const CHECK: &str = "\
+Output:
+FILE:LINE:COLUMN, what is wrong, and the line with a mark below the place; keys are never shown. \
+All faults are found at once, hosts are not looked up, and nothing is changed. An error is what up \
+would refuse before it does anything. Warnings are about what is valid but probably unintended: a \
+network that two peers have, a peer twice or the interface itself as its peer, a peer without \
+allowed IPs, a file with keys that anyone can read. They leave the exit status at 0.
+
+Examples:
+  wg-rs check wg0
+  wg-rs check /etc/wireguard/*.conf
+";

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Runs the commands that neither wg nor wg-quick have.
+
+use std::io;
+
+use crate::cli::{Native, What};
+use crate::say::{hint, os_message, say, CommandResult, Failed};
+use crate::wg::{is_dumb, Context, Out};
+use crate::{check, driver, generate, genl, json, monitor};
+
+/// Says what went wrong, and what to do about it.
+fn failed(error: &io::Error, interface: &str) -> Failed {
+    say(os_message(error));
+    if let Some(text) = genl::explain(error, interface) {
+        hint(&text);
+    }
+    Failed::USUAL
+}
+
+/// Runs one of the commands.
+pub fn run(context: &Context, command: &Native) -> CommandResult {
+    match command {
+        Native::Monitor(arguments) => {
+            let options = monitor::Options {
+                interval: arguments.interval,
+                count: if arguments.once {
+                    Some(1)
+                } else {
+                    arguments.count
+                },
+                plain: arguments.once || is_dumb(),
+                colour: context.colour(),
+            };
+            let names = &arguments.interfaces;
+            let first = names.first().map_or("", String::as_str);
+            let read = || monitor::devices(names, context.family.as_deref());
+            monitor::run(&options, read).map_err(|error| failed(&error, first))
+        }
+        Native::Check { files } => {
+            match check::run(files, context.colour(), &mut io::stdout().lock()) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Failed::USUAL),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failed::USUAL),
+                Err(error) => Err(failed(&error, "")),
+            }
+        }
+        Native::Generate { what, folder } => {
+            let written = match what {
+                What::Man => generate::man(folder),
+                What::Completions => generate::completions(folder),
+            };
+            written.map_err(|error| failed(&error, ""))
+        }
+    }
+}
+
+/// `show --json` for one interface, for all, or for their names.
+pub fn show_json(context: &Context, interface: &str) -> CommandResult {
+    if interface == "interfaces" {
+        let links = driver::interfaces(context.family.as_deref());
+        let links = links.map_err(|error| failed(&error, interface))?;
+        let names: Vec<_> = links.into_iter().map(|link| link.name).collect();
+        let mut out = Out::new(context);
+        let _ = json::write_names(&names, &mut out);
+        return out.finish();
+    }
+    let names = match interface {
+        "all" => Vec::new(),
+        name => vec![name.to_owned()],
+    };
+    let devices = monitor::devices(&names, context.family.as_deref())
+        .map_err(|error| failed(&error, interface))?;
+    let secrets = std::env::var_os("WG_HIDE_KEYS").is_some_and(|mode| mode == "never");
+    let mut out = Out::new(context);
+    // Errors are kept for `finish`.
+    let _ = json::write(&devices, secrets, &mut out);
+    out.finish()
+}
