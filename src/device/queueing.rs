@@ -39,8 +39,8 @@ const MAX_QUEUED_RUNS: usize = 1024;
 /// hold, which slow their senders, where a full queue would have them send what is dropped.
 const MAX_QUEUED_OUTGOING: usize = 8 * MAX_QUEUED_PACKETS;
 
-/// Items that run at once on each CPU. They do not sleep: with more, devices would only take the CPU
-/// from each other in the middle of their turns, a thread each.
+/// Items that run at once on each CPU. They do not sleep: with more, devices would only take the
+/// CPU from each other in the middle of their turns, a thread each.
 const CRYPT_ITEMS: u16 = 1;
 
 /// Puts packets on the queues, in a run that already waits there or in one of their own. Frees
