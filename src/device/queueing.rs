@@ -207,11 +207,7 @@ impl Queues {
                 WqFlags::CPU_INTENSIVE | WqFlags::FREEZABLE | WqFlags::PERCPU,
                 0,
             )?,
-            handshake_tx: Workqueue::alloc(
-                c"wg-kex-tx",
-                WqFlags::UNBOUND | WqFlags::FREEZABLE,
-                0,
-            )?,
+            handshake_tx: Workqueue::alloc(c"wg-kex-tx", WqFlags::UNBOUND | WqFlags::FREEZABLE, 0)?,
             crypt: Workqueue::alloc(
                 c"wg-crypt",
                 WqFlags::CPU_INTENSIVE | WqFlags::MEM_RECLAIM | WqFlags::PERCPU,
