@@ -93,14 +93,18 @@ pub fn fallback(ctx: &Ctx) -> Result<()> {
             stories.push(story.with_context(|| format!("{name} of {}", SIDES[n]))?);
         }
         let [c, rs, own] = &stories[..] else { continue };
-        ensure!(c == rs, "{implementation:?}:\n{c:#?}\n{rs:#?}");
+        let works = implementation != "no-such-program";
+        // Where it fails, the real one still cleans up a link that is not there, and says so.
+        let alike = c == rs || !works && c.calls[0].1.text().starts_with(&rs.calls[0].1.text());
+        ensure!(alike, "{implementation:?}:\n{c:#?}\n{rs:#?}");
         // In its own voice it gives a hint where it fails.
         ensure!(
             c.shown == own.shown,
             "{implementation:?}:\n{c:#?}\n{own:#?}"
         );
-        let works = implementation != "no-such-program";
-        ensure!(c.calls[0].1.ok() == works, "{c:?}");
+        for story in [c, rs] {
+            ensure!(story.calls[0].1.ok() == works, "{story:?}");
+        }
         let hint = own.calls[0].1.text().contains("modprobe");
         ensure!(works || hint, "no hint: {own:?}");
         ctx.note(format!("{implementation:?}: {} calls alike", c.calls.len()));
