@@ -383,7 +383,7 @@ impl Scene {
         if let Some(xdp) = &self.xdp {
             let (packets, longer) = xdp.seen()?;
             ensure!(
-                packets > 1000 && longer == 0,
+                packets > 300 && longer == 0,
                 "XDP saw {packets} packets, {longer} of them too long"
             );
         }
