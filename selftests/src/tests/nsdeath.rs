@@ -136,8 +136,8 @@ fn wait_freed(left: usize) -> Result<()> {
     Ok(())
 }
 
-/// A device moves on while it is looked up how often the source of a message may send in the
-/// device's namespace, and the namespace that it has left is deleted.
+/// A device moves from namespace to namespace while handshake messages with a cookie reach it, for
+/// which its namespace is read (limits are per namespace); each that it has left is deleted.
 fn under_handshakes(ctx: &Ctx) -> Result<()> {
     let mut rig = Rig::new(ctx, 1)?;
     let from = SocketAddr::new(outer(false, 1), 6998);
