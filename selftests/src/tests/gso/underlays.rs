@@ -137,7 +137,8 @@ macro_rules! ipsec {
 
 const IPSEC: Underlay = Underlay {
     inner_mtu: 1340,
-    together: Some(false),
+    // Packets are cut before they are encrypted, before they reach the interface.
+    together: None,
     esp: true,
     ..PLAIN
 };
