@@ -190,14 +190,32 @@ impl Place {
                     let got = ping(self.ns(n), inner(v6, 1 - n), 1, 200, limit)?;
                     answered[usize::from(n)] = got == 1;
                 }
-                ensure!(
-                    begin.elapsed() < slow(RECOVERY),
-                    "the tunnel does not work after {:?}: pings answered: {answered:?}, IPv6: {v6}",
-                    begin.elapsed()
-                );
+                if begin.elapsed() > slow(RECOVERY) {
+                    bail!(
+                        "the tunnel does not work after {:?}: pings answered: {answered:?}, \
+                         IPv6: {v6}; {}; {}",
+                        begin.elapsed(),
+                        self.state(0)?,
+                        self.state(1)?
+                    );
+                }
             }
         }
         Ok(begin.elapsed())
+    }
+
+    /// What end `n` says of its peer, for the error that the tunnel does not work.
+    fn state(&self, n: u8) -> Result<String> {
+        let name = names(n).0;
+        let device = self.wg(n)?.get(name)?;
+        let port = device.listen_port;
+        let peers = device.peers.iter().map(|p| {
+            let (endpoint, last) = (p.endpoint, p.last_handshake);
+            let (received, sent) = (p.rx_bytes, p.tx_bytes);
+            format!("{endpoint:?}, last handshake {last:?}, received {received}, sent {sent}")
+        });
+        let peers: Vec<String> = peers.collect();
+        Ok(format!("{name}: port {port}, peer {}", peers.join("; ")))
     }
 }
 
