@@ -8,7 +8,7 @@ use crate::{
         queueing, receive, send,
     },
     kapi::{net::skbuff::SkbList, sync::spinlock_bh::SpinLockBh},
-    tables::runqueue::{self, Body, Fifo},
+    tables::runqueue::{self, Body, Caller, Fifo},
 };
 
 impl runqueue::Run for Run {
@@ -42,7 +42,16 @@ impl runqueue::Run for Run {
         }
     }
 
-    fn defer(&self) {
-        queueing::defer(self);
+    #[inline]
+    fn caller(&self) -> Option<Caller> {
+        match self.direction {
+            Direction::Encrypt => Some(queueing::caller()),
+            // Accepted packets go on within the delivery, as far as the socket.
+            Direction::Decrypt => None,
+        }
+    }
+
+    fn defer(&self, cpu: Option<u32>) {
+        queueing::defer(self, cpu);
     }
 }

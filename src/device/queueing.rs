@@ -23,7 +23,7 @@ use crate::{
     },
     new_spinlock_bh,
     proto::consts::MAX_QUEUED_PACKETS,
-    tables::runqueue::{self, Cpus, Ring},
+    tables::runqueue::{self, Caller, Cpus, Ring},
 };
 
 /// A run of at most this many packets is encrypted where it comes from, within the
@@ -67,13 +67,23 @@ pub(crate) fn enqueue(
     }
 }
 
-/// Has a worker go on delivering the peer's runs. Any context.
-pub(crate) fn defer(run: &Run) {
+/// Has a worker go on delivering the peer's runs, of that CPU or of this one. Any context.
+pub(crate) fn defer(run: &Run, cpu: Option<u32>) {
     let crypt = &run.peer.device().shared().queues.crypt;
+    let (cpu, peer) = (cpu.unwrap_or_else(cpu::current), run.peer.clone());
     match run.direction {
-        Direction::Encrypt => crypt.enqueue::<_, 2>(run.peer.clone()),
-        Direction::Decrypt => crypt.enqueue::<_, 3>(run.peer.clone()),
+        Direction::Encrypt => crypt.enqueue_on::<_, 2>(cpu, peer),
+        Direction::Decrypt => crypt.enqueue_on::<_, 3>(cpu, peer),
     };
+}
+
+/// Who asks to transmit. BH is disabled, so that it stays on its CPU.
+#[inline]
+pub(crate) fn caller() -> Caller {
+    Caller {
+        cpu: cpu::current(),
+        now: time::jiffies() as u32,
+    }
 }
 
 impl WorkItem<2> for Peer {

@@ -141,7 +141,7 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
         return;
     }
     let claim = if MAY_BE_INLINE && peer.rx.inline.take(time::jiffies() as u32) {
-        Claim::idle(&peer.rx.fifo)
+        Claim::idle(&peer.rx.fifo, None)
     } else {
         None
     };

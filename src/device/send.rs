@@ -11,7 +11,7 @@ use crate::{
         keypair::Keypair,
         packet::{self, PacketCb},
         peer::{Direction, Peer},
-        queueing::{enqueue, INLINE_PACKETS, MAY_BE_INLINE},
+        queueing::{self, enqueue, INLINE_PACKETS, MAY_BE_INLINE},
         socket, Device,
     },
     kapi::{
@@ -154,7 +154,7 @@ fn try_send(peer: &RcuArc<Peer>, mut packets: SkbList) -> Result<(), SkbList> {
         return Ok(());
     }
     let claim = if may_be_inline(peer, &packets) {
-        Claim::idle(&peer.tx.fifo)
+        Claim::idle(&peer.tx.fifo, Some(queueing::caller()))
     } else {
         None
     };

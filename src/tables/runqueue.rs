@@ -9,7 +9,8 @@
 //! A FIFO has one consumer at a time: a worker that has just finished a run and finds the FIFO idle
 //! with its head finished, or a context that handles packets inline, with a [`Claim`]. Both hold
 //! the FIFO's `busy` mark meanwhile, so packets never overtake each other. A run that is finished
-//! while the FIFO is busy stays queued; the consumer rechecks when it clears `busy`.
+//! while the FIFO is busy stays queued; the consumer rechecks when it clears `busy`. Where runs
+//! must leave on one CPU, its [`Home`], consumers on others leave them to [`resume`] there.
 //!
 //! Nobody works without end, whatever others add: a worker takes [`TURN_RUNS`] runs off the ring
 //! before it lets other work queued on its CPU run, and a consumer delivers [`TURN_PACKETS`] before
@@ -18,6 +19,7 @@
 mod budget;
 #[cfg(test)]
 mod harness;
+mod home;
 #[cfg(test)]
 mod loom_models;
 mod ring;
@@ -28,6 +30,7 @@ use core::mem;
 
 pub use self::{
     budget::InlineBudget,
+    home::{Caller, Home},
     ring::{Cpus, Ring},
 };
 use crate::kapi::sync::{spinlock_bh::SpinLockBh, Arc};
@@ -67,9 +70,12 @@ pub trait Run: Sized {
     /// a time.
     fn deliver(&self, packets: Self::Packets);
 
-    /// Has a worker call [`resume`] for the run's FIFO: there is more to deliver than one turn's
-    /// share.
-    fn defer(&self);
+    /// Who asks, if all runs of the FIFO must be delivered on one CPU.
+    fn caller(&self) -> Option<Caller>;
+
+    /// Has a worker call [`resume`] for the run's FIFO: on this CPU, as there is more to deliver
+    /// than one turn's share, or on another.
+    fn defer(&self, cpu: Option<u32>);
 }
 
 /// The state of a run.
@@ -124,32 +130,47 @@ fn finish<R: Run>(run: &R, packets: R::Packets) {
         mem::replace(&mut body.packets, packets)
     };
     drop(dropped);
-    let done = run.fifo().lock().pop_done();
-    drain_done(run.fifo(), done);
+    let next = run.fifo().lock().pop_done();
+    drain_done(run.fifo(), next);
+}
+
+/// What a consumer finds.
+enum Next<R: Run> {
+    /// Nothing that is ready.
+    Nothing,
+    /// A run to deliver, which makes it the consumer.
+    Head(Arc<R>, R::Packets),
+    /// A run to deliver on another CPU.
+    Elsewhere(Arc<R>, u32),
 }
 
 /// Delivers runs that [`Fifo::pop_done`] or [`Fifo::release`] gave out, until no other is ready or
 /// this turn's share is used up.
-fn drain_done<R: Run>(fifo: &SpinLockBh<Fifo<R>>, mut done: Option<(Arc<R>, R::Packets)>) {
+fn drain_done<R: Run>(fifo: &SpinLockBh<Fifo<R>>, mut next: Next<R>) {
     let mut left = TURN_PACKETS;
-    while let Some((run, packets)) = done {
+    loop {
+        let (run, packets) = match next {
+            Next::Nothing => return,
+            Next::Head(run, packets) => (run, packets),
+            Next::Elsewhere(run, cpu) => return run.defer(Some(cpu)),
+        };
         // A run that is empty by now is work, too.
         left = left.saturating_sub(packets.count().max(1));
         run.deliver(packets);
         if left == 0 {
             if fifo.lock().end_turn() {
-                run.defer();
+                run.defer(None);
             }
             return;
         }
-        done = fifo.lock().release();
+        next = fifo.lock().release();
     }
 }
 
 /// Goes on delivering where a consumer has ended its turn.
 pub fn resume<R: Run>(fifo: &SpinLockBh<Fifo<R>>) {
-    let done = fifo.lock().pop_done();
-    drain_done(fifo, done);
+    let next = fifo.lock().pop_done();
+    drain_done(fifo, next);
 }
 
 /// A peer's runs in order, one such queue per direction.
@@ -160,6 +181,7 @@ pub struct Fifo<R: Run> {
     packets: usize,
     /// There is a consumer.
     busy: bool,
+    home: Home,
 }
 
 impl<R: Run> Fifo<R> {
@@ -170,37 +192,45 @@ impl<R: Run> Fifo<R> {
             tail: None,
             packets: 0,
             busy: false,
+            home: Home::NONE,
         }
     }
 
-    /// Takes the head and becomes the consumer, if the head is finished and there is no consumer.
-    fn pop_done(&mut self) -> Option<(Arc<R>, R::Packets)> {
-        if self.busy {
-            return None;
-        }
-        let head = self.head.as_ref()?;
+    /// Takes the head and becomes the consumer, if the head is finished, there is no consumer, and
+    /// the head may leave on this CPU.
+    fn pop_done(&mut self) -> Next<R> {
+        let Some(head) = self.head.as_ref().filter(|_| !self.busy) else {
+            return Next::Nothing;
+        };
         let (packets, queued, next) = {
             let mut body = head.body().lock();
             if body.state != State::Done {
-                return None;
+                return Next::Nothing;
+            }
+            if let Some(Err(cpu)) = head.caller().map(|caller| self.home.enter(caller)) {
+                return Next::Elsewhere(head.clone(), cpu);
             }
             (mem::take(&mut body.packets), body.queued, body.next.take())
         };
-        let head = mem::replace(&mut self.head, next)?;
+        let Some(head) = mem::replace(&mut self.head, next) else {
+            return Next::Nothing;
+        };
         if self.head.is_none() {
             self.tail = None;
         }
         self.packets = self.packets.saturating_sub(queued);
         self.busy = true;
-        Some((head, packets))
+        Next::Head(head, packets)
     }
 
     /// Stops being the consumer, or takes the next run if one has become ready meanwhile.
     #[inline]
-    fn release(&mut self) -> Option<(Arc<R>, R::Packets)> {
+    fn release(&mut self) -> Next<R> {
         self.busy = false;
         // After inline work there rarely is one.
-        self.head.as_ref()?;
+        if self.head.is_none() {
+            return Next::Nothing;
+        }
         self.pop_done()
     }
 
@@ -283,12 +313,16 @@ impl<R: Run> Drop for Fifo<R> {
 pub struct Claim<'a, R: Run>(&'a SpinLockBh<Fifo<R>>);
 
 impl<'a, R: Run> Claim<'a, R> {
-    /// Claims a FIFO for inline work, if nothing is queued and there is no consumer.
+    /// Claims a FIFO for inline work, if nothing is queued, there is no consumer, and packets may
+    /// leave where the caller is ([`Run::caller`]).
     #[inline]
-    pub fn idle(fifo: &'a SpinLockBh<Fifo<R>>) -> Option<Self> {
+    pub fn idle(fifo: &'a SpinLockBh<Fifo<R>>, caller: Option<Caller>) -> Option<Self> {
         let mut queue = fifo.lock();
         if queue.busy || queue.head.is_some() {
             return None;
+        }
+        if let Some(caller) = caller {
+            queue.home.enter(caller).ok()?;
         }
         queue.busy = true;
         drop(queue);
@@ -300,8 +334,8 @@ impl<R: Run> Drop for Claim<'_, R> {
     /// Delivers what has become ready meanwhile, then lets others deliver again.
     #[inline]
     fn drop(&mut self) {
-        let done = self.0.lock().release();
-        drain_done(self.0, done);
+        let next = self.0.lock().release();
+        drain_done(self.0, next);
     }
 }
 

@@ -22,6 +22,7 @@ mod mtu;
 pub mod netlink;
 mod netns;
 mod nsdeath;
+mod order;
 mod outer;
 mod readme;
 mod receive;
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Test> {
     messages::register(&mut list);
     mtu::register(&mut list);
     transmit::register(&mut list);
+    order::register(&mut list);
     outer::register(&mut list);
     source::register(&mut list);
     receive::register(&mut list);

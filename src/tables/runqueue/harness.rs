@@ -3,7 +3,7 @@
 //! A peer and its packets, for the tests and for the models: packets are numbers, work counts how
 //! often it was done.
 
-use std::sync::Mutex;
+use std::{cell::Cell, sync::Mutex};
 
 use super::*;
 use crate::{
@@ -46,22 +46,40 @@ pub struct Flow {
     guarded: AtomicUsize,
     /// How often a consumer has left the rest to [`resume`].
     pub deferred: AtomicUsize,
-    /// What the kernel's work item is: called at each of those.
-    on_defer: Option<Box<dyn Fn(Arc<Flow>) + Send + Sync>>,
+    /// What the kernel's work item is: called at each of those, with the CPU.
+    on_defer: Option<OnDefer>,
+    /// All packets must leave on one CPU, the first that one leaves on.
+    at_home: bool,
+    left_on: Mutex<Option<u32>>,
+}
+
+pub type OnDefer = Box<dyn Fn(Arc<Flow>, u32) + Send + Sync>;
+
+#[cfg(not(loom))]
+use std::thread_local;
+
+#[cfg(loom)]
+use loom::thread_local;
+
+thread_local! {
+    /// The CPU that a thread stands for.
+    pub static CPU: Cell<u32> = Cell::new(0);
 }
 
 impl Flow {
     pub fn new() -> Arc<Self> {
-        Self::deferring(None)
+        Self::deferring(None, false)
     }
 
-    pub fn deferring(on_defer: Option<Box<dyn Fn(Arc<Flow>) + Send + Sync>>) -> Arc<Self> {
+    pub fn deferring(on_defer: Option<OnDefer>, at_home: bool) -> Arc<Self> {
         Arc::new(Self {
             fifo: new_spinlock_bh!(Fifo::new()),
             delivered: Mutex::new(Vec::new()),
             guarded: AtomicUsize::new(0),
             deferred: AtomicUsize::new(0),
             on_defer,
+            at_home,
+            left_on: Mutex::new(None),
         })
     }
 
@@ -80,6 +98,9 @@ impl Flow {
     /// What a consumer does. Whoever does it must see what the consumer before has done, and
     /// nobody may be at it meanwhile.
     pub fn consume(&self, packets: Batch) {
+        let cpu = CPU.with(Cell::get);
+        let first = *self.left_on.lock().unwrap().get_or_insert(cpu);
+        assert!(!self.at_home || cpu == first, "not at home");
         let before = self.guarded.load(Relaxed);
         let after = before + packets.0.len();
         self.guarded.store(after, Relaxed);
@@ -95,12 +116,18 @@ impl Flow {
 
     /// Works on a packet right here if that is possible.
     pub fn inline(&self, id: u32) -> bool {
-        let Some(claim) = Claim::idle(&self.fifo) else {
+        let Some(claim) = Claim::idle(&self.fifo, self.caller()) else {
             return false;
         };
         self.consume(Batch(vec![Packet(id, 1)]));
         drop(claim);
         true
+    }
+
+    /// Time stands still, so that no home moves.
+    fn caller(&self) -> Option<Caller> {
+        let (cpu, now) = (CPU.with(Cell::get), 1000);
+        self.at_home.then_some(Caller { cpu, now })
     }
 
     /// What has come out. Nothing is left, nobody refers to a run any more.
@@ -146,10 +173,17 @@ impl Run for TestRun {
         self.flow.consume(packets);
     }
 
-    fn defer(&self) {
+    fn caller(&self) -> Option<Caller> {
+        self.flow.caller()
+    }
+
+    fn defer(&self, cpu: Option<u32>) {
         self.flow.deferred.fetch_add(1, Relaxed);
         if let Some(on_defer) = &self.flow.on_defer {
-            on_defer(self.flow.clone());
+            on_defer(
+                self.flow.clone(),
+                cpu.unwrap_or_else(|| CPU.with(Cell::get)),
+            );
         }
     }
 }

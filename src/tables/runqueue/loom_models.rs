@@ -13,7 +13,7 @@ use loom::{
 };
 
 use super::{
-    harness::{batch, ring, Flow, TestCpus, TestRun},
+    harness::{batch, ring, Flow, TestCpus, TestRun, CPU},
     *,
 };
 
@@ -67,12 +67,20 @@ impl Item {
         self.times.lock().unwrap().closed = true;
         self.changed.notify_all();
     }
+
+    /// Whether it was queued when it was closed already; if so it runs now.
+    fn begin_late(&self) -> bool {
+        let mut times = self.times.lock().unwrap();
+        let late = times.queued != times.begun;
+        times.begun = times.queued;
+        late
+    }
 }
 
-/// A device's workers. Each also goes on delivering for the flows that were left to one.
+/// A device's workers. Each also goes on delivering for the flows that were left to it.
 struct Workers {
     ring: SpinLockBh<Ring<Arc<TestRun>>>,
-    deferred: Mutex<Vec<Arc<Flow>>>,
+    deferred: Vec<Mutex<Vec<Arc<Flow>>>>,
     items: Vec<Item>,
     cpus: TestCpus,
 }
@@ -82,7 +90,7 @@ impl Workers {
         let cpus = TestCpus(count as u32);
         let workers = Arc::new(Self {
             ring: ring(capacity, &cpus),
-            deferred: Mutex::new(Vec::new()),
+            deferred: (0..count).map(|_| Mutex::new(Vec::new())).collect(),
             items: (0..count).map(|_| Item::new()).collect(),
             cpus,
         });
@@ -90,21 +98,25 @@ impl Workers {
             .map(|i| {
                 let workers = workers.clone();
                 thread::spawn(move || {
-                    workers.items[i].live(|| {
-                        if work_off(&workers.ring, i as u32, || ()) {
-                            workers.items[i].queue();
-                        }
-                        // Whoever defers here goes on itself; the kernel queues another item.
-                        loop {
-                            let next = workers.deferred.lock().unwrap().pop();
-                            let Some(flow) = next else { break };
-                            resume(&flow.fifo);
-                        }
-                    });
+                    CPU.with(|cpu| cpu.set(i as u32));
+                    workers.items[i].live(|| workers.run(i));
                 })
             })
             .collect();
         (workers, threads)
+    }
+
+    /// What worker `i` does when its item runs.
+    fn run(&self, i: usize) {
+        if work_off(&self.ring, i as u32, || ()) {
+            self.items[i].queue();
+        }
+        // Whoever defers here goes on itself; the kernel queues another item.
+        loop {
+            let next = self.deferred[i].lock().unwrap().pop();
+            let Some(flow) = next else { break };
+            resume(&flow.fifo);
+        }
     }
 
     fn enqueue(&self, flow: &Arc<Flow>, key: u32, id: u32) {
@@ -121,13 +133,19 @@ impl Workers {
         }
     }
 
-    /// A flow whose deliveries are deferred to the first worker.
+    /// A flow whose deliveries are deferred to the workers.
     fn flow(self: &Arc<Self>) -> Arc<Flow> {
+        self.make_flow(false)
+    }
+
+    /// `at_home`: and that leaves on one CPU.
+    fn make_flow(self: &Arc<Self>, at_home: bool) -> Arc<Flow> {
         let workers = self.clone();
-        Flow::deferring(Some(Box::new(move |flow| {
-            workers.deferred.lock().unwrap().push(flow);
-            workers.items[0].queue();
-        })))
+        let on_defer = move |flow, cpu: u32| {
+            workers.deferred[cpu as usize].lock().unwrap().push(flow);
+            workers.items[cpu as usize].queue();
+        };
+        Flow::deferring(Some(Box::new(on_defer)), at_home)
     }
 
     /// Ends the workers when all that was submitted has been worked on.
@@ -136,6 +154,14 @@ impl Workers {
         threads
             .into_iter()
             .for_each(|thread| thread.join().unwrap());
+        // What one has left to another that had ended.
+        for (i, item) in self.items.iter().enumerate() {
+            CPU.with(|cpu| cpu.set(i as u32));
+            while item.begin_late() {
+                self.run(i);
+            }
+        }
+        CPU.with(|cpu| cpu.set(0));
     }
 }
 
@@ -175,6 +201,19 @@ fn inline_work_overtakes_nothing_that_is_queued() {
         workers.enqueue(&flow, 1, 1);
         workers.send(&flow, 2);
         workers.send(&flow, 3);
+        workers.stop(threads);
+        assert_eq!(flow.finished(), [1, 2, 3]);
+    });
+}
+
+/// Whichever CPU has worked on a run, all leave on one.
+#[test]
+fn runs_leave_on_one_cpu_whoever_works_on_them() {
+    model(2, || {
+        let (workers, threads) = Workers::start(2, 4);
+        let flow = workers.make_flow(true);
+        workers.send(&flow, 1);
+        (2..=3).for_each(|id| workers.enqueue(&flow, id, id));
         workers.stop(threads);
         assert_eq!(flow.finished(), [1, 2, 3]);
     });

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    harness::{batch, ring, Flow, TestCpus, LIMIT},
+    harness::{batch, ring, Flow, TestCpus, CPU, LIMIT},
     *,
 };
 use crate::kapi::alloc::{fail_after, AllocError, GFP_KERNEL};
@@ -82,8 +82,8 @@ fn without_memory_for_a_run_its_packets_go() {
 #[test]
 fn a_claim_is_for_one_and_only_while_nothing_waits() {
     let flow = Flow::new();
-    let claim = Claim::idle(&flow.fifo).unwrap();
-    assert!(Claim::idle(&flow.fifo).is_none());
+    let claim = Claim::idle(&flow.fifo, None).unwrap();
+    assert!(Claim::idle(&flow.fifo, None).is_none());
     // Finished while the FIFO is busy: whoever has it looks again.
     let run = flow.add(1, batch([1])).unwrap();
     work(&*run);
@@ -96,6 +96,28 @@ fn a_claim_is_for_one_and_only_while_nothing_waits() {
     assert!(!flow.inline(3));
     work(&*run);
     drop(run);
+    assert!(flow.inline(3));
+    assert_eq!(flow.finished(), [1, 2, 3]);
+}
+
+#[test]
+fn runs_leave_on_one_cpu() {
+    let flow = Flow::deferring(None, true);
+    let on = |cpu| CPU.with(|current| current.set(cpu));
+    on(1);
+    assert!(flow.inline(1));
+    on(0);
+    assert!(!flow.inline(2));
+    let run = flow.add(2, batch([2])).unwrap();
+    work(&*run);
+    drop(run);
+    assert_eq!(flow.delivered(), [1]);
+    assert_eq!(flow.deferred.load(SeqCst), 1);
+    // Somebody else asks for it meanwhile.
+    resume(&flow.fifo);
+    assert_eq!(flow.delivered(), [1]);
+    on(1);
+    resume(&flow.fifo);
     assert!(flow.inline(3));
     assert_eq!(flow.finished(), [1, 2, 3]);
 }

@@ -26,8 +26,6 @@ pub struct Load {
     pub datagram: usize,
     /// How often [`TOGETHER`] of them are sent.
     pub sends: usize,
-    /// They arrive in the order in which they were sent.
-    pub in_order: bool,
 }
 
 /// Enough for many packets of 64 KiB.
@@ -35,7 +33,6 @@ pub const USUAL: Load = Load {
     stream: 1 << 18,
     datagram: 1150,
     sends: 2,
-    in_order: true,
 };
 
 impl Load {
@@ -61,8 +58,8 @@ impl Load {
         Ok(())
     }
 
-    /// Datagrams that are sent together arrive, each as it was, and once; `takes_many`: read by a
-    /// socket that takes many at once.
+    /// Datagrams that are sent together arrive, each as it was, once, and in order; `takes_many`:
+    /// read by a socket that takes many at once.
     fn datagrams(
         &self,
         (from, source): (&Netns, IpAddr),
@@ -90,11 +87,7 @@ impl Load {
                 let place = |got: &Vec<u8>| data.chunks(self.datagram).position(|sent| sent == got);
                 arrived.extend(got.iter().map(place));
             }
-            let mut each = arrived.clone();
-            if !self.in_order {
-                each.sort_unstable();
-            }
-            let is_right = each.into_iter().eq((0..TOGETHER).map(Some));
+            let is_right = arrived.iter().copied().eq((0..TOGETHER).map(Some));
             ensure!(is_right, "of datagrams 0 to {TOGETHER} came {arrived:?}");
         }
         Ok(())

@@ -2,12 +2,12 @@
 //! Bulk traffic through queueing disciplines on the tunnel devices, which delay, cut and reorder
 //! flows.
 
-use super::load::{Load, USUAL};
+use super::load::USUAL;
 use crate::tests::{of_each, Test};
 use anyhow::{ensure, Context, Result};
 use harness::cmd;
 use harness::modules::Modules;
-use harness::runner::{Boot, Ctx, Subject};
+use harness::runner::{Boot, Ctx};
 use harness::topo::{inner, names, Opts, Tunnel};
 use harness::traffic::ping_all;
 
@@ -61,13 +61,7 @@ fn through(ctx: &Ctx, script: &str) -> Result<()> {
         made.context("tc")?;
     }
     ping_all(tunnel.ns(0), inner(false, 1), 1)?;
-    // A fault of ours: the runs of a peer are transmitted by one CPU after the other, so that they
-    // may overtake each other in the queues that each CPU has behind a veth pair.
-    let load = Load {
-        in_order: ctx.subject == Subject::C,
-        ..USUAL
-    };
-    load.pass([tunnel.ns(0), tunnel.ns(1)])?;
+    USUAL.pass([tunnel.ns(0), tunnel.ns(1)])?;
     for n in 0..2 {
         let shown = tunnel
             .ns(n)

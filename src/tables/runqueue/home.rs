@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The CPU that a peer's packets leave on.
+
+/// A home moves to another CPU when nothing was delivered for so many jiffies: what the CPU before
+/// has delivered has gone on by then.
+const SETTLED: u32 = 2;
+
+/// Who asks to deliver, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The CPU that it runs on.
+    pub cpu: u32,
+    /// The time in jiffies.
+    pub now: u32,
+}
+
+/// The CPU that delivers a FIFO's runs. Beyond the FIFO there are queues that each CPU has, where
+/// what two CPUs deliver at once may change its order.
+#[derive(Clone, Copy)]
+pub struct Home {
+    cpu: u32,
+    /// When it was last delivered there.
+    last: u32,
+}
+
+impl Home {
+    /// No CPU yet.
+    pub const NONE: Self = Self {
+        cpu: u32::MAX,
+        last: 0,
+    };
+
+    /// Lets the caller deliver, if it is at home, or moves in.
+    ///
+    /// # Errors
+    ///
+    /// The CPU that must deliver instead.
+    #[inline]
+    pub fn enter(&mut self, Caller { cpu, now }: Caller) -> Result<(), u32> {
+        if self.cpu != cpu && now.wrapping_sub(self.last) < SETTLED {
+            return Err(self.cpu);
+        }
+        *self = Self { cpu, last: now };
+        Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_moves_when_nothing_is_under_way() {
+        for start in [SETTLED, u32::MAX - 1] {
+            let mut home = Home::NONE;
+            let mut enter = |cpu, after| {
+                let now = start.wrapping_add(after);
+                home.enter(Caller { cpu, now })
+            };
+            assert_eq!(enter(1, 0), Ok(()));
+            assert_eq!(enter(2, SETTLED - 1), Err(1));
+            assert_eq!(enter(1, SETTLED - 1), Ok(()));
+            assert_eq!(enter(2, SETTLED), Err(1), "counted from the last delivery");
+            assert_eq!(enter(2, 2 * SETTLED - 1), Ok(()));
+            assert_eq!(enter(1, 2 * SETTLED), Err(2));
+            assert_eq!(enter(2, u32::MAX), Ok(()), "however long ago");
+        }
+    }
+}
