@@ -2,9 +2,9 @@
 
 //! The CPU that a peer's packets leave on.
 
-/// A home moves to another CPU when nothing was delivered for so many jiffies: what the CPU before
-/// has delivered has gone on by then.
-const SETTLED: u32 = 2;
+/// A home moves to another CPU when nothing was delivered for so many jiffies, 32 to 320 ms: what
+/// the CPU before has delivered has gone on by then, even if its soft interrupts were late.
+const SETTLED: u32 = 32;
 
 /// Who asks to deliver, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
