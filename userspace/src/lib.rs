@@ -20,5 +20,6 @@ pub mod native;
 mod netlink;
 pub mod quick;
 pub mod say;
+pub mod signals;
 pub mod uapi;
 pub mod wg;

@@ -2,24 +2,44 @@
 //! The binary: looks at the name it was called by. Called `wg` or `wg-quick`, it behaves as those
 //! do.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+#![cfg_attr(all(target_env = "gnu", not(test)), no_main)]
 
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process;
 use wg_rs::cli::{Cli, Command, Set};
 use wg_rs::native;
 use wg_rs::quick;
 use wg_rs::say::{CommandResult, Failed};
+use wg_rs::signals;
 use wg_rs::wg::{self, Context, How, Voice};
 
-fn main() -> ExitCode {
+/// C's `main`. Rust's own ignores SIGPIPE before it can be seen whether that was ignored already.
+#[cfg(all(target_env = "gnu", not(test)))]
+#[allow(
+    unsafe_code,
+    reason = "only the name is: the C library has no other `main`"
+)]
+#[no_mangle]
+extern "C" fn main() -> i32 {
+    signals::catch_broken_pipe();
+    process::exit(call())
+}
+
+#[cfg(not(all(target_env = "gnu", not(test))))]
+fn main() {
+    process::exit(call())
+}
+
+/// Does what we are called for. The result is the exit status, of which the system keeps one byte.
+fn call() -> i32 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let program = arguments.first().cloned().unwrap_or_else(|| "wg-rs".into());
     let rest = arguments.get(1..).unwrap_or_default();
-    let status = match Path::new(&program).file_name().and_then(OsStr::to_str) {
+    match Path::new(&program).file_name().and_then(OsStr::to_str) {
         Some("wg") => status(wg::main(&Context::wg(program), rest)),
         Some("wg-quick") => {
             let context = Context {
@@ -40,9 +60,7 @@ fn main() -> ExitCode {
                 i32::from(error.use_stderr())
             }
         },
-    };
-    // The system keeps no more of it, either.
-    ExitCode::from(status.to_le_bytes()[0])
+    }
 }
 
 /// Writes what the shell's completion asks for, if that is why we were called.

@@ -3,6 +3,8 @@
 
 use super::process::{command, find, is_installed, not_started, status, Signals};
 use crate::say::{say, Failed};
+use crate::signals::ignored;
+use signal_hook::consts::SIGPIPE;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -19,6 +21,8 @@ const STAND_INS: &str = "/run/wg-rs";
 const FUNCTIONS: &str = r#"cmd() { printf '[#] %s\n' "$*" >&2; "$@"; }
 die() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; exit 1; }
 eval "$1""#;
+/// The shell ignores the signal, and so do the commands that it runs.
+const IGNORE_PIPE: &str = "trap '' PIPE\n";
 
 /// What is known of the tunnel, by the names that wg-quick's variables have.
 pub type Variables = [(&'static str, OsString)];
@@ -42,10 +46,12 @@ pub fn run(
             command.env("PATH", path);
         }
     }
+    // Starting a program resets this one.
+    let ignore = if ignored(SIGPIPE) { IGNORE_PIPE } else { "" };
     command
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .args(options)
-        .args(["-e", "-c", FUNCTIONS, "wg-quick"])
+        .args(["-e", "-c", &format!("{ignore}{FUNCTIONS}"), "wg-quick"])
         .arg(&script);
     let child = command.spawn();
     let mut child = child.map_err(|err| not_started(shell, &err))?;

@@ -2,10 +2,10 @@
 //! Commands of others: resolvconf, iptables; and the signals that end us meanwhile.
 
 use crate::say::{os_message, say, Failed};
+use crate::signals::ignored;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -31,10 +31,9 @@ impl Signals {
     pub fn new() -> io::Result<Self> {
         let caught = Arc::new(AtomicUsize::new(0));
         let (events, bell) = UnixStream::pair()?;
-        let ignored = ignored();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             // What nohup, for example, has us ignore stays ignored, in hooks as well.
-            if ignored & (1 << (signal - 1)) != 0 {
+            if ignored(signal) {
                 continue;
             }
             let value = usize::try_from(signal).unwrap_or_default();
@@ -108,14 +107,6 @@ impl Signals {
             _ => Ok(()),
         }
     }
-}
-
-/// The signals that this process ignores, as a set of bits.
-fn ignored() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
 }
 
 /// Where bash looks for programs if there is no PATH.

@@ -4,7 +4,7 @@
 use super::{Context, Voice};
 use crate::buffer::Buffer;
 use crate::say::{os_message, say, CommandResult, Failed};
-use nix::libc::SIGPIPE;
+use crate::signals::end_by_broken_pipe;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -46,12 +46,10 @@ impl Out {
     /// reported (`wg` ignores them).
     pub fn finish(mut self) -> CommandResult {
         self.drain();
+        if let Some(io::ErrorKind::BrokenPipe) = self.error.as_ref().map(io::Error::kind) {
+            end_by_broken_pipe();
+        }
         match self.error.take() {
-            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                // Rust ignores the signal that would have ended the program already.
-                let _ = signal_hook::low_level::emulate_default_handler(SIGPIPE);
-                Err(Failed::USUAL)
-            }
             Some(error) if !self.lenient => {
                 say(format_args!("Unable to write: {}", os_message(&error)));
                 Err(Failed::USUAL)

@@ -37,7 +37,7 @@ pub fn signals(_: &Ctx) -> Result<()> {
     let hook = "PreUp = touch begun; until [ -e go ]; do sleep 0.05; done; kill -$SIGNAL $$";
     for name in NAMES {
         let tool = program(1, name).display().to_string();
-        for signal in ["HUP", "INT", "TERM", "QUIT"] {
+        for signal in ["HUP", "INT", "TERM", "QUIT", "PIPE"] {
             place.put(CONF, 0o600, &to_all(&hook.replace("$SIGNAL", signal)))?;
             let seen = bash(&place, script, &[&tool, signal, ""])?;
             ensure!(seen.ok(), "{name}, {signal} ignored: {seen:?}");
