@@ -5,7 +5,7 @@
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 
 use crate::{
-    device::{endpoint::Endpoint, limiter::Limiter, random_secret, socket, Device},
+    device::{endpoint::Endpoint, events, limiter::Limiter, random_secret, socket, Device},
     kapi::{
         crypto::KernelCrypto,
         debug::{self, SkbEvent},
@@ -84,6 +84,7 @@ pub(crate) fn admit<M: HandshakeMessage>(device: &Device, skb: &SkBuff, message:
         return false;
     };
     let under_load = is_under_load(device, now);
+    events::note_load(device, under_load);
     let Some(checker) = cookie_checker(device, under_load, now) else {
         return false;
     };

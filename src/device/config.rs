@@ -12,7 +12,7 @@ use kernel::{
 };
 
 use crate::{
-    device::{admission, handshake, peer::Peer, send, sessions, socket, Device},
+    device::{admission, events, handshake, peer::Peer, send, sessions, socket, Device},
     kapi::{
         crypto::KernelCrypto,
         sync::{
@@ -191,6 +191,7 @@ impl UpdateGuard<'_> {
         }
         self.config.peers.insert(node);
         self.config.num_peers = self.config.num_peers.saturating_add(1);
+        events::peer_added(device, peer.public_key());
         Ok(Some(peer))
     }
 
@@ -203,6 +204,7 @@ impl UpdateGuard<'_> {
         self.config.num_peers = self.config.num_peers.saturating_sub(1);
         self.device.peers_by_key.remove(peer.public_key(), peer);
         end_peer(peer);
+        events::peer_removed(self.device, peer.public_key());
     }
 
     /// Removes all peers.

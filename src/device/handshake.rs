@@ -12,6 +12,7 @@ use crate::{
     device::{
         admission::admit,
         endpoint::Endpoint,
+        events,
         keypair::Keypair,
         peer::{Counted, Handshake, Peer},
         random_secret, send,
@@ -34,7 +35,7 @@ use crate::{
         crypto::burn_stack,
         handshake::ReleasedIndex,
         messages::{CookieReply, HandshakeMessage, Initiation, Message, Response},
-        noise::{self, Established, Identity},
+        noise::{self, Established, Identity, Role},
         tai64n::Tai64n,
         timers::Event,
         Rejection,
@@ -100,7 +101,7 @@ fn receive_cookie_reply(device: &Device, skb: &SkBuff, message: &CookieReply) {
 }
 
 fn receive_initiation(device: &Device, skb: &SkBuff, message: &Initiation) {
-    let (peer, response) = match consume_initiation(device, message) {
+    let (peer, response) = match consume_initiation(device, skb, message) {
         Ok(accepted) => accepted,
         Err(reason) => {
             let reason = reason.as_str();
@@ -127,13 +128,17 @@ fn receive_initiation(device: &Device, skb: &SkBuff, message: &Initiation) {
 #[inline(never)]
 fn consume_initiation(
     device: &Device,
+    skb: &SkBuff,
     message: &Initiation,
 ) -> Result<(RcuArc<Peer>, Result<Response, Rejection>), Rejection> {
     let identity = device.identity.get().ok_or(Rejection::NoIdentity)?;
     let opened = noise::open_initiation::<KernelCrypto>(&identity, message)?;
-    let peer = device
-        .find_peer(opened.remote_static())
-        .ok_or(Rejection::UnknownPeer)?;
+    let Some(peer) = device.find_peer(opened.remote_static()) else {
+        if let Some(from) = Endpoint::from_skb(skb) {
+            events::unknown_initiator(device, opened.remote_static(), &from);
+        }
+        return Err(Rejection::UnknownPeer);
+    };
     let mut handshake = peer.handshake.lock();
     let consumed = opened.finish::<KernelCrypto>(&handshake.keys)?;
     // The private key may have been replaced since; then the slot is not for this message. Whoever
@@ -166,6 +171,8 @@ fn receive_response(device: &Device, skb: &SkBuff, message: &Response) {
         endpoint.as_ref().map(Endpoint::remote),
     );
     peer.note_completed();
+    let session = peer.keypairs.current().map(|keypair| keypair.id());
+    peer.tell_completed(session, Role::Initiator);
     Peer::note(&peer, Event::ResponseReceived);
     // Confirms the session at once, with data if there is any.
     send::send_keepalive(&peer);

@@ -9,6 +9,7 @@ use crate::{
     device::{
         config::{self, Config},
         delivery::RxContext,
+        events::Events,
         handshake,
         handshake_queue::HandshakeQueue,
         packet,
@@ -150,6 +151,7 @@ fn new_device(netdev: &NetDevice, link_net: &Net, shared: Arc<Shared>) -> Result
             cookie_checker: RcuCell::new(Some(checker)),
             checker_writer <- new_mutex!(()),
             sockets: RcuCell::empty(),
+            events: Events::new(),
             peers_by_key,
             sessions,
             allowed_ips,

@@ -13,9 +13,9 @@
 //! # Floors
 //!
 //! State below, verbs above; a file names only files below it, and [`Device`] and [`Shared`], which
-//! are declared here: keypair, delivery < peer < sessions < queueing, socket < send < handshake <
-//! receive < pipeline, timers < config < link < netlink < registration. `scripts/check-rules` has
-//! the whole order.
+//! are declared here: keypair, delivery, events < peer < sessions < queueing, socket < send <
+//! handshake < receive < pipeline, timers < config < link < netlink < registration.
+//! `scripts/check-rules` has the whole order.
 //!
 //! # Locks
 //!
@@ -51,6 +51,7 @@ mod admission;
 mod config;
 mod delivery;
 mod endpoint;
+mod events;
 mod handshake;
 mod handshake_queue;
 mod joining;
@@ -81,6 +82,7 @@ use crate::{
     device::{
         config::Config,
         delivery::RxContext,
+        events::Events,
         handshake_queue::HandshakeQueue,
         limiter::Limiter,
         peer::Peer,
@@ -90,6 +92,7 @@ use crate::{
     },
     kapi::{
         net::{
+            genetlink,
             namespace::WeakNet,
             netdevice::{NetDevice, NetDeviceRef},
             skbuff::FragPool,
@@ -121,17 +124,20 @@ pub(crate) struct Shared {
     /// Dropped after the queues, whose workers take memory from it.
     _frags: FragPool,
     pub(crate) limiter: RcuArc<Limiter>,
+    /// The netlink family whose group [`events`] go to.
+    family: genetlink::Registration,
     /// When a handshake queue was last that full; boot time in nanoseconds, 0 for never.
     pub(crate) under_load_since: AtomicU64,
 }
 
 impl Shared {
-    fn new(bulk: bool) -> Result<Self> {
+    fn new(bulk: bool, family: genetlink::Registration) -> Result<Self> {
         Ok(Self {
             bulk,
             queues: Queues::new()?,
             _frags: FragPool::new(),
             limiter: Limiter::new()?,
+            family,
             under_load_since: AtomicU64::new(0),
         })
     }
@@ -161,6 +167,7 @@ pub(crate) struct Device {
     checker_writer: Mutex<()>,
     /// Open while the device is up and its namespace there.
     sockets: RcuCell<Sockets>,
+    events: Events,
     peers_by_key: PubkeyTable<Peer>,
     sessions: Sessions,
     allowed_ips: RcuArc<AllowedIps<Peer>>,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Configuration through generic netlink: the family that `wg` talks to.
+//! Configuration through generic netlink: the family that `wg` talks to, and one of our own with
+//! what that has not.
 //!
 //! The numbers are in [`uapi`], the two commands in [`get`] and [`set`]. The policies are those of
 //! `Documentation/netlink/specs/wireguard.yaml` in the kernel: a request that they refuse never
@@ -15,7 +16,7 @@ use crate::{
     device::{link::WireGuardLink, Device},
     kapi::{
         net::{
-            genetlink::{Command, Family, Policy, Registration, Request},
+            genetlink::{Command, Family, Group, Policy, Registration, Request},
             rtnl::RtnlGuard,
         },
         sync::rcu::RcuArc,
@@ -28,12 +29,16 @@ static COMMANDS: [Command; 2] = [
     Command::new_do::<set::SetDevice>(),
 ];
 
+/// What [`events`](super::events) are sent to.
+static GROUPS: [Group; 1] = [Group::for_admins(c"events")];
+
 /// The family as user space knows it.
 static FAMILY: Family = Family::new(
     this_module::<crate::LocalModule>(),
     c"wireguard",
     uapi::GENL_VERSION,
     &COMMANDS,
+    &[],
 );
 
 /// The family when the module runs beside the in-tree driver.
@@ -42,9 +47,30 @@ static COEXIST_FAMILY: Family = Family::new(
     c"wireguard_rs",
     uapi::GENL_VERSION,
     &COMMANDS,
+    &[],
 );
 
-/// Opens the netlink interface, under another name if `coexist`.
+/// Our own family.
+static EXTENSION: Family = Family::new(
+    this_module::<crate::LocalModule>(),
+    c"wireguard_rs",
+    uapi::GENL_VERSION,
+    &[],
+    &GROUPS,
+);
+
+/// Our own family when the module runs beside the in-tree driver.
+static COEXIST_EXTENSION: Family = Family::new(
+    this_module::<crate::LocalModule>(),
+    c"wireguard_rs_co",
+    uapi::GENL_VERSION,
+    &[],
+    &GROUPS,
+);
+
+/// Opens the netlink interface that the in-tree driver has too, under another name if `coexist`.
+///
+/// # Errors
 ///
 /// [`EEXIST`] if there is a family of that name.
 pub(crate) fn register(coexist: bool) -> Result<Registration> {
@@ -52,6 +78,19 @@ pub(crate) fn register(coexist: bool) -> Result<Registration> {
         COEXIST_FAMILY.register()
     } else {
         FAMILY.register()
+    }
+}
+
+/// Opens our own netlink interface.
+///
+/// # Errors
+///
+/// As [`register`].
+pub(crate) fn register_extension(coexist: bool) -> Result<Registration> {
+    if coexist {
+        COEXIST_EXTENSION.register()
+    } else {
+        EXTENSION.register()
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     device::{
         delivery::{RxContext, RxFlow},
         endpoint::Endpoint,
+        events,
         keypair::{Keypair, Keypairs},
         staging::Staged,
         Device,
@@ -45,7 +46,7 @@ use crate::{
         cookie::CookieJar,
         crypto::{PublicKey, SymmetricKey},
         handshake::HandshakeSlot,
-        noise::{Identity, PeerStatic},
+        noise::{Identity, PeerStatic, Role},
         timers::{Arm, Event, Timer, TimerState},
     },
     tables::{
@@ -421,6 +422,12 @@ impl Peer {
         *self.last_handshake.lock() = LastHandshake { secs, nanos };
     }
 
+    /// Tells those who listen that a session has begun.
+    pub(crate) fn tell_completed(&self, session: Option<u64>, own: Role) {
+        let endpoint = self.endpoint();
+        events::handshake_completed(&self.device, &self.public_key, &endpoint, session, own);
+    }
+
     pub(crate) fn preshared_key(&self) -> SymmetricKey {
         self.handshake.lock().psk.duplicate()
     }
@@ -488,6 +495,7 @@ impl Peer {
         if endpoint.remote().as_bytes() != before.remote().as_bytes() {
             let to = Some(endpoint.remote());
             debug::peer(self.netdev(), PeerEvent::Roamed, self.id(), to);
+            events::endpoint_changed(&self.device, &self.public_key, &before, endpoint);
         }
         Ok(())
     }

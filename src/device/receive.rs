@@ -33,6 +33,7 @@ use crate::{
     },
     proto::{
         messages::{DataHeader, MessageType, DATA_HEADER_LEN, DATA_MIN_LEN},
+        noise::Role,
         timers::Event,
     },
     tables::runqueue::Claim,
@@ -320,6 +321,7 @@ fn accept_packets(
         accepted
     });
     if confirmed {
+        peer.tell_completed(Some(keypair.id()), Role::Responder);
         // Only now, so that what waited for the session goes to where the packets came from.
         send::send_staged(peer);
     }

@@ -46,7 +46,7 @@ impl Registration {
             c"wireguard"
         };
         packet::choose_cipher()?;
-        let shared = SharedRegistration::new(bulk)?;
+        let shared = SharedRegistration::new(bulk, netlink::register_extension(coexist)?)?;
         let link = LinkRegistration::register(kind)?;
         Ok(Self {
             _shared: shared,
@@ -62,8 +62,8 @@ impl Registration {
 struct SharedRegistration(Option<Arc<Shared>>);
 
 impl SharedRegistration {
-    fn new(bulk: bool) -> Result<Self> {
-        let shared = Arc::new(Shared::new(bulk)?, GFP_KERNEL)?;
+    fn new(bulk: bool, family: genetlink::Registration) -> Result<Self> {
+        let shared = Arc::new(Shared::new(bulk, family)?, GFP_KERNEL)?;
         SHARED.swap(Some(RcuArc::new(SharedHandle(shared.clone()), GFP_KERNEL)?));
         Ok(Self(Some(shared)))
     }

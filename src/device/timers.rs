@@ -3,7 +3,7 @@
 //! The driver's side of [`crate::proto::timers`]: what a peer's timers do when they expire.
 
 use crate::{
-    device::{peer::Peer, send},
+    device::{events, peer::Peer, send},
     kapi::{
         debug::{self, PeerEvent},
         sync::rcu::RcuArc,
@@ -52,6 +52,14 @@ fn expired(peer: &RcuArc<Peer>, timer: Timer) {
     if let Some(event) = event {
         let endpoint = peer.endpoint();
         debug::peer(peer.netdev(), event, peer.id(), Some(endpoint.remote()));
+        let (device, key) = (peer.device(), peer.public_key());
+        match event {
+            PeerEvent::GiveUpHandshake { attempts } => {
+                events::handshake_given_up(device, key, &endpoint, attempts);
+            }
+            PeerEvent::ZeroKeys { .. } => events::session_expired(device, key, &endpoint),
+            _ => {}
+        }
     }
     perform(peer, actions);
 }

@@ -17,6 +17,7 @@
 #endif
 
 #include "crypto.c"
+#include "genetlink.c"
 #include "mm.c"
 #include "module.c"
 #include "namespace.c"

@@ -22,6 +22,7 @@
 pub mod consts;
 pub mod cookie;
 pub mod crypto;
+pub mod extension;
 pub mod handshake;
 pub mod join;
 pub mod kdf;

@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod driver;
+pub mod events;
 pub mod finding;
 pub mod generate;
 pub mod genl;

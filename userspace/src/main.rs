@@ -14,7 +14,6 @@ use wg_rs::cli::{Cli, Command, Set};
 use wg_rs::native;
 use wg_rs::quick;
 use wg_rs::say::{CommandResult, Failed};
-use wg_rs::signals;
 use wg_rs::wg::{self, Context, How, Voice};
 
 /// C's `main`. Rust's own ignores SIGPIPE before it can be seen whether that was ignored already.
@@ -25,7 +24,7 @@ use wg_rs::wg::{self, Context, How, Voice};
 )]
 #[no_mangle]
 extern "C" fn main() -> i32 {
-    signals::catch_broken_pipe();
+    wg_rs::signals::catch_broken_pipe();
     process::exit(call())
 }
 

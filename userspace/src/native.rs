@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Runs the commands that neither wg nor wg-quick have.
 
+use nix::errno::Errno;
 use std::io;
 
-use crate::cli::{Native, What};
+use crate::cli::{Events, Native, What};
 use crate::say::{hint, os_message, say, CommandResult, Failed};
+use crate::signals::end_by_broken_pipe;
 use crate::wg::{is_dumb, Context, Out};
-use crate::{check, driver, generate, genl, json, monitor};
+use crate::{check, driver, events, generate, genl, json, monitor};
 
 /// Says what went wrong, and what to do about it.
 fn failed(error: &io::Error, interface: &str) -> Failed {
@@ -35,6 +37,20 @@ pub fn run(context: &Context, command: &Native) -> CommandResult {
             let first = names.first().map_or("", String::as_str);
             let read = || monitor::devices(names, context.family.as_deref());
             monitor::run(&options, read).map_err(|error| failed(&error, first))
+        }
+        Native::Events(Events { interfaces, json }) => {
+            match events::run(interfaces, *json, &mut io::stdout().lock()) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    end_by_broken_pipe();
+                    Err(Failed::USUAL)
+                }
+                Err(error) if error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32) => {
+                    say("No driver that tells of events is loaded");
+                    hint("the module wireguard_rs does; for others there is `wg-rs monitor'");
+                    Err(Failed::USUAL)
+                }
+                result => result.map_err(|error| failed(&error, "")),
+            }
         }
         Native::Check { files } => {
             match check::run(files, context.colour(), &mut io::stdout().lock()) {

@@ -7,7 +7,8 @@
 //! - netlink: [`netlink`], [`rtnl`] (links, addresses, routes), [`gnl`] (answers byte by byte);
 //! - namespaces: [`netns`], and in them [`cmd`], [`dns`], [`traffic`], [`capture`], [`probe`];
 //! - the kernel: [`modules`], [`kmsg`], [`checkers`], [`fault`], [`memory`], [`ram`], [`suspend`];
-//! - WireGuard devices: [`wgdev`] (netlink), [`tool`] (`wg`), [`userspace`] (other programs);
+//! - WireGuard devices: [`wgdev`] (netlink), [`events`], [`tool`] (`wg`), [`userspace`] (other
+//!   programs);
 //! - [`driver`] (implementations), [`artefacts`] (what is saved of a failed test), [`runner`] (runs
 //!   each test in a process and namespaces of its own);
 //! - topologies: [`topo`] (two ends and a tunnel), [`nics`] (network cards in the place of veth),
@@ -29,6 +30,7 @@ pub mod checkers;
 pub mod cmd;
 pub mod dns;
 pub mod driver;
+pub mod events;
 pub mod fault;
 pub mod flood;
 pub mod gnl;

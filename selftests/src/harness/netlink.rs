@@ -156,6 +156,45 @@ impl Netlink {
         setsockopt(&self.fd, sockopt::ReceiveTimeout, &limit)
     }
 
+    /// Joins a multicast group.
+    pub fn join(&self, group: u32) -> Result<(), Errno> {
+        // nix has no such option.
+        // SAFETY: The pointer is to a value of the size that is given.
+        let result = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_NETLINK,
+                libc::NETLINK_ADD_MEMBERSHIP,
+                (&raw const group).cast(),
+                size_of_val(&group) as libc::socklen_t,
+            )
+        };
+        Errno::result(result).map(drop)
+    }
+
+    /// Room for so many bytes that have come.
+    pub fn set_room(&self, bytes: usize) -> Result<(), Errno> {
+        setsockopt(&self.fd, sockopt::RcvBuf, &bytes)
+    }
+
+    /// The body of the next message that was not asked for; `None` if there is none and nobody
+    /// shall `wait`, or not for so long.
+    pub fn heard(&mut self, wait: bool) -> Result<Option<Vec<u8>>, Errno> {
+        let mut buf = vec![0u8; 1 << 12];
+        let flags = if wait {
+            MsgFlags::empty()
+        } else {
+            MsgFlags::MSG_DONTWAIT
+        };
+        let n = match recv(self.fd.as_raw_fd(), &mut buf, flags) {
+            Err(Errno::EAGAIN) => return Ok(None),
+            other => other?,
+        };
+        let message = buf.get(..n).and_then(split);
+        let (_, body, _) = message.ok_or(Errno::EBADMSG)?;
+        Ok(Some(body.to_vec()))
+    }
+
     /// Sends one request and reads its whole answer: up to the acknowledgement, or to the end of
     /// a dump when `flags` has `NLM_F_DUMP`. The kernel's refusal comes back as its errno.
     pub fn request(&mut self, kind: u16, flags: i32, body: &[u8]) -> Result<Vec<Reply>, Errno> {

@@ -10,6 +10,7 @@ mod disturb_cookies;
 mod disturb_self;
 mod disturb_vtime;
 mod encapsulated;
+mod events;
 mod fairness;
 mod faults;
 mod gso;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Test> {
     mtu::register(&mut list);
     transmit::register(&mut list);
     order::register(&mut list);
+    events::register(&mut list);
     outer::register(&mut list);
     source::register(&mut list);
     receive::register(&mut list);

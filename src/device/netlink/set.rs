@@ -17,6 +17,7 @@ use crate::{
     device::{
         config::{self, UpdateGuard},
         endpoint::Endpoint,
+        events,
         peer::Peer,
         Device,
     },
@@ -30,6 +31,7 @@ use crate::{
     },
     proto::{
         crypto::{burn_stack, SymmetricKey},
+        extension::changed,
         uapi::{self, allowedip, device, peer},
     },
 };
@@ -66,17 +68,21 @@ fn set_device(request: &Request<'_>) -> Result {
     let rtnl = rtnl::lock();
     let device = requested_device(request, &rtnl)?;
     let mut update = config::lock(&device);
-    let result = apply(&device, &mut update, request, private_key);
+    let mut changed = 0;
+    let result = apply(&device, &mut update, request, private_key, &mut changed);
+    events::device_changed(&device, changed);
     update.settle();
     result
 }
 
-/// Makes the changes, up to the first that fails.
+/// Makes the changes, up to the first that fails; notes in `changed` what of the device itself it
+/// has set.
 fn apply(
     device: &Device,
     update: &mut UpdateGuard<'_>,
     request: &Request<'_>,
     private_key: Option<SymmetricKey>,
+    changed: &mut u32,
 ) -> Result {
     let port = request.attr(device::LISTEN_PORT).and_then(|a| a.u16());
     let fwmark = request.attr(device::FWMARK).and_then(|a| a.u32());
@@ -89,15 +95,18 @@ fn apply(
     update.bump_generation();
     if let Some(fwmark) = fwmark {
         update.set_fwmark(fwmark)?;
+        *changed |= changed::FWMARK;
     }
     if let Some(port) = port {
         update.set_port(port)?;
+        *changed |= changed::LISTEN_PORT;
     }
     if flags.unwrap_or(0) & device::F_REPLACE_PEERS != 0 {
         update.remove_all_peers();
     }
     if let Some(private_key) = private_key {
         update.set_private_key(private_key.expose())?;
+        *changed |= changed::PRIVATE_KEY;
     }
     if let Some(peers) = request.attr(device::PEERS) {
         for element in peers.elements() {
@@ -148,22 +157,44 @@ fn set_peer(update: &mut UpdateGuard<'_>, attrs: &PeerAttrs<'_>) -> Result {
         }
     };
 
+    let mut changed = 0;
+    if attrs.get(peer::PRESHARED_KEY).is_some() {
+        changed |= changed::PRESHARED_KEY;
+    }
+    let result = configure(update, &peer, attrs, flags, &mut changed);
+    events::peer_changed(peer.device(), peer.public_key(), changed);
+    result
+}
+
+/// Sets what can be changed of a peer, but for the preshared key; notes in `changed` what it has
+/// set.
+fn configure(
+    update: &mut UpdateGuard<'_>,
+    peer: &RcuArc<Peer>,
+    attrs: &PeerAttrs<'_>,
+    flags: u32,
+    changed: &mut u32,
+) -> Result {
     if let Some(endpoint) = attrs.get(peer::ENDPOINT).and_then(endpoint) {
         peer.roam(&endpoint)?;
+        *changed |= changed::ENDPOINT;
     }
     if flags & peer::F_REPLACE_ALLOWEDIPS != 0 {
-        update.remove_allowed_ips(&peer);
+        update.remove_allowed_ips(peer);
+        *changed |= changed::ALLOWED_IPS;
     }
     if let Some(allowed_ips) = attrs.get(peer::ALLOWEDIPS) {
         for element in allowed_ips.elements() {
-            set_allowed_ip(update, &peer, &element.nested()?)?;
+            set_allowed_ip(update, peer, &element.nested()?)?;
+            *changed |= changed::ALLOWED_IPS;
         }
     }
     let keepalive = attrs.get(peer::PERSISTENT_KEEPALIVE_INTERVAL);
     if let Some(keepalive_s) = keepalive.and_then(|a| a.u16()) {
-        config::set_keepalive(&peer, keepalive_s);
+        config::set_keepalive(peer, keepalive_s);
+        *changed |= changed::KEEPALIVE;
     }
-    config::flush_staged(&peer);
+    config::flush_staged(peer);
     Ok(())
 }
 

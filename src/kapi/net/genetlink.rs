@@ -7,10 +7,11 @@
 //! - a [`Family`] is a static; registering it gives a [`Registration`];
 //! - its commands are a static table of [`Command`]s, each made from a type that implements
 //!   [`Do`] (one request, executed or refused) or [`Dump`] (one request, many messages as answer);
+//! - its multicast [`Group`]s are another one; [`Registration::notify`] sends to them;
 //! - a [`Policy`] says how the core validates a request before a command sees it;
 //! - a [`Request`] has [`Attr`]s; a [`Message`] is written through [`AttrWriter`] and [`Nest`].
 //!
-//! All of it runs in process context and may sleep. The core serialises the commands of a family.
+//! Commands run in process context and may sleep. The core serialises the commands of a family.
 //!
 //! This adds commands to what `kernel::net::netlink` has (families).
 //!
@@ -169,6 +170,30 @@ const fn max_attr(policy: &[Policy]) -> usize {
     policy.len().saturating_sub(1)
 }
 
+/// A multicast group of a family.
+#[repr(transparent)]
+pub struct Group(bindings::genl_multicast_group);
+
+impl Group {
+    /// A group that those may join who have `CAP_NET_ADMIN` in the user namespace that owns their
+    /// network namespace.
+    ///
+    /// For the initialiser of a static: a name longer than 15 bytes fails to compile there.
+    pub const fn for_admins(name: &'static CStr) -> Self {
+        let mut group = bindings::genl_multicast_group {
+            name: [0; bindings::GENL_NAMSIZ as usize],
+            flags: bindings::GENL_MCAST_CAP_NET_ADMIN,
+        };
+        let bytes = name.to_bytes_with_nul();
+        let mut i = 0;
+        while i < bytes.len() {
+            group.name[i] = bytes[i] as c_char;
+            i += 1;
+        }
+        Self(group)
+    }
+}
+
 /// A generic netlink family, available in every network namespace.
 ///
 /// To be a static: the core keeps pointers to it while a dump is in progress, even after the end of
@@ -190,8 +215,9 @@ impl Family {
         name: &'static CStr,
         version: u8,
         commands: &'static [Command],
+        groups: &'static [Group],
     ) -> Self {
-        assert!(commands.len() <= u8::MAX as usize);
+        assert!(commands.len() <= u8::MAX as usize && groups.len() <= u8::MAX as usize);
         // SAFETY: A C struct of numbers, pointers and `Option`s of functions may be all zeros.
         let mut family: bindings::genl_family = unsafe { core::mem::zeroed() };
         let bytes = name.to_bytes_with_nul();
@@ -205,6 +231,8 @@ impl Family {
         family._bitfield_1 = bindings::__BindgenBitfieldUnit::new([1u8.to_le()]);
         family.split_ops = commands.as_ptr().cast();
         family.n_split_ops = commands.len() as u8;
+        family.mcgrps = groups.as_ptr().cast();
+        family.n_mcgrps = groups.len() as u8;
         family.module = module.as_ptr().cast();
         Self(Opaque::new(family))
     }
@@ -228,6 +256,63 @@ impl Family {
 /// `family` is registered, and this is its only registration.
 pub struct Registration {
     family: &'static Family,
+}
+
+/// Bytes that an event has room for.
+const EVENT_LEN: usize = 512;
+
+impl Registration {
+    /// Whether anybody listens to a group, in whatever namespace.
+    #[inline]
+    pub fn has_listeners(&self, net: &Net, group: u8) -> bool {
+        // SAFETY: The family is registered by the invariant, the namespace is valid.
+        unsafe { bindings::wg_genl_has_listeners(self.family.0.get(), net.as_raw(), group.into()) }
+    }
+
+    /// Sends a message, written by `fill`, to those who listen to a group in a namespace. Any
+    /// context but hard interrupts.
+    ///
+    /// It waits for nobody: a listener without room misses the message, and its next read fails
+    /// with `ENOBUFS`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EMSGSIZE`; `ESRCH` if nobody listens.
+    pub fn notify(
+        &self,
+        net: &Net,
+        group: u8,
+        cmd: u8,
+        fill: impl FnOnce(&mut AttrWriter<'_>) -> Result,
+    ) -> Result {
+        let family = self.family.0.get();
+        // SAFETY: No requirements.
+        let skb = unsafe { bindings::wg_genlmsg_new(EVENT_LEN, bindings::GFP_ATOMIC) };
+        let skb = NonNull::new(skb).ok_or(ENOMEM)?;
+        // SAFETY: The buffer is new, linear and only ours; the family is registered.
+        let message = unsafe { Message::unrequested(skb, family, cmd) };
+        let written = message.and_then(|mut message| {
+            fill(&mut message)?;
+            message.end();
+            Ok(())
+        });
+        if let Err(error) = written {
+            // SAFETY: The buffer is ours.
+            unsafe { bindings::wg_nlmsg_free(skb.as_ptr()) };
+            return Err(error);
+        }
+        // SAFETY: The family is registered, the namespace is valid; the buffer is ours, and the
+        // callee takes it.
+        to_result(unsafe {
+            bindings::wg_genlmsg_multicast_netns(
+                family,
+                net.as_raw(),
+                skb.as_ptr(),
+                group.into(),
+                bindings::GFP_ATOMIC,
+            )
+        })
+    }
 }
 
 impl Drop for Registration {

@@ -89,6 +89,24 @@ strip removes those.
 ";
 
 /// More about `monitor`.
+pub const EVENTS: &str = "\
+Lines:
+Each has the time (UTC), the interface, the event, and what that has of: peer (its public key), \
+endpoint, was (the endpoint before), role (who began the handshake: \"initiator\" if this end \
+did), session (its number), attempts, changed (what a request has set), load.
+
+Events:
+handshake-completed: a session has begun. handshake-given-up: no response to several initiations. \
+session-expired: the keys of all sessions are erased, as there was no new one in time. \
+endpoint-changed: the peer has moved, or was told where it is. peer-added, peer-removed, \
+peer-changed, device-changed: the configuration. unknown-initiator: somebody who knows our public \
+key, but is no peer, began a handshake; at most one is told of in a second. load-changed: \
+handshake messages need a cookie now (load on), or none any more; noticed when one comes. \
+events-lost: nothing waits for those who listen, and this one was too slow.
+
+Only the module wireguard_rs tells of events: of this network namespace, to whoever may configure \
+interfaces in it.";
+
 pub const MONITOR: &str = "\
 Columns:
 A line for each interface sums up its peers, whose lines follow, the busiest first. HANDSHAKE is \

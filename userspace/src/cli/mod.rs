@@ -146,6 +146,9 @@ pub enum Native {
     /// Watch interfaces and peers: rates, handshakes, endpoints
     #[command(visible_alias = "top", after_long_help = help::MONITOR)]
     Monitor(Monitor),
+    /// Tell what happens: handshakes, peers that move, changes of the configuration
+    #[command(after_long_help = help::EVENTS)]
+    Events(Events),
     /// Find everything that is wrong with configuration files
     #[command(after_long_help = help::CHECK)]
     Check {
@@ -186,6 +189,20 @@ pub struct Monitor {
     /// One table as plain text, with the rates over one interval
     #[arg(long, conflicts_with = "count")]
     pub once: bool,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Only of these interfaces
+    #[arg(
+        value_name = "INTERFACE",
+        add = ArgValueCandidates::new(complete::interfaces)
+    )]
+    pub interfaces: Vec<String>,
+    /// As JSON, an object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `generate` writes.

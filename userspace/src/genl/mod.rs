@@ -6,6 +6,7 @@
 //! Errors are the kernel's, as [`io::Error`] with an errno; [`explain`] says what they mean to a
 //! user.
 
+pub mod events;
 mod hint;
 mod links;
 mod message;
@@ -20,7 +21,7 @@ pub use reply::{read_reply, Malformed};
 pub use request::write_requests;
 
 use crate::model::{Device, SetDevice};
-use crate::netlink::{attribute, Socket};
+use crate::netlink::{attribute, attribute_u32, attributes as netlink_attributes, Socket};
 use message::{Message, GENL_HEADER};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_GENERIC;
@@ -37,6 +38,9 @@ const GENL_ID_CTRL: u16 = 16;
 const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+const CTRL_ATTR_MCAST_GROUPS: u16 = 7;
+const CTRL_ATTR_MCAST_GRP_NAME: u16 = 1;
+const CTRL_ATTR_MCAST_GRP_ID: u16 = 2;
 
 /// Which interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +71,7 @@ impl Wireguard {
     /// Connects to a family; `EPROTONOSUPPORT` if no loaded driver has it.
     pub fn open(family: &str) -> io::Result<Self> {
         let mut socket = Socket::open(NETLINK_GENERIC)?;
-        let family = family_id(&mut socket, family)?;
+        let family = find_family(&mut socket, family)?.id;
         Ok(Self { socket, family })
     }
 
@@ -96,25 +100,42 @@ impl Wireguard {
     }
 }
 
-/// The number of a family of generic netlink.
-fn family_id(socket: &mut Socket, name: &str) -> io::Result<u16> {
+/// A family of generic netlink.
+struct Family {
+    id: u16,
+    /// Its multicast groups.
+    groups: Vec<(String, u32)>,
+}
+
+/// Looks a family up.
+fn find_family(socket: &mut Socket, name: &str) -> io::Result<Family> {
     let flags = NLM_F_REQUEST | NLM_F_ACK;
     let mut request = Message::generic(GENL_ID_CTRL, flags, CTRL_CMD_GETFAMILY);
     let name = [name.as_bytes(), b"\0"].concat();
     request
         .put(CTRL_ATTR_FAMILY_NAME, &name)
         .map_err(|_| Errno::EMSGSIZE)?;
-    let mut id = None;
+    let (mut id, mut groups) = (None, Vec::new());
     let asked = socket.ask(request.finish(), &mut |payload| {
         let attributes = payload.get(GENL_HEADER..).unwrap_or_default();
         let value = attribute(attributes, CTRL_ATTR_FAMILY_ID);
         id = value.and_then(|value| value.try_into().ok().map(u16::from_ne_bytes));
+        let list = attribute(attributes, CTRL_ATTR_MCAST_GROUPS).unwrap_or_default();
+        groups.extend(netlink_attributes(list).filter_map(|(_, group)| {
+            let name = attribute(group, CTRL_ATTR_MCAST_GRP_NAME)?;
+            let name = name.strip_suffix(&[0]).unwrap_or(name);
+            let id = attribute_u32(group, CTRL_ATTR_MCAST_GRP_ID)?;
+            Some((String::from_utf8_lossy(name).into_owned(), id))
+        }));
         Ok(())
     });
     match asked {
         Err(error) if error.errno == Errno::ENOENT as i32 => Err(Errno::EPROTONOSUPPORT.into()),
         Err(error) => Err(error.into()),
-        Ok(_) => Ok(id.ok_or(Errno::ENOSYS)?),
+        Ok(_) => Ok(Family {
+            id: id.ok_or(Errno::ENOSYS)?,
+            groups,
+        }),
     }
 }
 

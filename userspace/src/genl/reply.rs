@@ -134,7 +134,7 @@ fn read_peer(buffer: &[u8]) -> Result<Peer, Malformed> {
 }
 
 /// A `sockaddr_in` or `sockaddr_in6`.
-fn read_endpoint(value: &[u8]) -> Option<SocketAddr> {
+pub(super) fn read_endpoint(value: &[u8]) -> Option<SocketAddr> {
     let part = |at: usize| value.get(at..)?.first_chunk::<4>().copied();
     let family = i32::from(u16::from_ne_bytes(*value.first_chunk()?));
     let port = u16::from_be_bytes(*value.get(2..)?.first_chunk()?);

@@ -213,6 +213,24 @@ impl Socket {
         Ok(())
     }
 
+    /// Joins a multicast group; the kernel keeps `backlog` bytes for us, if it may.
+    pub fn listen(&mut self, group: u32, backlog: usize) -> Result<(), Error> {
+        let _ = self.socket.set_rx_buf_sz(backlog);
+        Ok(self.socket.add_membership(group)?)
+    }
+
+    /// Waits for messages that were not asked for, and hands over their payloads.
+    pub fn hear(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        self.receive()?;
+        for message in messages(&self.buffer) {
+            let message = message.map_err(|err| Error::decode(&err))?;
+            if message.message_type() > NLMSG_DONE {
+                each(message.payload());
+            }
+        }
+        Ok(())
+    }
+
     /// Fills the buffer with the next datagram.
     fn receive(&mut self) -> Result<(), Error> {
         self.buffer.wipe();

@@ -4,6 +4,7 @@
 
 mod bad;
 mod call;
+mod events;
 mod forms;
 mod generate;
 mod generated;
@@ -24,6 +25,7 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-wg-scale", 240, scale::thousand);
     drop_in(list, "tool-bad-input", 300, bad::bad_input);
     drop_in(list, "tool-hidden-keys", 60, bad::hidden_keys);
+    events::register(list);
     hints::register(list);
     program::register(list);
     quick::register(list);

@@ -216,6 +216,28 @@ impl Message<'_> {
         Ok(Self { writer, start })
     }
 
+    /// Appends the headers of a message that nobody has asked for.
+    ///
+    /// # Safety
+    ///
+    /// For the lifetime that the caller gives the result, `skb` must be a valid, linear buffer that
+    /// nobody else uses. `family` must be registered.
+    pub(super) unsafe fn unrequested(
+        skb: NonNull<bindings::sk_buff>,
+        family: *const bindings::genl_family,
+        cmd: u8,
+    ) -> Result<Self> {
+        // SAFETY: By the requirement of this function.
+        let writer = unsafe { AttrWriter::from_raw(skb) };
+        let start = writer.len();
+        // SAFETY: The buffer is valid and ours, the family is valid.
+        let header = unsafe { bindings::genlmsg_put(skb.as_ptr(), 0, 0, family, 0, cmd) };
+        if header.is_null() {
+            return Err(EMSGSIZE);
+        }
+        Ok(Self { writer, start })
+    }
+
     fn header(&mut self) -> Option<NonNull<bindings::nlmsghdr>> {
         self.writer.at(self.start)
     }
