@@ -139,12 +139,14 @@ fn new_device(netdev: &NetDevice, link_net: &Net, shared: Arc<Shared>) -> Result
     let checker = CookieChecker::new(random_secret(), time::boottime_coarse_ns());
     let checker = RcuArc::new(checker, GFP_KERNEL)?;
     let netdev_ref = netdev.handle();
+    let bulk = shared.bulk;
     let device = RcuArc::pin_init(
         try_pin_init!(Device {
             netdev: netdev_ref,
             creating_net,
             shared,
             up: AtomicBool::new(false),
+            bulk: AtomicBool::new(bulk),
             port: AtomicU32::new(0),
             fwmark: AtomicU32::new(0),
             identity: RcuCell::empty(),

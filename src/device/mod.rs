@@ -118,7 +118,8 @@ use crate::{
 
 /// What all devices share. Made and dropped with the module, in process context.
 pub(crate) struct Shared {
-    /// Whether messages may be sent together in one packet (UDP segmentation offload).
+    /// Whether messages of new devices may be sent together in one packet (UDP segmentation
+    /// offload).
     pub(crate) bulk: bool,
     pub(crate) queues: Queues,
     /// Dropped after the queues, whose workers take memory from it.
@@ -157,6 +158,8 @@ pub(crate) struct Device {
     shared: Arc<Shared>,
     /// Packets may flow and timers may run.
     up: AtomicBool,
+    /// Whether messages may be sent together in one packet.
+    bulk: AtomicBool,
     port: AtomicU32,
     fwmark: AtomicU32,
     /// Our static key pair, if there is one.
@@ -208,6 +211,12 @@ impl Device {
     /// Whether packets may flow and timers may run.
     pub(crate) fn is_up(&self) -> bool {
         self.up.load(SeqCst)
+    }
+
+    /// Whether messages may be sent together in one packet.
+    #[inline]
+    pub(crate) fn may_bulk(&self) -> bool {
+        self.bulk.load(Relaxed)
     }
 
     /// The port we listen on, or shall listen on once up; 0 for any.

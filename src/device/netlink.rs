@@ -8,6 +8,7 @@
 //! comes here.
 
 mod get;
+mod options;
 mod set;
 
 use kernel::{module::this_module, prelude::*};
@@ -21,12 +22,20 @@ use crate::{
         },
         sync::rcu::RcuArc,
     },
-    proto::uapi::{self, allowedip, device, peer},
+    proto::{
+        extension,
+        uapi::{self, allowedip, device, peer},
+    },
 };
 
 static COMMANDS: [Command; 2] = [
     Command::new_dump::<get::GetDevice>(),
     Command::new_do::<set::SetDevice>(),
+];
+
+static EXTENSION_COMMANDS: [Command; 2] = [
+    Command::new_dump::<options::GetOptions>(),
+    Command::new_do::<options::SetOptions>(),
 ];
 
 /// What [`events`](super::events) are sent to.
@@ -55,7 +64,7 @@ static EXTENSION: Family = Family::new(
     this_module::<crate::LocalModule>(),
     c"wireguard_rs",
     uapi::GENL_VERSION,
-    &[],
+    &EXTENSION_COMMANDS,
     &GROUPS,
 );
 
@@ -64,7 +73,7 @@ static COEXIST_EXTENSION: Family = Family::new(
     this_module::<crate::LocalModule>(),
     c"wireguard_rs_co",
     uapi::GENL_VERSION,
-    &[],
+    &EXTENSION_COMMANDS,
     &GROUPS,
 );
 
@@ -137,6 +146,20 @@ static PEER_POLICY: [Policy; peer::MAX as usize + 1] = Policy::table(&[
     (peer::ALLOWEDIPS, Policy::nested_array(&ALLOWEDIP_POLICY)),
     (peer::PROTOCOL_VERSION, Policy::U32),
 ]);
+
+static OPTIONS_POLICY: [Policy; extension::options::UDP_GSO as usize + 1] = Policy::table(&[
+    (extension::options::IFINDEX, Policy::U32),
+    (
+        extension::options::IFNAME,
+        Policy::nul_string(uapi::IFNAME_MAX_LEN as u16),
+    ),
+    (extension::options::UDP_GSO, Policy::U8),
+]);
+
+/// [`requested_device`] reads both.
+const _: () = assert!(
+    extension::options::IFINDEX == device::IFINDEX && extension::options::IFNAME == device::IFNAME
+);
 
 static ALLOWEDIP_POLICY: [Policy; allowedip::MAX as usize + 1] = Policy::table(&[
     (allowedip::FAMILY, Policy::U16),

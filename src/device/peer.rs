@@ -456,6 +456,16 @@ impl Peer {
         self.tx.bytes.load(Relaxed)
     }
 
+    /// How long a message may be to be sent together with others; 0 if none may be.
+    #[inline]
+    pub(crate) fn bulk_limit(&self) -> u32 {
+        if self.device.may_bulk() {
+            self.tx.bulk_limit.load(Relaxed)
+        } else {
+            0
+        }
+    }
+
     /// Whether it is known where the peer is.
     #[inline]
     pub(crate) fn has_endpoint(&self) -> bool {

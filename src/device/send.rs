@@ -20,10 +20,7 @@ use crate::{
             icmp, netdevice,
             skbuff::{SkBuff, Skb, SkbList},
         },
-        sync::{
-            atomic::Ordering::Relaxed,
-            rcu::{self, RcuArc},
-        },
+        sync::rcu::{self, RcuArc},
         time,
     },
     proto::{messages::DATA_MIN_LEN, timers::Event},
@@ -60,7 +57,7 @@ pub(crate) fn xmit(device: &Device, skb: SkBuff) -> Result {
     }
     let mtu = skb.dst_mtu().unwrap_or(device.netdev.mtu());
     let mut skb = skb;
-    let limit = peer.tx.bulk_limit.load(Relaxed);
+    let limit = peer.bulk_limit();
     if limit != 0 && peer.tx.staged.is_empty() {
         match try_send_whole(&peer, skb, mtu, limit) {
             Ok(()) => return Ok(()),
@@ -199,7 +196,7 @@ fn assign_nonces(keypair: &Keypair, packets: &mut SkbList) -> bool {
 /// Encrypts a run, and puts messages together that may be sent together. What cannot be encrypted,
 /// for want of memory, is dropped; its nonce is lost, which does no harm.
 pub(crate) fn encrypt(peer: &Peer, keypair: &Keypair, packets: &mut SkbList) {
-    let limit = peer.tx.bulk_limit.load(Relaxed).min(MAX_BULK_MESSAGE) as usize;
+    let limit = peer.bulk_limit().min(MAX_BULK_MESSAGE) as usize;
     let (key, index) = (keypair.sending_key(), keypair.remote_index());
     let mut plain = mem::take(packets);
     while let Some(mut skb) = plain.pop_front() {

@@ -166,7 +166,7 @@ pub(crate) fn send_to_peer(
         bulk_limit: None,
     };
     // The limit is of interest only to who sends several at a time.
-    if device.shared().bulk && (messages.len() > 1 || messages.front().is_some_and(Skb::is_gso)) {
+    if device.may_bulk() && (messages.len() > 1 || messages.front().is_some_and(Skb::is_gso)) {
         outer.bulk_limit = Some(&peer.tx.bulk_limit);
     }
     while let Some(skb) = messages.pop_front() {

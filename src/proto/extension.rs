@@ -11,6 +11,24 @@ pub const GENL_NAME_COEXIST: &str = "wireguard_rs_co";
 /// The multicast group that events are sent to.
 pub const GROUP_EVENTS: &str = "events";
 
+/// Commands. Both need [`options::IFINDEX`] or [`options::IFNAME`].
+pub mod cmd {
+    /// Dump the options of an interface.
+    pub const OPTIONS_GET: u8 = 1;
+    /// Change those that are given.
+    pub const OPTIONS_SET: u8 = 2;
+}
+
+/// Attributes of commands.
+pub mod options {
+    /// u32.
+    pub const IFINDEX: u16 = 1;
+    /// String.
+    pub const IFNAME: u16 = 2;
+    /// u8: 1 if messages may be sent together, with UDP segmentation offload, else 0.
+    pub const UDP_GSO: u16 = 3;
+}
+
 /// Events. Every one has [`attr::IFINDEX`], [`attr::IFNAME`] and [`attr::SEQUENCE`]; those about a
 /// peer also have [`attr::PUBLIC_KEY`].
 pub mod event {
@@ -89,4 +107,6 @@ pub mod changed {
     pub const KEEPALIVE: u32 = 32;
     /// The allowed IPs.
     pub const ALLOWED_IPS: u32 = 64;
+    /// Whether messages may be sent together.
+    pub const UDP_GSO: u32 = 128;
 }

@@ -19,6 +19,7 @@ pub mod model;
 pub mod monitor;
 pub mod native;
 mod netlink;
+pub mod options;
 pub mod quick;
 pub mod say;
 pub mod signals;

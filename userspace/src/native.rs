@@ -4,11 +4,11 @@
 use nix::errno::Errno;
 use std::io;
 
-use crate::cli::{Events, Native, What};
+use crate::cli::{Events, Native, Options, What};
 use crate::say::{hint, os_message, say, CommandResult, Failed};
 use crate::signals::end_by_broken_pipe;
 use crate::wg::{is_dumb, Context, Out};
-use crate::{check, driver, events, generate, genl, json, monitor};
+use crate::{check, driver, events, generate, genl, json, monitor, options};
 
 /// Says what went wrong, and what to do about it.
 fn failed(error: &io::Error, interface: &str) -> Failed {
@@ -51,6 +51,25 @@ pub fn run(context: &Context, command: &Native) -> CommandResult {
                 }
                 result => result.map_err(|error| failed(&error, "")),
             }
+        }
+        Native::Options(Options {
+            interface,
+            settings,
+        }) => {
+            let change = options::parse(settings).map_err(|why| Failed::saying(1, why))?;
+            let done = if settings.is_empty() {
+                options::show(interface, &mut io::stdout().lock())
+            } else {
+                genl::options::set(interface, change)
+            };
+            done.map_err(|error| {
+                if error.raw_os_error() != Some(Errno::EPROTONOSUPPORT as i32) {
+                    return failed(&error, interface);
+                }
+                say("No driver that has options is loaded");
+                hint("the module wireguard_rs has them");
+                Failed::USUAL
+            })
         }
         Native::Check { files } => {
             match check::run(files, context.colour(), &mut io::stdout().lock()) {

@@ -7,8 +7,8 @@
 //! - netlink: [`netlink`], [`rtnl`] (links, addresses, routes), [`gnl`] (answers byte by byte);
 //! - namespaces: [`netns`], and in them [`cmd`], [`dns`], [`traffic`], [`capture`], [`probe`];
 //! - the kernel: [`modules`], [`kmsg`], [`checkers`], [`fault`], [`memory`], [`ram`], [`suspend`];
-//! - WireGuard devices: [`wgdev`] (netlink), [`events`], [`tool`] (`wg`), [`userspace`] (other
-//!   programs);
+//! - WireGuard devices: [`wgdev`] (netlink), [`events`] and [`options`] (of our module), [`tool`]
+//!   (`wg`), [`userspace`] (other programs);
 //! - [`driver`] (implementations), [`artefacts`] (what is saved of a failed test), [`runner`] (runs
 //!   each test in a process and namespaces of its own);
 //! - topologies: [`topo`] (two ends and a tunnel), [`nics`] (network cards in the place of veth),
@@ -43,6 +43,7 @@ pub mod netns;
 pub mod nics;
 pub mod noise;
 pub mod offload;
+pub mod options;
 pub mod pace;
 pub mod packet;
 pub mod pair;

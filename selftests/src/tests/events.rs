@@ -2,7 +2,7 @@
 //! The events of our module: each is told, in the right namespace only, to those who may hear it,
 //! and nobody waits for those who do not read.
 
-use super::Test;
+use super::{needs_ours, Test};
 use anyhow::{ensure, Context, Result};
 use harness::events::{ensure_numbered, Event, Listener};
 use harness::flood::Flooder;
@@ -69,6 +69,7 @@ pub fn register(list: &mut Vec<Test>) {
 }
 
 fn tunnel(ctx: &Ctx) -> Result<(Tunnel, [Listener; 2])> {
+    needs_ours(ctx)?;
     let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let [a, b] = [0, 1].map(|n| Listener::open(tunnel.ns(n), GENL_NAME));
     Ok((tunnel, [a?, b?]))

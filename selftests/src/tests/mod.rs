@@ -23,6 +23,7 @@ mod mtu;
 pub mod netlink;
 mod netns;
 mod nsdeath;
+mod options;
 mod order;
 mod outer;
 mod readme;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Test> {
     messages::register(&mut list);
     mtu::register(&mut list);
     transmit::register(&mut list);
+    options::register(&mut list);
     order::register(&mut list);
     events::register(&mut list);
     outer::register(&mut list);

@@ -107,6 +107,14 @@ events-lost: nothing waits for those who listen, and this one was too slow.
 Only the module wireguard_rs tells of events: of this network namespace, to whoever may configure \
 interfaces in it.";
 
+pub const OPTIONS: &str = "\
+Options:
+udp-gso: whether messages of the interface may be sent together, in one packet that the network \
+card or the stack cuts (UDP segmentation offload). On unless the module was loaded with udp_gso=0. \
+To be switched off where something on the way to the network card cannot cope with such packets.
+
+Options are lost with the interface. The in-tree driver has none.";
+
 pub const MONITOR: &str = "\
 Columns:
 A line for each interface sums up its peers, whose lines follow, the busiest first. HANDSHAKE is \

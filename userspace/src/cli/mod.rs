@@ -149,6 +149,9 @@ pub enum Native {
     /// Tell what happens: handshakes, peers that move, changes of the configuration
     #[command(after_long_help = help::EVENTS)]
     Events(Events),
+    /// Show or set what only the module wireguard_rs can do with an interface
+    #[command(after_long_help = help::OPTIONS)]
+    Options(Options),
     /// Find everything that is wrong with configuration files
     #[command(after_long_help = help::CHECK)]
     Check {
@@ -203,6 +206,17 @@ pub struct Events {
     /// As JSON, an object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `options`.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Name of the interface
+    #[arg(add = ArgValueCandidates::new(complete::interfaces))]
+    pub interface: String,
+    /// udp-gso on|off; without any, all are shown
+    #[arg(value_name = "OPTION")]
+    pub settings: Vec<String>,
 }
 
 /// What `generate` writes.

@@ -10,6 +10,7 @@ pub mod events;
 mod hint;
 mod links;
 mod message;
+pub mod options;
 mod reply;
 mod request;
 #[cfg(test)]

@@ -7,25 +7,36 @@ use anyhow::{ensure, Context, Result};
 use harness::capture::Capture;
 use harness::modules::Modules;
 use harness::noise::Session;
+use harness::options::set_udp_gso;
 use harness::packet::Datagram;
 use harness::rig::{inside, Rig, WAIT};
 use harness::runner::{Boot, Ctx, Subject};
+use harness::topo::names;
 use harness::traffic::set_option;
 use std::net::SocketAddr;
 use std::time::Duration;
+use wireguard_rs::proto::extension::GENL_NAME;
+
+type Body = fn(&Ctx) -> Result<()>;
 
 pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "gso-wire", 60, on_wire);
     drop_in(list, "gso-wire-cut-by-stack", 60, cut_by_stack);
     drop_in(list, "gso-off-with-the-interface", 60, off);
-    list.push(Test {
-        name: "gso-off-by-parameter".to_owned(),
-        boot: Boot::Smp,
-        modules: Modules::None,
-        subject: Subject::Rs,
-        bound: Duration::from_secs(60),
-        body: Box::new(off_by_parameter),
-    });
+    let ours: [(&str, Modules, Body); 2] = [
+        ("gso-off-by-parameter", Modules::None, off_by_parameter),
+        ("gso-off-by-option", Modules::Ours, off_by_option),
+    ];
+    for (name, modules, body) in ours {
+        list.push(Test {
+            name: name.to_owned(),
+            boot: Boot::Smp,
+            modules,
+            subject: Subject::Rs,
+            bound: Duration::from_secs(60),
+            body: Box::new(body),
+        });
+    }
 }
 
 /// Sends `count` datagrams with `len` bytes each, the last with `last`, in one call.
@@ -123,6 +134,33 @@ fn off_by_parameter(ctx: &Ctx) -> Result<()> {
     ctx.env.load_ours("udp_gso=0")?;
     let longest = longest(&mut Rig::new(ctx, 1)?)?;
     ensure!(longest <= 1514, "the longest frame has {longest} bytes");
+    Ok(())
+}
+
+/// The same where it is switched off for the device; and then on again.
+fn off_by_option(ctx: &Ctx) -> Result<()> {
+    needs_ours(ctx)?;
+    let mut rig = Rig::new(ctx, 1)?;
+    let switch = |rig: &Rig, on| {
+        rig.link
+            .end(0)
+            .run(|| Ok(set_udp_gso(GENL_NAME, names(0).0, on)?))
+    };
+    switch(&rig, false)?;
+    let longest_off = longest(&mut rig)?;
+    ensure!(
+        longest_off <= 1514,
+        "the longest frame has {longest_off} bytes"
+    );
+    drop(rig);
+    let mut rig = Rig::new(ctx, 1)?;
+    switch(&rig, false)?;
+    switch(&rig, true)?;
+    let longest_on = longest(&mut rig)?;
+    ensure!(
+        longest_on > 60_000,
+        "on again, but the longest frame has {longest_on} bytes"
+    );
     Ok(())
 }
 

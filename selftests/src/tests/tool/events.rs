@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `wg-rs events`: lines for people and for programs; what it says where there are none.
+//! What only our module has: `wg-rs events`, lines for people and for programs, and `wg-rs
+//! options`; what they say of the in-tree driver.
 
 use super::super::drop_in;
 use super::call::Call;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub(super) fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-events", 120, events);
+    drop_in(list, "tool-options", 60, options);
 }
 
 /// A `wg-rs events` that runs, and the file that it writes.
@@ -110,5 +112,48 @@ fn events(ctx: &Ctx) -> Result<()> {
     }
     let text = fs::read_to_string(&nobody.file)?;
     ensure!(text.is_empty(), "of other interfaces: {text}");
+    Ok(())
+}
+
+fn options(ctx: &Ctx) -> Result<()> {
+    prepare(&[])?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
+    let run = |words: &str| {
+        let call = Call::new("wg-rs", words.split(' '));
+        tunnel
+            .ns(0)
+            .run(|| call.run(&program(1, "wg-rs"), Path::new(DIR)))
+    };
+    if ctx.subject == Subject::C {
+        for words in ["options wg0", "options wg0 udp-gso off"] {
+            let seen = run(words)?;
+            ensure!(
+                !seen.ok() && seen.text().contains("wireguard_rs"),
+                "{words}: {seen:?}"
+            );
+        }
+        return Ok(());
+    }
+    for (words, shown) in [
+        ("options wg0", "udp-gso on\n"),
+        ("options wg0 udp-gso off", ""),
+        ("options wg0", "udp-gso off\n"),
+        ("options wg0 udp-gso on", ""),
+        ("options wg0", "udp-gso on\n"),
+    ] {
+        let seen = run(words)?;
+        ensure!(seen.ok() && seen.text() == shown, "{words}: {seen:?}");
+    }
+    for (words, why) in [
+        ("options wg9", "wg9"),
+        ("options v0", "not a WireGuard interface"),
+        ("options wg0 udp-gso", "needs"),
+        ("options wg0 udp-gso maybe", "maybe"),
+        ("options wg0 udp-gro on", "udp-gro"),
+        ("options an-interface-with-a-long-name", "15"),
+    ] {
+        let seen = run(words)?;
+        ensure!(!seen.ok() && seen.text().contains(why), "{words}: {seen:?}");
+    }
     Ok(())
 }
