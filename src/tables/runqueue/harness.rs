@@ -63,6 +63,7 @@ use loom::thread_local;
 
 thread_local! {
     /// The CPU that a thread stands for.
+    #[allow(clippy::missing_const_for_thread_local)] // loom's has none
     pub static CPU: Cell<u32> = Cell::new(0);
 }
 
