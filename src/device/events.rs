@@ -14,10 +14,7 @@ use crate::{
     kapi::{
         net::genetlink::AttrWriter,
         sync::{
-            atomic::{
-                AtomicBool, AtomicU32, AtomicU64,
-                Ordering::{Relaxed, SeqCst},
-            },
+            atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
             rcu,
         },
         time,
@@ -158,7 +155,7 @@ pub(crate) fn unknown_initiator(device: &Device, key: &PublicKey, endpoint: &End
 #[inline]
 pub(crate) fn note_load(device: &Device, under_load: bool) {
     if device.events.under_load.load(Relaxed) != under_load
-        && device.events.under_load.swap(under_load, SeqCst) != under_load
+        && device.events.under_load.swap(under_load, Relaxed) != under_load
     {
         send(device, event::LOAD_CHANGED, |message| {
             message.put_u32(attr::UNDER_LOAD, under_load.into())

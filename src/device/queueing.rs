@@ -77,12 +77,14 @@ pub(crate) fn defer(run: &Run, cpu: Option<u32>) {
     };
 }
 
-/// Who asks to transmit. BH is disabled, so that it stays on its CPU.
+/// Who asks to transmit. In process context the CPU is a hint; only one or two packets that waited
+/// for a session are transmitted there.
 #[inline]
 pub(crate) fn caller() -> Caller {
     Caller {
         cpu: cpu::current(),
         now: time::jiffies() as u32,
+        is_online: cpu::is_online,
     }
 }
 

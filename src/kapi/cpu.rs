@@ -25,6 +25,11 @@ pub fn online_count() -> u32 {
     unsafe { bindings::wg_num_online_cpus() }
 }
 
+/// Whether a CPU of that number is online.
+pub fn is_online(cpu: u32) -> bool {
+    next_online(cpu.wrapping_sub(1)) == cpu
+}
+
 /// The next online CPU after `after`, wrapping around after the last.
 ///
 /// `after` may be any number; the result is below [`nr_ids`].

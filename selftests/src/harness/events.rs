@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Listens to the events of our module.
 
-use super::netlink::{attrs, Attrs, Netlink};
+use super::netlink::{attrs, group_id, Netlink};
 use super::netns::Netns;
 use super::pace::slow;
 use super::wgdev::Key;
@@ -10,12 +10,6 @@ use nix::errno::Errno;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use wireguard_rs::proto::extension::{attr, GROUP_EVENTS};
-
-const CTRL_CMD_GETFAMILY: u8 = 3;
-const CTRL_ATTR_FAMILY_NAME: u16 = 2;
-const CTRL_ATTR_MCAST_GROUPS: u16 = 7;
-const CTRL_ATTR_MCAST_GRP_NAME: u16 = 1;
-const CTRL_ATTR_MCAST_GRP_ID: u16 = 2;
 
 /// An event comes within this time.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -64,24 +58,8 @@ impl Listener {
     /// Joins the group in this namespace.
     pub fn join(family: &str) -> Result<Self, Errno> {
         let mut socket = Netlink::generic()?;
-        let mut body = Attrs::after(&[CTRL_CMD_GETFAMILY, 1, 0, 0]);
-        body.str(CTRL_ATTR_FAMILY_NAME, family);
-        let replies = socket.request(libc::GENL_ID_CTRL as u16, 0, body.bytes())?;
-        let reply = replies.first().and_then(|reply| reply.body.get(4..));
-        let find = |list: &[u8], kind: u16| {
-            let found = attrs(list).into_iter().find(|(k, _)| *k == kind);
-            found.map(|(_, value)| value).unwrap_or_default()
-        };
-        let groups = attrs(&find(reply.unwrap_or_default(), CTRL_ATTR_MCAST_GROUPS));
-        let name = [GROUP_EVENTS.as_bytes(), b"\0"].concat();
-        let group = groups
-            .iter()
-            .find(|(_, group)| find(group, CTRL_ATTR_MCAST_GRP_NAME) == name)
-            .and_then(|(_, group)| {
-                let id = find(group, CTRL_ATTR_MCAST_GRP_ID);
-                id.try_into().ok().map(u32::from_ne_bytes)
-            });
-        socket.join(group.ok_or(Errno::ENOENT)?)?;
+        let group = group_id(&mut socket, family, GROUP_EVENTS)?;
+        socket.join(group)?;
         Ok(Self(socket))
     }
 

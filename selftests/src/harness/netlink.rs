@@ -286,21 +286,44 @@ fn split(bytes: &[u8]) -> Option<(NetlinkHeader, &[u8], &[u8])> {
     ))
 }
 
-/// Asks the generic netlink controller for the number of the family called `name`.
-pub fn family_id(nl: &mut Netlink, name: &str) -> Result<u16, Errno> {
+/// What the generic netlink controller says of the family called `name`.
+fn family(nl: &mut Netlink, name: &str) -> Result<Vec<(u16, Vec<u8>)>, Errno> {
     const CTRL_CMD_GETFAMILY: u8 = 3;
-    const CTRL_ATTR_FAMILY_ID: u16 = 1;
     const CTRL_ATTR_FAMILY_NAME: u16 = 2;
     let mut body = Attrs::after(&[CTRL_CMD_GETFAMILY, 1, 0, 0]);
     body.str(CTRL_ATTR_FAMILY_NAME, name);
     let replies = nl.request(libc::GENL_ID_CTRL as u16, 0, body.bytes())?;
-    replies
-        .iter()
-        .filter_map(|reply| reply.body.get(4..))
-        .flat_map(attrs)
-        .find(|(kind, _)| *kind == CTRL_ATTR_FAMILY_ID)
-        .and_then(|(_, data)| data.first_chunk::<2>().map(|b| u16::from_ne_bytes(*b)))
-        .ok_or(Errno::ENOENT)
+    let bodies = replies.iter().filter_map(|reply| reply.body.get(4..));
+    Ok(bodies.flat_map(attrs).collect())
+}
+
+fn find(list: &[(u16, Vec<u8>)], kind: u16) -> Option<&[u8]> {
+    let found = list.iter().find(|(k, _)| *k == kind);
+    found.map(|(_, value)| value.as_slice())
+}
+
+/// Asks the generic netlink controller for the number of the family called `name`.
+pub fn family_id(nl: &mut Netlink, name: &str) -> Result<u16, Errno> {
+    const CTRL_ATTR_FAMILY_ID: u16 = 1;
+    let list = family(nl, name)?;
+    let id = find(&list, CTRL_ATTR_FAMILY_ID).and_then(|id| id.try_into().ok());
+    id.map(u16::from_ne_bytes).ok_or(Errno::ENOENT)
+}
+
+/// The number of a multicast group of a family.
+pub fn group_id(nl: &mut Netlink, name: &str, group: &str) -> Result<u32, Errno> {
+    const CTRL_ATTR_MCAST_GROUPS: u16 = 7;
+    const CTRL_ATTR_MCAST_GRP_NAME: u16 = 1;
+    const CTRL_ATTR_MCAST_GRP_ID: u16 = 2;
+    let list = family(nl, name)?;
+    let groups = attrs(find(&list, CTRL_ATTR_MCAST_GROUPS).unwrap_or_default());
+    let wanted = [group.as_bytes(), b"\0"].concat();
+    let mut groups = groups.iter().map(|(_, group)| attrs(group));
+    let group = groups
+        .find(|group| find(group, CTRL_ATTR_MCAST_GRP_NAME) == Some(wanted.as_slice()))
+        .ok_or(Errno::ENOENT)?;
+    let id = find(&group, CTRL_ATTR_MCAST_GRP_ID).and_then(|id| id.try_into().ok());
+    id.map(u32::from_ne_bytes).ok_or(Errno::ENOENT)
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 9));
 
 /// Bursts that fill a device's handshake queue, as far as it lets one source.
 const FLOOD: usize = 128;
+/// A device is under load within this time.
+const FLOODED: Duration = Duration::from_secs(20);
 /// A device is under load for so long after the last sign of it.
 const UNDER_LOAD: Duration = Duration::from_secs(1);
 
@@ -164,10 +166,12 @@ fn under_handshakes(ctx: &Ctx) -> Result<()> {
 fn send_with_cookie(rig: &Rig, strangers: &mut Flooder) -> Result<()> {
     let client = &rig.clients[0];
     client.flush()?;
-    let mut tries = 0;
+    let begin = Instant::now();
     let cookie = loop {
-        tries += 1;
-        ensure!(tries < 20, "a flood does not put the device under load");
+        ensure!(
+            begin.elapsed() < slow(FLOODED),
+            "a flood does not put the device under load"
+        );
         for _ in 0..FLOOD {
             strangers.burst();
         }

@@ -127,8 +127,11 @@ impl Flow {
 
     /// Time stands still, so that no home moves.
     fn caller(&self) -> Option<Caller> {
-        let (cpu, now) = (CPU.with(Cell::get), 1000);
-        self.at_home.then_some(Caller { cpu, now })
+        self.at_home.then(|| Caller {
+            cpu: CPU.with(Cell::get),
+            now: 1000,
+            is_online: |cpu| cpu != u32::MAX,
+        })
     }
 
     /// What has come out. Nothing is left, nobody refers to a run any more.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Listens to the events of the module `wireguard_rs`.
 
-use super::find_family;
+use super::find_extension;
 use super::message::GENL_HEADER;
 use super::reply::read_endpoint;
 use crate::key::PublicKey;
@@ -10,9 +10,7 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 use nix::errno::Errno;
 use std::io;
 use std::net::SocketAddr;
-use wireguard_rs::proto::extension::{
-    attr, changed, event, role, GENL_NAME, GENL_NAME_COEXIST, GROUP_EVENTS,
-};
+use wireguard_rs::proto::extension::{attr, changed, event, role, GROUP_EVENTS};
 
 /// The kernel keeps so many bytes of events for us.
 const BACKLOG: usize = 1 << 20;
@@ -135,20 +133,11 @@ impl Listener {
     /// configure interfaces.
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::open(NETLINK_GENERIC)?;
-        for name in [GENL_NAME, GENL_NAME_COEXIST] {
-            let groups = match find_family(&mut socket, name) {
-                Ok(family) => family.groups,
-                Err(error) if error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32) => {
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            if let Some((_, group)) = groups.iter().find(|(name, _)| name == GROUP_EVENTS) {
-                socket.listen(*group, BACKLOG)?;
-                return Ok(Self(socket));
-            }
-        }
-        Err(Errno::EPROTONOSUPPORT.into())
+        let groups = find_extension(&mut socket)?.groups;
+        let group = groups.iter().find(|(name, _)| name == GROUP_EVENTS);
+        let (_, group) = group.ok_or(Errno::EPROTONOSUPPORT)?;
+        socket.listen(*group, BACKLOG)?;
+        Ok(Self(socket))
     }
 
     /// Waits for what comes next.

@@ -28,6 +28,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_GENERIC;
 use nix::errno::Errno;
 use std::io;
+use wireguard_rs::proto::extension::{GENL_NAME, GENL_NAME_COEXIST, GROUP_EVENTS};
 use wireguard_rs::proto::uapi::IFNAME_MAX_LEN;
 
 /// The families there are: that of the in-tree driver and of our module in its place, and ours
@@ -138,6 +139,23 @@ fn find_family(socket: &mut Socket, name: &str) -> io::Result<Family> {
             groups,
         }),
     }
+}
+
+/// The family that only our module has, by one of its two names.
+fn find_extension(socket: &mut Socket) -> io::Result<Family> {
+    for name in [GENL_NAME_COEXIST, GENL_NAME] {
+        match find_family(socket, name) {
+            // With `coexist=1` the other name is that of a family without the group.
+            Ok(family) if family.groups.iter().any(|(name, _)| name == GROUP_EVENTS) => {
+                return Ok(family);
+            }
+            Err(error) if error.raw_os_error() != Some(Errno::EPROTONOSUPPORT as i32) => {
+                return Err(error);
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Err(Errno::EPROTONOSUPPORT.into())
 }
 
 /// Tries the families in turn until one knows the device.

@@ -2,13 +2,13 @@
 //! Options of an interface that only the module `wireguard_rs` has.
 
 use super::message::{Message, GENL_HEADER};
-use super::{find_family, Link};
+use super::{find_extension, Link};
 use crate::netlink::{attributes, Socket};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_GENERIC;
 use nix::errno::Errno;
 use std::io;
-use wireguard_rs::proto::extension::{cmd, options, GENL_NAME, GENL_NAME_COEXIST};
+use wireguard_rs::proto::extension::{cmd, options};
 
 /// The options, or those of them that are to be set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,29 +64,19 @@ fn ask(
 ) -> io::Result<()> {
     Link::Name(interface).check()?;
     let mut socket = Socket::open(NETLINK_GENERIC)?;
-    // The first name may be that of a family without these commands.
-    let mut result = Err(Errno::EPROTONOSUPPORT.into());
-    for name in [GENL_NAME_COEXIST, GENL_NAME] {
-        let family = match find_family(&mut socket, name) {
-            Ok(family) => family.id,
-            Err(error) if error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32) => continue,
-            Err(error) => return Err(error),
-        };
-        let mut request = Message::generic(family, NLM_F_REQUEST | flags, command);
-        let name = [interface.as_bytes(), b"\0"].concat();
-        request
-            .put(options::IFNAME, &name)
-            .and_then(|()| match udp_gso {
-                Some(on) => request.put(options::UDP_GSO, &[on.into()]),
-                None => Ok(()),
-            })
-            .map_err(|_| Errno::EMSGSIZE)?;
-        let asked = socket.ask(request.finish(), &mut |payload| {
-            each(payload);
-            Ok(())
-        });
-        result = asked.map(drop).map_err(io::Error::from);
-        break;
-    }
-    result
+    let family = find_extension(&mut socket)?.id;
+    let mut request = Message::generic(family, NLM_F_REQUEST | flags, command);
+    let name = [interface.as_bytes(), b"\0"].concat();
+    request
+        .put(options::IFNAME, &name)
+        .and_then(|()| match udp_gso {
+            Some(on) => request.put(options::UDP_GSO, &[on.into()]),
+            None => Ok(()),
+        })
+        .map_err(|_| Errno::EMSGSIZE)?;
+    socket.ask(request.finish(), &mut |payload| {
+        each(payload);
+        Ok(())
+    })?;
+    Ok(())
 }
