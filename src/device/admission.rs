@@ -77,15 +77,18 @@ pub(crate) fn change_checker(
 #[inline(never)]
 pub(crate) fn admit<M: HandshakeMessage>(device: &Device, skb: &SkBuff, message: &M) -> bool {
     let now = time::boottime_coarse_ns();
-    let Some(endpoint) = Endpoint::from_skb(skb) else {
-        return false;
-    };
-    let Some(source) = source_of(endpoint.remote()) else {
+    let endpoint = Endpoint::from_skb(skb);
+    let source = endpoint
+        .as_ref()
+        .and_then(|endpoint| source_of(endpoint.remote()));
+    let Some((endpoint, source)) = endpoint.zip(source) else {
+        device.refuse(Rejection::UnknownType, 1);
         return false;
     };
     let under_load = is_under_load(device, now);
     events::note_load(device, under_load);
     let Some(checker) = cookie_checker(device, under_load, now) else {
+        device.refuse(Rejection::NoIdentity, 1);
         return false;
     };
     match checker.validate_macs::<KernelCrypto, M>(message, &source, under_load, now) {
@@ -110,18 +113,22 @@ pub(crate) fn admit<M: HandshakeMessage>(device: &Device, skb: &SkBuff, message:
             if let Ok(reply) = reply {
                 debug::skb(device.netdev(), SkbEvent::SendCookie, skb);
                 let _ = socket::reply(device, &endpoint, reply.as_bytes());
+                device.counters.note_cookie_sent();
             }
+            device.refuse(Rejection::CookieRequired, 1);
             false
         }
         MacState::Invalid => {
             debug::skb(device.netdev(), SkbEvent::InvalidMac, skb);
+            device.refuse(Rejection::InvalidMac1, 1);
             false
         }
     }
 }
 
-/// A debug message about a handshake message that is not looked at any further.
+/// Counts a handshake message that is not looked at any further, with a debug message.
 pub(crate) fn report_drop(device: &Device, skb: &SkBuff, rejection: Rejection) {
+    device.refuse(rejection, 1);
     let reason = rejection.as_str();
     debug::skb(device.netdev(), SkbEvent::DropHandshake { reason }, skb);
 }

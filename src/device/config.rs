@@ -42,6 +42,8 @@ pub(crate) struct Config {
     no_key: SecretKey,
     /// Peers were removed since the last [`UpdateGuard::settle`].
     peers_removed: bool,
+    /// The generation in which a peer was last removed; 0 if none was.
+    removed_in: u32,
 }
 
 impl Config {
@@ -54,6 +56,7 @@ impl Config {
             generation: 1,
             no_key: SecretKey::zeroed(),
             peers_removed: false,
+            removed_in: 0,
         }
     }
 }
@@ -191,6 +194,7 @@ impl UpdateGuard<'_> {
         }
         self.config.peers.insert(node);
         self.config.num_peers = self.config.num_peers.saturating_add(1);
+        self.touch(&peer);
         events::peer_added(device, peer.public_key());
         Ok(Some(peer))
     }
@@ -198,6 +202,7 @@ impl UpdateGuard<'_> {
     /// Removes a peer. What is under way for it ends by itself; see [`UpdateGuard::settle`].
     pub(crate) fn remove_peer(&mut self, peer: &RcuArc<Peer>) {
         self.config.peers_removed = true;
+        self.config.removed_in = self.config.generation;
         self.config.allowed_ips.remove_by_peer(peer);
         self.touch_allowed_ips();
         self.config.peers.remove(&peer.id());
@@ -245,6 +250,19 @@ impl UpdateGuard<'_> {
         Some(peer.clone())
     }
 
+    /// The generation in which a peer was last removed, if one was.
+    pub(crate) fn removed_in(&self) -> Option<u32> {
+        match self.config.removed_in {
+            0 => None,
+            generation => Some(generation),
+        }
+    }
+
+    /// Notes that this change is about the settings of a peer.
+    pub(crate) fn touch(&self, peer: &Peer) {
+        peer.note_changed(self.config.generation);
+    }
+
     pub(crate) fn for_each_peer(&self, mut action: impl FnMut(&RcuArc<Peer>)) {
         for peer in self.config.peers.values() {
             action(peer);
@@ -259,7 +277,10 @@ impl UpdateGuard<'_> {
         cidr: u8,
     ) -> Result {
         let prefix = Prefix::new(addr, cidr).ok_or(EINVAL)?;
-        self.config.allowed_ips.insert(prefix, peer, GFP_KERNEL)?;
+        let before = self.config.allowed_ips.insert(prefix, peer, GFP_KERNEL)?;
+        if let Some(before) = before {
+            self.touch(&before);
+        }
         self.touch_allowed_ips();
         Ok(())
     }

@@ -71,17 +71,18 @@ impl<T: HasFlow<Items = SkbList>> RxContext<T> {
         Flow::new(&self.turns.lock())
     }
 
-    /// Queues packets of `owner` for the next poll, or drops and counts them when too many of its
-    /// wait already. Any context but hard interrupts.
-    pub(crate) fn queue(&self, owner: &RcuArc<T>, netdev: &NetDevice, packets: SkbList) {
+    /// Queues packets of `owner` for the next poll. Any context but hard interrupts.
+    ///
+    /// # Errors
+    ///
+    /// Gives them back when too many of its wait already.
+    pub(crate) fn queue(&self, owner: &RcuArc<T>, packets: SkbList) -> Result<(), SkbList> {
         if packets.is_empty() {
-            return;
+            return Ok(());
         }
-        let added = self.turns.lock().add(owner, packets, MAX_QUEUED_PACKETS);
-        match added {
-            Ok(()) => self.napi.schedule(),
-            Err(refused) => netdev.add_rx_dropped(refused.len()),
-        }
+        self.turns.lock().add(owner, packets, MAX_QUEUED_PACKETS)?;
+        self.napi.schedule();
+        Ok(())
     }
 
     /// Disables the context and frees what waits. Sleeps.

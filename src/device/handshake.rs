@@ -11,6 +11,7 @@ use kernel::prelude::*;
 use crate::{
     device::{
         admission::admit,
+        counters::Happening,
         endpoint::Endpoint,
         events,
         keypair::Keypair,
@@ -77,7 +78,8 @@ pub(crate) fn receive(device: &Device, skb: &SkBuff) {
             }
         }
         Ok(Message::CookieReply(message)) => receive_cookie_reply(device, skb, message),
-        Ok(Message::Data(..)) | Err(_) => {}
+        Ok(Message::Data(..)) => device.refuse(Rejection::UnknownType, 1),
+        Err(reason) => device.refuse(reason, 1),
     }
 }
 
@@ -86,6 +88,7 @@ fn receive_cookie_reply(device: &Device, skb: &SkBuff, message: &CookieReply) {
     let guard = rcu::read_lock();
     let peer = device.sessions().lookup(&guard, message.receiver_index());
     let Some(peer) = peer.map(|entry| entry.peer().clone()) else {
+        device.refuse(Rejection::UnknownIndex, 1);
         return;
     };
     drop(guard);
@@ -94,9 +97,13 @@ fn receive_cookie_reply(device: &Device, skb: &SkBuff, message: &CookieReply) {
         .cookies
         .lock()
         .consume_reply::<KernelCrypto>(message, now);
-    if let Err(reason) = consumed {
-        let reason = reason.as_str();
-        debug::skb(device.netdev(), SkbEvent::InvalidCookie { reason }, skb);
+    match consumed {
+        Ok(()) => peer.counters.note(Happening::CookieReceived),
+        Err(reason) => {
+            peer.refuse(reason, 1);
+            let reason = reason.as_str();
+            debug::skb(device.netdev(), SkbEvent::InvalidCookie { reason }, skb);
+        }
     }
 }
 
@@ -104,6 +111,7 @@ fn receive_initiation(device: &Device, skb: &SkBuff, message: &Initiation) {
     let (peer, response) = match consume_initiation(device, skb, message) {
         Ok(accepted) => accepted,
         Err(reason) => {
+            device.refuse(reason, 1);
             let reason = reason.as_str();
             debug::skb(device.netdev(), SkbEvent::InvalidInitiation { reason }, skb);
             return;
@@ -119,6 +127,7 @@ fn receive_initiation(device: &Device, skb: &SkBuff, message: &Initiation) {
     if let Ok(response) = response {
         send_response(&peer, response);
     }
+    peer.counters.note(Happening::InitiationReceived);
     count_handshake(&peer, skb.len());
     Peer::note(&peer, Event::InitiationReceived);
 }
@@ -140,14 +149,19 @@ fn consume_initiation(
         return Err(Rejection::UnknownPeer);
     };
     let mut handshake = peer.handshake.lock();
-    let consumed = opened.finish::<KernelCrypto>(&handshake.keys)?;
-    // The private key may have been replaced since; then the slot is not for this message. Whoever
-    // ends the peer, or takes the device down, clears the slot afterwards, under the same mutex.
-    if !peer.may_run() || !device.is_identity(&identity) {
-        return Err(Rejection::Superseded);
-    }
     let now = time::boottime_coarse_ns();
-    handshake.slot.accept_initiation(consumed, now)?;
+    opened
+        .finish::<KernelCrypto>(&handshake.keys)
+        .and_then(|consumed| {
+            // The private key may have been replaced since; then the slot is not for this message.
+            // Whoever ends the peer, or takes the device down, clears the slot afterwards, under
+            // the same mutex.
+            if !peer.may_run() || !device.is_identity(&identity) {
+                return Err(Rejection::Superseded);
+            }
+            handshake.slot.accept_initiation(consumed, now)
+        })
+        .inspect_err(|reason| peer.counters.refuse(*reason, 1))?;
     peer.timer_state.note_handshake_sent(now);
     let response = create_response(&peer, &mut handshake);
     drop(handshake);
@@ -158,6 +172,7 @@ fn receive_response(device: &Device, skb: &SkBuff, message: &Response) {
     let peer = match consume_response(device, message) {
         Ok(peer) => peer,
         Err(reason) => {
+            device.refuse(reason, 1);
             let reason = reason.as_str();
             debug::skb(device.netdev(), SkbEvent::InvalidResponse { reason }, skb);
             return;
@@ -170,6 +185,7 @@ fn receive_response(device: &Device, skb: &SkBuff, message: &Response) {
         peer.id(),
         endpoint.as_ref().map(Endpoint::remote),
     );
+    peer.counters.note(Happening::ResponseReceived);
     peer.note_completed();
     let session = peer.keypairs.current().map(|keypair| keypair.id());
     peer.tell_completed(session, Role::Initiator);
@@ -191,13 +207,20 @@ fn consume_response(device: &Device, message: &Response) -> Result<RcuArc<Peer>,
         }
     };
     let mut handshake = peer.handshake.lock();
-    let initiator = handshake.slot.initiator()?;
-    let established =
-        noise::consume_response::<KernelCrypto>(&identity, &initiator, &handshake.psk, message)?;
-    if !device.is_identity(&identity) {
-        return Err(Rejection::Superseded);
-    }
-    begin_session(&peer, &mut handshake, established)?;
+    handshake
+        .slot
+        .initiator()
+        .and_then(|initiator| {
+            let psk = &handshake.psk;
+            noise::consume_response::<KernelCrypto>(&identity, &initiator, psk, message)
+        })
+        .and_then(|established| {
+            if !device.is_identity(&identity) {
+                return Err(Rejection::Superseded);
+            }
+            begin_session(&peer, &mut handshake, established)
+        })
+        .inspect_err(|reason| peer.counters.refuse(*reason, 1))?;
     drop(handshake);
     Ok(peer)
 }
@@ -231,6 +254,7 @@ pub(crate) fn send_initiation(peer: &RcuArc<Peer>) {
     let Ok(mut message) = create_initiation(peer) else {
         return;
     };
+    peer.counters.note(Happening::InitiationSent);
     add_macs_and_send(peer, &mut message);
 }
 
@@ -278,6 +302,7 @@ fn send_response(peer: &RcuArc<Peer>, mut response: Response) {
         Some(peer.endpoint().remote()),
     );
     Peer::note(peer, Event::ResponseSent);
+    peer.counters.note(Happening::ResponseSent);
     add_macs_and_send(peer, &mut response);
 }
 

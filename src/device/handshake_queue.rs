@@ -111,18 +111,19 @@ impl HandshakeQueue {
     }
 
     /// Ends the workers and throws away what waits.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn stop(&self, device: &Device) {
         self.workers.stop();
-        self.clear();
+        self.clear(device);
     }
 
     /// Throws away what waits.
-    pub(crate) fn clear(&self) {
+    pub(crate) fn clear(&self, device: &Device) {
         loop {
             let next = self.packets.lock().pop();
             let Some(skb) = next else { return };
             self.count.fetch_sub(1, Relaxed);
             drop(skb);
+            device.refuse(Rejection::GoingAway, 1);
         }
     }
 
@@ -161,7 +162,7 @@ pub(crate) fn queue(device: &Device, skb: SkBuff) {
     let evicted = queue.packets.lock().push(hash, skb);
     if let Some(skb) = evicted {
         queue.count.fetch_sub(1, Relaxed);
-        report_drop(device, &skb, Rejection::QueueFull);
+        report_drop(device, &skb, Rejection::HandshakeQueueFull);
     }
     queue
         .workers

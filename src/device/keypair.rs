@@ -117,11 +117,11 @@ impl Keypair {
         self.session.rekey_after_receive(now)
     }
 
-    /// Whether packets may still be decrypted with the session.
-    pub(crate) fn may_receive(&self, now: u64) -> bool {
+    /// Whether packets may still be decrypted with the session; see
+    /// [`keypair::Keypair::check_receive`].
+    pub(crate) fn may_receive(&self, now: u64) -> Result<(), Rejection> {
         self.session
             .check_receive(self.received.next.load(Relaxed), now)
-            .is_ok()
     }
 
     /// The replay check of authentic packets: takes those out whose counter was seen before or is

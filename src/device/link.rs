@@ -8,6 +8,7 @@ use kernel::{alloc::flags::GFP_KERNEL, new_mutex, prelude::*, sync::Arc};
 use crate::{
     device::{
         config::{self, Config},
+        counters::DeviceCounters,
         delivery::RxContext,
         events::Events,
         handshake,
@@ -93,7 +94,7 @@ impl LinkDriver for WireGuardLink {
         socket::close(device);
         // Nothing is waited for here: what is under way finds that its peer may not run, and is
         // refused where it would commit a handshake, a session or a packet.
-        device.handshakes.clear();
+        device.handshakes.clear(device);
         device.crypt.give_up();
         update.for_each_peer(|peer| {
             Peer::cancel_work(peer);
@@ -135,6 +136,7 @@ fn new_device(netdev: &NetDevice, link_net: &Net, shared: Arc<Shared>) -> Result
     let sessions = Sessions::new(GFP_KERNEL)?;
     let handshakes = HandshakeQueue::new()?;
     let crypt = CryptQueue::new()?;
+    let counters = DeviceCounters::new()?;
     let creating_net = WeakNet::new(link_net)?;
     let checker = CookieChecker::new(random_secret(), time::boottime_coarse_ns());
     let checker = RcuArc::new(checker, GFP_KERNEL)?;
@@ -154,6 +156,7 @@ fn new_device(netdev: &NetDevice, link_net: &Net, shared: Arc<Shared>) -> Result
             checker_writer <- new_mutex!(()),
             sockets: RcuCell::empty(),
             events: Events::new(),
+            counters,
             peers_by_key,
             sessions,
             allowed_ips,
@@ -215,7 +218,7 @@ fn dismantle(device: &RcuArc<Device>) {
         update.remove_all_peers();
         device.identity.swap(None);
     }
-    device.handshakes.stop();
+    device.handshakes.stop(device);
     device.crypt.stop();
     let contexts = core::mem::replace(&mut *device.rx_contexts.lock(), KVec::new());
     for context in &contexts {

@@ -13,8 +13,8 @@
 //! # Floors
 //!
 //! State below, verbs above; a file names only files below it, and [`Device`] and [`Shared`], which
-//! are declared here: keypair, delivery, events < peer < sessions < queueing, socket < send <
-//! handshake < receive < pipeline, timers < config < link < netlink < registration.
+//! are declared here: keypair, delivery, counters, events < peer < sessions < queueing, socket <
+//! send < handshake < receive < pipeline, timers < config < link < netlink < registration.
 //! `scripts/check-rules` has the whole order.
 //!
 //! # Locks
@@ -49,6 +49,7 @@
 
 mod admission;
 mod config;
+mod counters;
 mod delivery;
 mod endpoint;
 mod events;
@@ -81,6 +82,7 @@ use kernel::{
 use crate::{
     device::{
         config::Config,
+        counters::DeviceCounters,
         delivery::RxContext,
         events::Events,
         handshake_queue::HandshakeQueue,
@@ -112,6 +114,7 @@ use crate::{
         cookie::CookieChecker,
         crypto::{PublicKey, Secret, SecretKey},
         noise::Identity,
+        Rejection,
     },
     tables::{allowedips::AllowedIps, peerlookup::PubkeyTable},
 };
@@ -171,6 +174,7 @@ pub(crate) struct Device {
     /// Open while the device is up and its namespace there.
     sockets: RcuCell<Sockets>,
     events: Events,
+    pub(crate) counters: DeviceCounters,
     peers_by_key: PubkeyTable<Peer>,
     sessions: Sessions,
     allowed_ips: RcuArc<AllowedIps<Peer>>,
@@ -217,6 +221,15 @@ impl Device {
     #[inline]
     pub(crate) fn may_bulk(&self) -> bool {
         self.bulk.load(Relaxed)
+    }
+
+    /// Counts packets of no peer, or of one that counts them itself, that are refused or lost. Any
+    /// context.
+    #[cold]
+    pub(crate) fn refuse(&self, reason: Rejection, packets: usize) {
+        if packets != 0 {
+            self.counters.refuse(reason, packets);
+        }
     }
 
     /// The port we listen on, or shall listen on once up; 0 for any.

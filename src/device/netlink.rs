@@ -9,6 +9,7 @@
 
 mod get;
 mod options;
+mod peers;
 mod set;
 
 use kernel::{module::this_module, prelude::*};
@@ -33,9 +34,10 @@ static COMMANDS: [Command; 2] = [
     Command::new_do::<set::SetDevice>(),
 ];
 
-static EXTENSION_COMMANDS: [Command; 2] = [
+static EXTENSION_COMMANDS: [Command; 3] = [
     Command::new_dump::<options::GetOptions>(),
     Command::new_do::<options::SetOptions>(),
+    Command::new_dump::<peers::GetPeers>(),
 ];
 
 /// What [`events`](super::events) are sent to.
@@ -156,9 +158,28 @@ static OPTIONS_POLICY: [Policy; extension::options::UDP_GSO as usize + 1] = Poli
     (extension::options::UDP_GSO, Policy::U8),
 ]);
 
+static PEERS_POLICY: [Policy; extension::device::CHANGED_SINCE as usize + 1] = Policy::table(&[
+    (extension::device::IFINDEX, Policy::U32),
+    (
+        extension::device::IFNAME,
+        Policy::nul_string(uapi::IFNAME_MAX_LEN as u16),
+    ),
+    (
+        extension::device::SHOW,
+        Policy::flags32(
+            extension::show::SETTINGS | extension::show::ALLOWED_IPS | extension::show::COUNTERS,
+        ),
+    ),
+    (extension::device::PEER, Policy::exact_len(KEY_LEN)),
+    (extension::device::CHANGED_SINCE, Policy::U32),
+]);
+
 /// [`requested_device`] reads both.
 const _: () = assert!(
-    extension::options::IFINDEX == device::IFINDEX && extension::options::IFNAME == device::IFNAME
+    extension::options::IFINDEX == device::IFINDEX
+        && extension::options::IFNAME == device::IFNAME
+        && extension::device::IFINDEX == device::IFINDEX
+        && extension::device::IFNAME == device::IFNAME
 );
 
 static ALLOWEDIP_POLICY: [Policy; allowedip::MAX as usize + 1] = Policy::table(&[

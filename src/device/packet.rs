@@ -71,11 +71,16 @@ pub(crate) struct PacketCb {
     pub(crate) _reserved: [u8; 3],
 }
 
+/// How many messages a packet holds, came in or is to become.
+#[inline]
+pub(crate) fn messages(skb: &Skb) -> usize {
+    skb.cb::<PacketCb>().messages.max(1).into()
+}
+
 impl Packets for SkbList {
     fn count(&self) -> usize {
-        self.iter().fold(0, |count, skb| {
-            count.wrapping_add(skb.cb::<PacketCb>().messages.max(1).into())
-        })
+        self.iter()
+            .fold(0, |count, skb| count.wrapping_add(messages(skb)))
     }
 
     #[inline]

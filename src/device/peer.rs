@@ -16,6 +16,7 @@ use kernel::{
 
 use crate::{
     device::{
+        counters::{Happening, PeerCounters},
         delivery::{RxContext, RxFlow},
         endpoint::Endpoint,
         events,
@@ -48,9 +49,10 @@ use crate::{
         handshake::HandshakeSlot,
         noise::{Identity, PeerStatic, Role},
         timers::{Arm, Event, Timer, TimerState},
+        Rejection,
     },
     tables::{
-        runqueue::{Body, Fifo, InlineBudget},
+        runqueue::{Body, Fifo, InlineBudget, Packets},
         turns::HasFlow,
     },
 };
@@ -133,6 +135,7 @@ pub(crate) struct TxState {
     pub(crate) fifo: SpinLockBh<Fifo<Run>>,
     pub(crate) inline: InlineBudget,
     pub(crate) bytes: AtomicU64,
+    pub(crate) packets: AtomicU64,
     /// How long a message may be to be sent together with others in one packet; 0 if none may be.
     /// As of the last message that was sent.
     pub(crate) bulk_limit: AtomicU32,
@@ -145,6 +148,7 @@ impl TxState {
             fifo <- new_spinlock_bh!(Fifo::new()),
             inline: InlineBudget::new(),
             bytes: AtomicU64::new(0),
+            packets: AtomicU64::new(0),
             bulk_limit: AtomicU32::new(0),
         })
     }
@@ -159,7 +163,8 @@ pub(crate) struct RxState {
     pub(crate) inline: InlineBudget,
     /// Accepted packets that wait in the receive context.
     flow: RxFlow<Peer>,
-    pub(crate) bytes: AtomicU64,
+    bytes: AtomicU64,
+    packets: AtomicU64,
 }
 
 impl RxState {
@@ -169,6 +174,7 @@ impl RxState {
             inline: InlineBudget::new(),
             flow,
             bytes: AtomicU64::new(0),
+            packets: AtomicU64::new(0),
         })
     }
 }
@@ -224,6 +230,9 @@ pub(crate) struct Peer {
 
     #[pin]
     pub(crate) last_handshake: SpinLockBh<LastHandshake>,
+    pub(crate) counters: PeerCounters,
+    /// The generation in which a request last changed it.
+    changed_in: AtomicU32,
 }
 
 impl HasTimers for Peer {
@@ -292,6 +301,8 @@ impl Peer {
                 tx_work <- new_work!(),
                 rx_work <- new_work!(),
                 last_handshake <- new_spinlock_bh!(LastHandshake::default()),
+                counters: PeerCounters::new(),
+                changed_in: AtomicU32::new(0),
             }),
             GFP_KERNEL,
         )?;
@@ -309,7 +320,10 @@ impl Peer {
 
     /// Queues accepted packets for the network stack. Any context but hard interrupts.
     pub(crate) fn deliver(this: &RcuArc<Self>, packets: SkbList) {
-        this.rx_context.queue(this, this.netdev(), packets);
+        if let Err(refused) = this.rx_context.queue(this, packets) {
+            this.netdev().add_rx_dropped(refused.len());
+            this.refuse(Rejection::DeliveryQueueFull, refused.count());
+        }
     }
 
     /// Takes what waits off the work queues: the peer or its device goes away.
@@ -405,7 +419,16 @@ impl Peer {
 
     /// Throws away what is staged.
     pub(crate) fn purge_staged(&self) {
-        self.netdev().add_tx_dropped(self.tx.staged.take().len());
+        let purged = self.tx.staged.take().len();
+        self.netdev().add_tx_dropped(purged);
+        self.refuse(Rejection::StagedPurged, purged);
+    }
+
+    /// Counts packets that are refused or lost, here and for the interface. Any context.
+    #[cold]
+    pub(crate) fn refuse(&self, reason: Rejection, packets: usize) {
+        self.counters.refuse(reason, packets);
+        self.device.refuse(reason, packets);
     }
 
     /// Counts messages for the peer and the device.
@@ -413,6 +436,7 @@ impl Peer {
         if counted.messages != 0 {
             self.netdev().sw_rx_add(bh, counted.messages, counted.bytes);
             self.rx.bytes.fetch_add(counted.bytes as u64, Relaxed);
+            self.rx.packets.fetch_add(counted.messages as u64, Relaxed);
         }
     }
 
@@ -456,6 +480,16 @@ impl Peer {
         self.tx.bytes.load(Relaxed)
     }
 
+    /// Messages that were accepted.
+    pub(crate) fn rx_packets(&self) -> u64 {
+        self.rx.packets.load(Relaxed)
+    }
+
+    /// Messages that were sent.
+    pub(crate) fn tx_packets(&self) -> u64 {
+        self.tx.packets.load(Relaxed)
+    }
+
     /// How long a message may be to be sent together with others; 0 if none may be.
     #[inline]
     pub(crate) fn bulk_limit(&self) -> u32 {
@@ -464,6 +498,17 @@ impl Peer {
         } else {
             0
         }
+    }
+
+    /// Notes that a request changes the settings, in this generation.
+    pub(crate) fn note_changed(&self, generation: u32) {
+        self.changed_in.store(generation, Relaxed);
+    }
+
+    /// Whether a request has changed the settings after that generation.
+    pub(crate) fn changed_since(&self, generation: u32) -> bool {
+        let ahead = self.changed_in.load(Relaxed).wrapping_sub(generation);
+        ahead != 0 && ahead <= u32::MAX / 2
     }
 
     /// Whether it is known where the peer is.
@@ -505,6 +550,7 @@ impl Peer {
         if endpoint.remote().as_bytes() != before.remote().as_bytes() {
             let to = Some(endpoint.remote());
             debug::peer(self.netdev(), PeerEvent::Roamed, self.id(), to);
+            self.counters.note(Happening::Roam);
             events::endpoint_changed(&self.device, &self.public_key, &before, endpoint);
         }
         Ok(())
@@ -568,21 +614,41 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// A run of these packets. Without memory they are lost, and counted.
     pub(crate) fn new(
         peer: &RcuArc<Peer>,
         keypair: &RcuArc<Keypair>,
         direction: Direction,
         packets: SkbList,
-    ) -> Result<Arc<Self>> {
-        Arc::pin_init(
+    ) -> Option<Arc<Self>> {
+        let count = packets.count();
+        let run = Arc::pin_init(
             pin_init!(Self {
                 peer: peer.clone(),
                 keypair: keypair.clone(),
                 direction,
-                body <- new_spinlock_bh!(Body::new(packets)),
+                body <- new_spinlock_bh!(Body::new(packets, count)),
             }),
             GFP_ATOMIC,
-        )
+        );
+        if run.is_err() {
+            let reason = match direction {
+                Direction::Encrypt => Rejection::SendNoMemory,
+                Direction::Decrypt => Rejection::NoMemory,
+            };
+            peer.refuse(reason, count);
+        }
+        run.ok()
+    }
+
+    /// Why packets on the queues are lost.
+    pub(crate) fn reason_of_loss(&self) -> Rejection {
+        match (self.direction, self.peer.may_run()) {
+            (Direction::Encrypt, true) => Rejection::EncryptQueueFull,
+            (Direction::Encrypt, false) => Rejection::SendGoingAway,
+            (Direction::Decrypt, true) => Rejection::DecryptQueueFull,
+            (Direction::Decrypt, false) => Rejection::GoingAway,
+        }
     }
 }
 

@@ -2,13 +2,15 @@
 
 //! What the workers do with a run: ties the run queues to [`send`] and [`receive`].
 
+use core::mem;
+
 use crate::{
     device::{
         peer::{fifo, Direction, Run},
         queueing, receive, send,
     },
     kapi::{net::skbuff::SkbList, sync::spinlock_bh::SpinLockBh},
-    tables::runqueue::{self, Body, Caller, Fifo},
+    tables::runqueue::{self, Body, Caller, Fifo, Packets},
 };
 
 impl runqueue::Run for Run {
@@ -26,7 +28,7 @@ impl runqueue::Run for Run {
 
     fn work(&self, packets: &mut SkbList) {
         if !self.peer.may_run() {
-            *packets = SkbList::new();
+            self.lose(mem::take(packets));
             return;
         }
         match self.direction {
@@ -40,6 +42,10 @@ impl runqueue::Run for Run {
             Direction::Encrypt => send::transmit_run(&self.peer, packets),
             Direction::Decrypt => receive::accept_run(&self.peer, &self.keypair, packets),
         }
+    }
+
+    fn lose(&self, packets: SkbList) {
+        self.peer.refuse(self.reason_of_loss(), packets.count());
     }
 
     #[inline]

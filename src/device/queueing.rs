@@ -22,8 +22,8 @@ use crate::{
         workqueue::{impl_has_work, new_work, Work, WorkItem, Workqueue, WqFlags},
     },
     new_spinlock_bh,
-    proto::consts::MAX_QUEUED_PACKETS,
-    tables::runqueue::{self, Caller, Cpus, Ring},
+    proto::{consts::MAX_QUEUED_PACKETS, Rejection},
+    tables::runqueue::{self, Caller, Cpus, Packets, Ring},
 };
 
 /// A run of at most this many packets is encrypted where it comes from, within the
@@ -43,27 +43,29 @@ const MAX_QUEUED_OUTGOING: usize = 8 * MAX_QUEUED_PACKETS;
 /// CPU from each other in the middle of their turns, a thread each.
 const CRYPT_ITEMS: u16 = 1;
 
-/// Puts packets on the queues, in a run that already waits there or in one of their own. Frees
-/// them when there is no room.
+/// Puts packets on the queues, in a run that already waits there or in one of their own. They are
+/// lost, and counted, when there is no room.
 pub(crate) fn enqueue(
     peer: &RcuArc<Peer>,
     keypair: &RcuArc<Keypair>,
     direction: Direction,
     packets: SkbList,
 ) {
-    let limit = match direction {
-        Direction::Encrypt => MAX_QUEUED_OUTGOING,
-        Direction::Decrypt => MAX_QUEUED_PACKETS,
+    let (limit, full) = match direction {
+        Direction::Encrypt => (MAX_QUEUED_OUTGOING, Rejection::EncryptQueueFull),
+        Direction::Decrypt => (MAX_QUEUED_PACKETS, Rejection::DecryptQueueFull),
     };
-    let run = runqueue::add(
+    let added = runqueue::add(
         fifo(peer, direction),
         limit,
         packets,
         |last| RcuArc::ptr_eq(&last.keypair, keypair),
-        |packets| Run::new(peer, keypair, direction, packets).ok(),
+        |packets| Run::new(peer, keypair, direction, packets),
     );
-    if let Some(run) = run {
-        submit(peer.device(), run);
+    match added {
+        Ok(Some(run)) => submit(peer.device(), run),
+        Ok(None) => {}
+        Err(refused) => peer.refuse(full, refused.count()),
     }
 }
 

@@ -8,6 +8,7 @@ use kernel::prelude::*;
 
 use crate::{
     device::{
+        counters::Happening,
         endpoint::Endpoint,
         handshake_queue,
         joining::{Added, Joining},
@@ -35,8 +36,9 @@ use crate::{
         messages::{DataHeader, MessageType, DATA_HEADER_LEN, DATA_MIN_LEN},
         noise::Role,
         timers::Event,
+        Rejection,
     },
-    tables::runqueue::Claim,
+    tables::runqueue::{Claim, Packets},
 };
 
 /// Messages that may come in one packet: as many as Linux lets a sender put together
@@ -60,6 +62,7 @@ fn receive(device: &Device, mut skb: SkBuff) {
     }
     if count > MAX_PIECES || pieces.piece_len() < DATA_MIN_LEN as u32 {
         debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb);
+        device.refuse(Rejection::BadLength, count);
         return;
     }
     let ds = skb.outer_dsfield();
@@ -72,8 +75,9 @@ fn receive(device: &Device, mut skb: SkBuff) {
         return;
     };
     for piece in pieces {
-        if let Ok(message) = SkBuff::copy_piece(&skb, &piece) {
-            receive_message(device, message);
+        match SkBuff::copy_piece(&skb, &piece) {
+            Ok(message) => receive_message(device, message),
+            Err(_) => device.refuse(Rejection::NoMemory, 1),
         }
     }
     skb.consume();
@@ -92,7 +96,9 @@ fn receive_bulk(device: &Device, skb: SkBuff) -> Result<(), SkBuff> {
     let Some(IndexEntry::Session { peer, keypair }) = entry else {
         return Err(skb);
     };
-    if !peer.is_dead() {
+    if peer.is_dead() {
+        peer.refuse(Rejection::GoingAway, packet::messages(&skb));
+    } else {
         enqueue(peer, keypair, Direction::Decrypt, SkbList::from(skb));
     }
     Ok(())
@@ -108,22 +114,28 @@ fn data_header(start: &[u8], len: usize) -> Option<DataHeader> {
 /// Takes a message. Softirq context, or BH disabled.
 fn receive_message(device: &Device, mut skb: SkBuff) {
     if packet::pull_message(&mut skb).is_err() {
+        device.refuse(Rejection::NoMemory, 1);
         return;
     }
     let kind = skb
         .data()
         .first_chunk()
-        .and_then(|header| MessageType::classify(*header, skb.len()).ok());
+        .ok_or(Rejection::BadLength)
+        .and_then(|header| MessageType::classify(*header, skb.len()));
     match kind {
-        Some(MessageType::Data) => receive_data(device, skb),
-        Some(_) => handshake_queue::queue(device, skb),
-        None => debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb),
+        Ok(MessageType::Data) => receive_data(device, skb),
+        Ok(_) => handshake_queue::queue(device, skb),
+        Err(reason) => {
+            device.refuse(reason, 1);
+            debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb);
+        }
     }
 }
 
 /// Finds the session of transport data and decrypts, here or on a worker.
 fn receive_data(device: &Device, mut skb: SkBuff) {
     let Ok((header, _)) = DataHeader::read_from_prefix(skb.data()) else {
+        device.refuse(Rejection::BadLength, 1);
         return;
     };
     let nonce = header.counter();
@@ -136,9 +148,11 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
     let guard = rcu::read_lock();
     let entry = device.sessions().lookup(&guard, header.receiver_index());
     let Some(IndexEntry::Session { peer, keypair }) = entry else {
+        device.refuse(Rejection::UnknownIndex, 1);
         return;
     };
     if peer.is_dead() {
+        peer.refuse(Rejection::GoingAway, 1);
         return;
     }
     let claim = if MAY_BE_INLINE && peer.rx.inline.take(time::jiffies() as u32) {
@@ -151,28 +165,41 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
         return;
     };
     let now = time::boottime_coarse_ns();
-    if keypair.may_receive(now) && open(keypair, &mut skb) {
-        accept_run(peer, keypair, SkbList::from(skb));
+    match keypair.may_receive(now) {
+        Ok(()) if open(peer, keypair, &mut skb) => accept_run(peer, keypair, SkbList::from(skb)),
+        Ok(()) => {}
+        Err(reason) => peer.refuse(reason, 1),
     }
     drop(claim);
 }
 
+/// Decrypts a message. False, and counted, if that fails.
 // Not inlined: vtime-calls-silent-discard has a probe on it.
 #[inline(never)]
-fn open(keypair: &Keypair, skb: &mut Skb) -> bool {
-    packet::open(skb, keypair.receiving_key()).is_ok()
+fn open(peer: &Peer, keypair: &Keypair, skb: &mut Skb) -> bool {
+    let Err(error) = packet::open(skb, keypair.receiving_key()) else {
+        return true;
+    };
+    let reason = if error == ENOMEM {
+        Rejection::NoMemory
+    } else {
+        Rejection::InvalidData
+    };
+    peer.refuse(reason, 1);
+    false
 }
 
 /// Decrypts a run; what does not authenticate is dropped.
 pub(crate) fn decrypt(peer: &Peer, keypair: &Keypair, packets: &mut SkbList) {
     let mut sealed = mem::take(packets);
-    if !keypair.may_receive(time::boottime_coarse_ns()) {
+    if let Err(reason) = keypair.may_receive(time::boottime_coarse_ns()) {
+        peer.refuse(reason, sealed.count());
         return;
     }
     while let Some(mut skb) = sealed.pop_front() {
         if skb.cb::<PacketCb>().messages != 0 {
             open_pieces(peer, keypair, skb, packets);
-        } else if open(keypair, &mut skb) {
+        } else if open(peer, keypair, &mut skb) {
             packets.push_back(skb);
         }
     }
@@ -188,7 +215,11 @@ fn open_pieces(peer: &Peer, keypair: &Keypair, skb: SkBuff, opened: &mut SkbList
     for piece in skb.pieces() {
         if let Some(current) = &mut joining {
             match join(current, keypair, &skb, &piece) {
-                Added::Joined | Added::Forged => continue,
+                Added::Joined => continue,
+                Added::Forged => {
+                    peer.refuse(Rejection::InvalidData, 1);
+                    continue;
+                }
                 Added::Apart => {}
             }
         }
@@ -196,6 +227,7 @@ fn open_pieces(peer: &Peer, keypair: &Keypair, skb: SkBuff, opened: &mut SkbList
             opened.push_back(done.finish());
         }
         let Ok(mut message) = SkBuff::copy_piece(&skb, &piece) else {
+            peer.refuse(Rejection::NoMemory, 1);
             continue;
         };
         let header = data_header(message.data(), message.len())
@@ -211,7 +243,7 @@ fn open_pieces(peer: &Peer, keypair: &Keypair, skb: SkBuff, opened: &mut SkbList
             ds,
             ..PacketCb::default()
         };
-        if !open(keypair, &mut message) {
+        if !open(peer, keypair, &mut message) {
             continue;
         }
         if may_join {
@@ -246,11 +278,18 @@ fn join(current: &mut Joining, keypair: &Keypair, skb: &Skb, piece: &Range<u32>)
 /// itself.
 pub(crate) fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut packets: SkbList) {
     // Nothing comes from a peer that has been removed, whatever was under way from it.
-    if packets.is_empty() || !peer.may_run() {
+    if packets.is_empty() {
+        return;
+    }
+    if !peer.may_run() {
+        peer.refuse(Rejection::GoingAway, packets.count());
         return;
     }
     let bh = bh::disable();
-    let refused = |nonce, max| debug::invalid_nonce(peer.netdev(), nonce, max);
+    let refused = |nonce, max| {
+        peer.refuse(Rejection::ReplayedData, 1);
+        debug::invalid_nonce(peer.netdev(), nonce, max);
+    };
     let mut apart = keypair.accept_counters(&mut packets, refused);
     if !packets.is_empty() {
         accept_packets(peer, keypair, packets, None, &bh);
@@ -286,6 +325,7 @@ fn accept_packets(
     let mut counted = Counted::default();
     packets.retain_mut(|packet| {
         let Some(endpoint) = from.or_else(|| Endpoint::from_skb(packet)) else {
+            peer.refuse(Rejection::InvalidInner, packet::messages(packet));
             return false;
         };
         if sender != Some(endpoint) {
@@ -305,6 +345,7 @@ fn accept_packets(
         };
         if packet.len() == 0 {
             counted.add(messages, bytes);
+            peer.counters.note(Happening::KeepaliveReceived);
             debug::peer(
                 peer.netdev(),
                 PeerEvent::RecvKeepalive,
@@ -346,6 +387,7 @@ fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, skb: &mut Skb) -> bool {
             }
         };
         netdev.inc_rx_errors();
+        peer.refuse(Rejection::InvalidInner, packet::messages(skb));
         debug::peer(netdev, event, peer.id(), Some(endpoint.remote()));
         return false;
     }
@@ -354,7 +396,9 @@ fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, skb: &mut Skb) -> bool {
         .src_addr()
         .and_then(|addr| peer.device().allowed_ips().lookup(&guard, addr));
     if !owner.is_some_and(|owner| owner.ptr_eq(peer)) {
-        for _ in 0..skb.cb::<PacketCb>().messages.max(1) {
+        let messages = packet::messages(skb);
+        peer.refuse(Rejection::SourceNotAllowed, messages);
+        for _ in 0..messages {
             netdev.inc_rx_errors();
             netdev.inc_rx_frame_errors();
         }

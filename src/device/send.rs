@@ -23,7 +23,7 @@ use crate::{
         sync::rcu::{self, RcuArc},
         time,
     },
-    proto::{messages::DATA_MIN_LEN, timers::Event},
+    proto::{messages::DATA_MIN_LEN, timers::Event, Rejection},
     tables::runqueue::{Claim, Packets},
 };
 
@@ -40,6 +40,7 @@ pub(crate) fn xmit(device: &Device, skb: SkBuff) -> Result {
     if !skb.is_valid_ip_packet() {
         debug::skb(&device.netdev, SkbEvent::InvalidIp, &skb);
         device.netdev.inc_tx_errors();
+        device.refuse(Rejection::NotIp, 1);
         return Err(EPROTONOSUPPORT);
     }
     let guard = rcu::read_lock();
@@ -48,11 +49,13 @@ pub(crate) fn xmit(device: &Device, skb: SkBuff) -> Result {
         .and_then(|addr| device.allowed_ips.lookup(&guard, addr));
     let Some(peer) = peer.and_then(|peer| peer.upgrade()) else {
         debug::skb(&device.netdev, SkbEvent::NoPeer, &skb);
+        device.refuse(Rejection::NoAllowedIp, 1);
         return Err(refuse(device, skb, ENOKEY));
     };
     drop(guard);
     if !peer.has_endpoint() {
         debug::peer(&device.netdev, PeerEvent::NoEndpoint, peer.id(), None);
+        peer.refuse(Rejection::NoEndpoint, 1);
         return Err(refuse(device, skb, EDESTADDRREQ));
     }
     let mtu = skb.dst_mtu().unwrap_or(device.netdev.mtu());
@@ -66,7 +69,10 @@ pub(crate) fn xmit(device: &Device, skb: SkBuff) -> Result {
     }
     let mut packets = match skb.segment(limit != 0) {
         Ok(packets) => packets,
-        Err((skb, error)) => return Err(refuse(device, skb, error)),
+        Err((skb, error)) => {
+            peer.refuse(Rejection::CannotSegment, 1);
+            return Err(refuse(device, skb, error));
+        }
     };
     for packet in packets.iter_mut() {
         *packet.cb_mut() = PacketCb {
@@ -81,7 +87,10 @@ pub(crate) fn xmit(device: &Device, skb: SkBuff) -> Result {
         }
     }
     let excess = peer.tx.staged.append(packets);
-    device.netdev.add_tx_dropped(excess.len());
+    if !excess.is_empty() {
+        device.netdev.add_tx_dropped(excess.len());
+        peer.refuse(Rejection::StagedOverflow, excess.len());
+    }
     send_staged(&peer);
     Ok(())
 }
@@ -148,6 +157,7 @@ fn try_send(peer: &RcuArc<Peer>, mut packets: SkbList) -> Result<(), SkbList> {
         return Err(packets);
     };
     if peer.is_dead() {
+        peer.refuse(Rejection::SendGoingAway, packets.count());
         return Ok(());
     }
     let claim = if may_be_inline(peer, &packets) {
@@ -208,6 +218,8 @@ pub(crate) fn encrypt(peer: &Peer, keypair: &Keypair, packets: &mut SkbList) {
             encrypt_bulk(peer, keypair, skb, &mut plain, packets);
         } else if packet::seal(&mut skb, peer.netdev(), key, index).is_ok() {
             packets.push_back(skb);
+        } else {
+            peer.refuse(Rejection::SendNoMemory, 1);
         }
     }
 }
@@ -235,11 +247,14 @@ fn encrypt_bulk(
     let PacketCb { ds, .. } = *skb.cb();
     let len = packet::sealed_len(&skb);
     let Ok(mut bulk) = packet::begin_bulk(&mut skb, len, peer.netdev()) else {
+        peer.refuse(Rejection::SendNoMemory, 1);
         return;
     };
     loop {
         let (key, index) = (keypair.sending_key(), keypair.remote_index());
-        let _ = packet::seal_into(&mut bulk, &mut skb, key, index);
+        if packet::seal_into(&mut bulk, &mut skb, key, index).is_err() {
+            peer.refuse(Rejection::SendNoMemory, 1);
+        }
         let next = rest.front().filter(|next| {
             goes_together(&skb, Some(*next)) && bulk.takes(packet::sealed_len(next))
         });
@@ -257,6 +272,7 @@ fn encrypt_bulk(
 fn encrypt_whole(peer: &Peer, keypair: &Keypair, mut skb: SkBuff, sealed: &mut SkbList) {
     let PacketCb { ds, mtu, .. } = *skb.cb();
     let Some(segments) = skb.segments() else {
+        peer.refuse(Rejection::CannotSegment, packet::messages(&skb));
         return;
     };
     let longest = segments.header_len.saturating_add(segments.size);
@@ -273,8 +289,11 @@ fn encrypt_whole(peer: &Peer, keypair: &Keypair, mut skb: SkBuff, sealed: &mut S
                 add_bulk(full, ds, sealed);
             }
         }
-        if let Some(bulk) = &mut bulk {
-            let _ = packet::seal_segment(bulk, &skb, &segments, n, key, index);
+        let added = bulk
+            .as_mut()
+            .is_some_and(|bulk| packet::seal_segment(bulk, &skb, &segments, n, key, index).is_ok());
+        if !added {
+            peer.refuse(Rejection::SendNoMemory, 1);
         }
     }
     if let Some(mut last) = bulk {
@@ -301,7 +320,11 @@ fn add_bulk(bulk: packet::Bulk, ds: u8, sealed: &mut SkbList) {
 /// transmit FIFO to itself.
 pub(crate) fn transmit_run(peer: &RcuArc<Peer>, packets: SkbList) {
     // Nothing goes to a peer that has been removed, whatever was under way for it.
-    if packets.is_empty() || !peer.may_run() {
+    if packets.is_empty() {
+        return;
+    }
+    if !peer.may_run() {
+        peer.refuse(Rejection::SendGoingAway, packets.count());
         return;
     }
     let has_data = packets.iter().any(|packet| packet.len() != DATA_MIN_LEN);

@@ -30,6 +30,8 @@ use crate::{
             rcu::{self, RcuArc},
         },
     },
+    proto::Rejection,
+    tables::runqueue::Packets,
 };
 
 /// How often another random port is tried when IPv6 refuses the one that IPv4 was given.
@@ -148,12 +150,13 @@ pub(crate) fn send_to_peer(
     // Whoever removes the peer waits for this guard's end.
     let guard = rcu::read_lock();
     if peer.is_dead() {
+        peer.refuse(Rejection::SendGoingAway, messages.count());
         return 0;
     }
     let seen = peer.remote.read(&guard);
     let before = seen.endpoint();
     let mut endpoint = before;
-    let mut sent = 0_usize;
+    let (mut sent, mut sent_messages, mut failed) = (0_usize, 0_usize, 0_usize);
     // One visit of the softirq handler for the run, not one for each message: whoever
     // receives the messages on this machine gets them together then.
     let bh = bh::disable();
@@ -170,10 +173,13 @@ pub(crate) fn send_to_peer(
         outer.bulk_limit = Some(&peer.tx.bulk_limit);
     }
     while let Some(skb) = messages.pop_front() {
-        let len = skb.len();
+        let (len, count) = (skb.len(), packet::messages(&skb));
         outer.ds = ds(&skb);
         if send_to_endpoint(device, skb, &mut endpoint, &outer).is_ok() {
             sent = sent.wrapping_add(len);
+            sent_messages = sent_messages.wrapping_add(count);
+        } else {
+            failed = failed.wrapping_add(count);
         }
         outer.bulk_limit = None;
     }
@@ -187,7 +193,11 @@ pub(crate) fn send_to_peer(
     if moved {
         peer.route.reset();
     }
+    if failed != 0 {
+        peer.refuse(Rejection::SendFailed, failed);
+    }
     peer.tx.bytes.fetch_add(sent as u64, Relaxed);
+    peer.tx.packets.fetch_add(sent_messages as u64, Relaxed);
     sent
 }
 

@@ -3,7 +3,7 @@
 //! The driver's side of [`crate::proto::timers`]: what a peer's timers do when they expire.
 
 use crate::{
-    device::{events, peer::Peer, send},
+    device::{counters::Happening, events, peer::Peer, send},
     kapi::{
         debug::{self, PeerEvent},
         sync::rcu::RcuArc,
@@ -54,6 +54,9 @@ fn expired(peer: &RcuArc<Peer>, timer: Timer) {
         debug::peer(peer.netdev(), event, peer.id(), Some(endpoint.remote()));
         let (device, key) = (peer.device(), peer.public_key());
         match event {
+            PeerEvent::RetryHandshake { .. } | PeerEvent::NoResponseRetry { .. } => {
+                peer.counters.note(Happening::Retry);
+            }
             PeerEvent::GiveUpHandshake { attempts } => {
                 events::handshake_given_up(device, key, &endpoint, attempts);
             }

@@ -11,12 +11,99 @@ pub const GENL_NAME_COEXIST: &str = "wireguard_rs_co";
 /// The multicast group that events are sent to.
 pub const GROUP_EVENTS: &str = "events";
 
-/// Commands. Both need [`options::IFINDEX`] or [`options::IFNAME`].
+/// Commands. All need an index or a name of an interface.
 pub mod cmd {
     /// Dump the options of an interface.
     pub const OPTIONS_GET: u8 = 1;
     /// Change those that are given.
     pub const OPTIONS_SET: u8 = 2;
+    /// Dump peers, with their counters: all, one, or those that have changed.
+    pub const PEERS_GET: u8 = 3;
+}
+
+/// Attributes of an interface, in requests for its peers and in the answers. The first are those of
+/// [`uapi::device`](super::uapi::device).
+pub mod device {
+    /// u32.
+    pub const IFINDEX: u16 = 1;
+    /// String.
+    pub const IFNAME: u16 = 2;
+    /// A list of nests of [`super::peer`] attributes.
+    pub const PEERS: u16 = 8;
+    /// u32, in a request: what to tell of peers, see [`super::show`]; all if absent.
+    pub const SHOW: u16 = 9;
+    /// 32 bytes, in a request: tell of the peer with this public key alone.
+    pub const PEER: u16 = 10;
+    /// u32, in a request: tell of peers alone whose settings have changed since this generation.
+    pub const CHANGED_SINCE: u16 = 11;
+    /// u32: the generation of the settings; changes with them, and is never 0.
+    pub const GENERATION: u16 = 12;
+    /// u32: the generation in which a peer was last removed; absent if none was.
+    pub const REMOVED_IN: u16 = 13;
+    /// u64: cookie replies that were sent.
+    pub const COOKIES_SENT: u16 = 14;
+    /// A nest of u64: what was refused or lost, by reason. The type of each is one more than
+    /// [`Rejection::index`](super::Rejection::index); those that are 0 are absent.
+    pub const REFUSED: u16 = 15;
+    /// No content, aligns what follows.
+    pub const PAD: u16 = 16;
+}
+
+/// What a request for peers wants to know of each, beside the public key.
+pub mod show {
+    /// What can be set but for the allowed IPs, and the protocol version.
+    pub const SETTINGS: u32 = 1;
+    /// The allowed IPs.
+    pub const ALLOWED_IPS: u32 = 2;
+    /// The time of the last handshake, and all counters.
+    pub const COUNTERS: u32 = 4;
+}
+
+/// Attributes of a peer. The first are those of [`uapi::peer`](super::uapi::peer). Counters that
+/// are 0 are absent.
+pub mod peer {
+    /// 32 bytes.
+    pub const PUBLIC_KEY: u16 = 1;
+    /// 32 bytes.
+    pub const PRESHARED_KEY: u16 = 2;
+    /// A `sockaddr_in` or `sockaddr_in6`.
+    pub const ENDPOINT: u16 = 4;
+    /// u16, seconds; 0 for none.
+    pub const PERSISTENT_KEEPALIVE_INTERVAL: u16 = 5;
+    /// A `__kernel_timespec`; absent before the first.
+    pub const LAST_HANDSHAKE_TIME: u16 = 6;
+    /// u64: bytes of messages that were accepted.
+    pub const RX_BYTES: u16 = 7;
+    /// u64: bytes of messages that were sent.
+    pub const TX_BYTES: u16 = 8;
+    /// A list of nests of [`uapi::allowedip`](super::super::uapi::allowedip) attributes.
+    pub const ALLOWEDIPS: u16 = 9;
+    /// u32.
+    pub const PROTOCOL_VERSION: u16 = 10;
+    /// u64: messages that were accepted, keepalives and handshake messages included.
+    pub const RX_PACKETS: u16 = 11;
+    /// u64: messages that were sent, keepalives and handshake messages included.
+    pub const TX_PACKETS: u16 = 12;
+    /// u64: initiations that were sent.
+    pub const INITIATIONS_SENT: u16 = 13;
+    /// u64: initiations that were accepted.
+    pub const INITIATIONS_RECEIVED: u16 = 14;
+    /// u64: responses that were sent.
+    pub const RESPONSES_SENT: u16 = 15;
+    /// u64: responses that were accepted: completed handshakes that we began.
+    pub const RESPONSES_RECEIVED: u16 = 16;
+    /// u64: cookie replies that were accepted.
+    pub const COOKIES_RECEIVED: u16 = 17;
+    /// u64: keepalives that were accepted.
+    pub const KEEPALIVES_RECEIVED: u16 = 18;
+    /// u64: initiations that were sent because there was no response to the one before.
+    pub const RETRIES: u16 = 19;
+    /// u64: changes of the endpoint.
+    pub const ENDPOINT_CHANGES: u16 = 20;
+    /// As [`super::device::REFUSED`].
+    pub const REFUSED: u16 = 21;
+    /// No content, aligns what follows.
+    pub const PAD: u16 = 22;
 }
 
 /// Attributes of commands.

@@ -5,51 +5,12 @@
 /// The reason for a rejection. Every function of [`crate::proto`] that refuses something says so
 /// with one of these; the driver turns them into counters and debug lines, never into an answer
 /// on the wire.
+///
+/// The order is that of the counters: first the reasons that a peer can have, of what is received
+/// and then of what is sent; then those of an interface alone, again in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Rejection {
-    /// The message type is unknown or a reserved byte is not zero.
-    UnknownType,
-    /// The length is not the one that the message type has.
-    BadLength,
-    /// The interface has no private key, or the private key is all zeros.
-    NoIdentity,
-    /// The system's random number generator is not ready.
-    NotReady,
-    /// A queue of incoming or outgoing work is full.
-    QueueFull,
-    /// The first MAC is wrong: the sender does not know our public key.
-    InvalidMac1,
-    /// Under load and without a valid second MAC: answered by a cookie reply.
-    CookieRequired,
-    /// Under load, with a valid second MAC, but more often than its source address may.
-    RateLimited,
-    /// A Diffie-Hellman gave zero: one of the public keys is a point of low order.
-    LowOrderPoint,
-    /// The sender's static key does not authenticate.
-    InvalidStatic,
-    /// No peer has the sender's static key.
-    UnknownPeer,
-    /// The timestamp does not authenticate.
-    InvalidTimestamp,
-    /// The timestamp is not greater than the greatest one seen: a replay.
-    ReplayedInitiation,
-    /// Another initiation of this peer was accepted a moment ago.
-    InitiationFlood,
-    /// No handshake or session has this receiver index.
-    UnknownIndex,
-    /// The handshake slot does not hold what this step needs.
-    WrongState,
-    /// The handshake slot changed while this step was being computed.
-    Superseded,
-    /// The response does not authenticate: other keys, or another preshared key.
-    InvalidResponse,
-    /// A cookie reply though we have not sent a handshake message since the last one.
-    UnexpectedCookie,
-    /// The cookie reply does not authenticate.
-    InvalidCookie,
-    /// There is no session.
-    NoSession,
     /// The session's key is too old or was stopped.
     KeyExpired,
     /// The session's message counter has reached its limit.
@@ -62,60 +23,125 @@ pub enum Rejection {
     InvalidInner,
     /// The inner source address is not among the allowed IPs of the peer.
     SourceNotAllowed,
-    /// No peer has the inner destination among its allowed IPs.
-    NoAllowedIp,
+    /// Too many messages wait to be decrypted.
+    DecryptQueueFull,
+    /// Too many accepted packets wait for the network stack.
+    DeliveryQueueFull,
+    /// The timestamp does not authenticate.
+    InvalidTimestamp,
+    /// The timestamp is not greater than the greatest one seen: a replay.
+    ReplayedInitiation,
+    /// Another initiation of this peer was accepted a moment ago.
+    InitiationFlood,
+    /// The handshake slot does not hold what this step needs.
+    WrongState,
+    /// The handshake slot changed while this step was being computed.
+    Superseded,
+    /// The response does not authenticate: other keys, or another preshared key.
+    InvalidResponse,
+    /// A cookie reply though we have not sent a handshake message since the last one.
+    UnexpectedCookie,
+    /// The cookie reply does not authenticate.
+    InvalidCookie,
+    /// A message came for a peer or an interface that is going away, or is down.
+    GoingAway,
+    /// No memory for a received message.
+    NoMemory,
     /// The peer has no endpoint yet.
     NoEndpoint,
-    /// Too many packets wait for a session: the oldest went.
+    /// A packet that stands for several cannot be taken apart.
+    CannotSegment,
+    /// Too many packets staged: the oldest went.
     StagedOverflow,
-    /// The packets that waited for a session went, because none could be made.
+    /// The staged packets went: no session came, or the interface went down.
     StagedPurged,
-    /// The peer or the interface is going away.
-    GoingAway,
-    /// No memory.
-    NoMemory,
+    /// Too many packets wait to be encrypted.
+    EncryptQueueFull,
+    /// A packet was under way to a peer or through an interface that is going away, or is down.
+    SendGoingAway,
+    /// No memory to encrypt a packet.
+    SendNoMemory,
+    /// There is no route or no socket for a message.
+    SendFailed,
+    /// The message type is unknown or a reserved byte is not zero.
+    UnknownType,
+    /// The length is not one that the message type has.
+    BadLength,
+    /// The interface has no private key, or the private key is all zeros.
+    NoIdentity,
+    /// The system's random number generator is not ready.
+    NotReady,
+    /// Too many handshake messages wait; the source with most of them lost one.
+    HandshakeQueueFull,
+    /// The first MAC is wrong: the sender does not know our public key.
+    InvalidMac1,
+    /// Under load and without a valid second MAC: answered by a cookie reply.
+    CookieRequired,
+    /// Under load, with a valid second MAC, but more often than its source address may.
+    RateLimited,
+    /// A Diffie-Hellman gave zero: one of the public keys is a point of low order.
+    LowOrderPoint,
+    /// The sender's static key does not authenticate.
+    InvalidStatic,
+    /// No peer has the sender's static key.
+    UnknownPeer,
+    /// No handshake or session has this receiver index.
+    UnknownIndex,
+    /// The packet to be sent is neither IPv4 nor IPv6.
+    NotIp,
+    /// No peer has the inner destination among its allowed IPs.
+    NoAllowedIp,
 }
 
 impl Rejection {
     /// Every reason, in the order of [`Rejection::index`].
     pub const ALL: [Rejection; Rejection::COUNT] = [
-        Rejection::UnknownType,
-        Rejection::BadLength,
-        Rejection::NoIdentity,
-        Rejection::NotReady,
-        Rejection::QueueFull,
-        Rejection::InvalidMac1,
-        Rejection::CookieRequired,
-        Rejection::RateLimited,
-        Rejection::LowOrderPoint,
-        Rejection::InvalidStatic,
-        Rejection::UnknownPeer,
-        Rejection::InvalidTimestamp,
-        Rejection::ReplayedInitiation,
-        Rejection::InitiationFlood,
-        Rejection::UnknownIndex,
-        Rejection::WrongState,
-        Rejection::Superseded,
-        Rejection::InvalidResponse,
-        Rejection::UnexpectedCookie,
-        Rejection::InvalidCookie,
-        Rejection::NoSession,
         Rejection::KeyExpired,
         Rejection::CounterExhausted,
         Rejection::InvalidData,
         Rejection::ReplayedData,
         Rejection::InvalidInner,
         Rejection::SourceNotAllowed,
-        Rejection::NoAllowedIp,
-        Rejection::NoEndpoint,
-        Rejection::StagedOverflow,
-        Rejection::StagedPurged,
+        Rejection::DecryptQueueFull,
+        Rejection::DeliveryQueueFull,
+        Rejection::InvalidTimestamp,
+        Rejection::ReplayedInitiation,
+        Rejection::InitiationFlood,
+        Rejection::WrongState,
+        Rejection::Superseded,
+        Rejection::InvalidResponse,
+        Rejection::UnexpectedCookie,
+        Rejection::InvalidCookie,
         Rejection::GoingAway,
         Rejection::NoMemory,
+        Rejection::NoEndpoint,
+        Rejection::CannotSegment,
+        Rejection::StagedOverflow,
+        Rejection::StagedPurged,
+        Rejection::EncryptQueueFull,
+        Rejection::SendGoingAway,
+        Rejection::SendNoMemory,
+        Rejection::SendFailed,
+        Rejection::UnknownType,
+        Rejection::BadLength,
+        Rejection::NoIdentity,
+        Rejection::NotReady,
+        Rejection::HandshakeQueueFull,
+        Rejection::InvalidMac1,
+        Rejection::CookieRequired,
+        Rejection::RateLimited,
+        Rejection::LowOrderPoint,
+        Rejection::InvalidStatic,
+        Rejection::UnknownPeer,
+        Rejection::UnknownIndex,
+        Rejection::NotIp,
+        Rejection::NoAllowedIp,
     ];
 
     /// How many reasons there are: the length of an array of counters.
-    pub const COUNT: usize = 33;
+    pub const COUNT: usize = 40;
+    /// How many of them, the first, a peer can have.
+    pub const OF_PEERS: usize = 26;
 
     /// A dense number from 0 to [`Rejection::COUNT`] - 1, for an array of counters.
     pub const fn index(self) -> usize {
@@ -125,39 +151,46 @@ impl Rejection {
     /// Plain words for a debug line.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Rejection::UnknownType => "unknown message type",
-            Rejection::BadLength => "wrong message length",
-            Rejection::NoIdentity => "no private key",
-            Rejection::NotReady => "random number generator not ready",
-            Rejection::QueueFull => "queue full",
-            Rejection::InvalidMac1 => "invalid mac1",
-            Rejection::CookieRequired => "under load: cookie required",
-            Rejection::RateLimited => "rate limited",
-            Rejection::LowOrderPoint => "public key of low order",
-            Rejection::InvalidStatic => "static key does not authenticate",
-            Rejection::UnknownPeer => "unknown peer",
-            Rejection::InvalidTimestamp => "timestamp does not authenticate",
-            Rejection::ReplayedInitiation => "replayed initiation",
-            Rejection::InitiationFlood => "initiation flood",
-            Rejection::UnknownIndex => "unknown receiver index",
-            Rejection::WrongState => "no such handshake in progress",
-            Rejection::Superseded => "handshake superseded",
-            Rejection::InvalidResponse => "response does not authenticate",
-            Rejection::UnexpectedCookie => "unexpected cookie reply",
-            Rejection::InvalidCookie => "cookie reply does not authenticate",
-            Rejection::NoSession => "no session",
             Rejection::KeyExpired => "key expired",
             Rejection::CounterExhausted => "message counter exhausted",
             Rejection::InvalidData => "data does not authenticate",
             Rejection::ReplayedData => "replayed data",
             Rejection::InvalidInner => "invalid inner packet",
             Rejection::SourceNotAllowed => "inner source address not allowed",
-            Rejection::NoAllowedIp => "no peer for destination address",
-            Rejection::NoEndpoint => "no endpoint",
-            Rejection::StagedOverflow => "too many packets staged",
-            Rejection::StagedPurged => "staged packets purged",
+            Rejection::DecryptQueueFull => "decryption queue full",
+            Rejection::DeliveryQueueFull => "delivery queue full",
+            Rejection::InvalidTimestamp => "timestamp does not authenticate",
+            Rejection::ReplayedInitiation => "replayed initiation",
+            Rejection::InitiationFlood => "initiation flood",
+            Rejection::WrongState => "no such handshake in progress",
+            Rejection::Superseded => "handshake superseded",
+            Rejection::InvalidResponse => "response does not authenticate",
+            Rejection::UnexpectedCookie => "unexpected cookie reply",
+            Rejection::InvalidCookie => "cookie reply does not authenticate",
             Rejection::GoingAway => "going away",
             Rejection::NoMemory => "out of memory",
+            Rejection::NoEndpoint => "no endpoint",
+            Rejection::CannotSegment => "segmentation failed",
+            Rejection::StagedOverflow => "too many packets staged",
+            Rejection::StagedPurged => "staged packets purged",
+            Rejection::EncryptQueueFull => "encryption queue full",
+            Rejection::SendGoingAway => "going away before it was sent",
+            Rejection::SendNoMemory => "out of memory to send",
+            Rejection::SendFailed => "no route to the endpoint",
+            Rejection::UnknownType => "unknown message type",
+            Rejection::BadLength => "wrong message length",
+            Rejection::NoIdentity => "no private key",
+            Rejection::NotReady => "random number generator not ready",
+            Rejection::HandshakeQueueFull => "handshake queue full",
+            Rejection::InvalidMac1 => "invalid mac1",
+            Rejection::CookieRequired => "under load: cookie required",
+            Rejection::RateLimited => "rate limited",
+            Rejection::LowOrderPoint => "public key of low order",
+            Rejection::InvalidStatic => "static key does not authenticate",
+            Rejection::UnknownPeer => "unknown peer",
+            Rejection::UnknownIndex => "unknown receiver index",
+            Rejection::NotIp => "neither IPv4 nor IPv6",
+            Rejection::NoAllowedIp => "no peer for destination address",
         }
     }
 }
@@ -180,6 +213,10 @@ mod tests {
                 assert_ne!(reason.as_str(), other.as_str());
             }
         }
-        assert_eq!(Rejection::NoMemory.index() + 1, Rejection::COUNT);
+        assert_eq!(
+            Rejection::ALL.last().map(|last| last.index() + 1),
+            Some(Rejection::COUNT)
+        );
+        assert_eq!(Rejection::UnknownType.index(), Rejection::OF_PEERS);
     }
 }

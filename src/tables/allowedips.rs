@@ -108,13 +108,14 @@ pub struct AllowedIpsWriter<P: Send + Sync + 'static> {
 
 impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
     /// Gives `prefix` to `peer`, at the end of its list; its previous owner loses it, atomically
-    /// for readers. The context is that of `flags`. On an error nothing has changed.
+    /// for readers, and is returned. The context is that of `flags`. On an error nothing has
+    /// changed.
     pub fn insert(
         &mut self,
         prefix: Prefix,
         peer: &RcuArc<P>,
         flags: Flags,
-    ) -> Result<(), AllocError> {
+    ) -> Result<Option<RcuArc<P>>, AllocError> {
         let seq = self.next_seq;
         let entry =
             RBTreeNode::new((Owner::of::<P>(peer), seq), prefix, flags).map_err(|_| AllocError)?;
@@ -123,13 +124,14 @@ impl<P: Send + Sync + 'static> AllowedIpsWriter<P> {
             IpAddr::V4(addr) => self.table.v4.insert(addr.into(), cidr, peer, seq, flags)?,
             IpAddr::V6(addr) => self.table.v6.insert(addr.into(), cidr, peer, seq, flags)?,
         };
-        if let Some(entry) = replaced {
-            self.lists.remove(&entry);
-        }
+        let before = replaced.map(|(owner, seq)| {
+            self.lists.remove(&(Owner::of::<P>(&owner), seq));
+            owner
+        });
         self.lists.insert(entry);
         // At one per microsecond it wraps after half a million years.
         self.next_seq = seq.wrapping_add(1);
-        Ok(())
+        Ok(before)
     }
 
     /// Takes exactly this prefix away from `peer`. Returns whether the peer had it; if not,

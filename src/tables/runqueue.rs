@@ -70,6 +70,9 @@ pub trait Run: Sized {
     /// a time.
     fn deliver(&self, packets: Self::Packets);
 
+    /// Takes packets that nobody will process: there was no room, or the queue is being emptied.
+    fn lose(&self, packets: Self::Packets);
+
     /// Who asks, if all runs of the FIFO must be delivered on one CPU.
     fn caller(&self) -> Option<Caller>;
 
@@ -100,10 +103,10 @@ pub struct Body<R: Run> {
 }
 
 impl<R: Run> Body<R> {
-    /// The body of a run that is about to be queued.
-    pub fn new(packets: R::Packets) -> Self {
+    /// The body of a run of `count` packets that is about to be queued.
+    pub fn new(packets: R::Packets, count: usize) -> Self {
         Self {
-            queued: packets.count(),
+            queued: count,
             packets,
             state: State::Open,
             next: None,
@@ -119,17 +122,25 @@ fn work<R: Run>(run: &R) {
         mem::take(&mut body.packets)
     };
     run.work(&mut packets);
-    finish(run, packets);
+    // The worker took all that the run had.
+    let _ = finish(run, packets);
+    deliver_ready(run);
 }
 
-/// Finishes a run with what is left of it, and delivers what is ready.
-fn finish<R: Run>(run: &R, packets: R::Packets) {
-    let dropped = {
-        let mut body = run.body().lock();
-        body.state = State::Done;
-        mem::replace(&mut body.packets, packets)
-    };
-    drop(dropped);
+/// Finishes a run with what is left of it. Gives what nobody has taken out of it.
+fn finish<R: Run>(run: &R, packets: R::Packets) -> R::Packets {
+    let mut body = run.body().lock();
+    body.state = State::Done;
+    mem::replace(&mut body.packets, packets)
+}
+
+/// Finishes a run that nobody has worked on, and delivers what waited behind it.
+fn give_up_run<R: Run>(run: &R) {
+    run.lose(finish(run, R::Packets::default()));
+    deliver_ready(run);
+}
+
+fn deliver_ready<R: Run>(run: &R) {
     let next = run.fifo().lock().pop_done();
     drain_done(run.fifo(), next);
 }
@@ -280,22 +291,27 @@ impl<R: Run> Default for Fifo<R> {
 
 /// Adds packets to the end of a FIFO: to the last run if it still accepts packets and `joins`
 /// accepts it, or else as a run of their own, created by `make`, which the caller has to
-/// [`submit`]. Frees them if `limit` packets are queued already or `make` fails.
+/// [`submit`]. `make` sees to them if it fails.
+///
+/// # Errors
+///
+/// Gives the packets back if `limit` are queued already.
 pub fn add<R: Run>(
     fifo: &SpinLockBh<Fifo<R>>,
     limit: usize,
     packets: R::Packets,
     joins: impl FnOnce(&R) -> bool,
     make: impl FnOnce(R::Packets) -> Option<Arc<R>>,
-) -> Option<Arc<R>> {
+) -> Result<Option<Arc<R>>, R::Packets> {
     let mut queue = fifo.lock();
     if queue.packets >= limit {
-        return None;
+        return Err(packets);
     }
-    let packets = queue.extend_last(packets, joins).err()?;
-    let run = make(packets)?;
-    queue.push(run.clone());
-    Some(run)
+    let run = queue.extend_last(packets, joins).err().and_then(make);
+    if let Some(run) = &run {
+        queue.push(run.clone());
+    }
+    Ok(run)
 }
 
 impl<R: Run> Drop for Fifo<R> {
@@ -341,7 +357,7 @@ impl<R: Run> Drop for Claim<'_, R> {
 
 /// Queues a run that [`add`] created for the workers. If none is about to look at the ring anyway,
 /// `wake` must have the one with the number that it is told run [`work_off`]. Without room the run
-/// is finished without packets: they are freed, and the FIFO moves on.
+/// is finished without packets, which are lost, and the FIFO moves on.
 pub fn submit<R: Run>(
     ring: &SpinLockBh<Ring<Arc<R>>>,
     run: Arc<R>,
@@ -355,7 +371,7 @@ pub fn submit<R: Run>(
     match pushed {
         Ok(Some(worker)) => wake(worker),
         Ok(None) => {}
-        Err(run) => finish(&*run, R::Packets::default()),
+        Err(run) => give_up_run(&*run),
     }
 }
 
@@ -373,13 +389,13 @@ pub fn work_off<R: Run>(ring: &SpinLockBh<Ring<Arc<R>>>, worker: u32, pause: imp
     ring.lock().end_turn(worker)
 }
 
-/// Gives up the runs that wait: frees their packets without work, and delivers what waited behind
-/// them. Ends although others go on submitting.
+/// Gives up the runs that wait: their packets are lost, and what waited behind them is delivered.
+/// Ends although others go on submitting.
 pub fn give_up<R: Run>(ring: &SpinLockBh<Ring<Arc<R>>>) {
     let waiting = ring.lock().len();
     for _ in 0..waiting {
         let next = ring.lock().pop();
         let Some(run) = next else { return };
-        finish(&*run, R::Packets::default());
+        give_up_run(&*run);
     }
 }

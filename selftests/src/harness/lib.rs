@@ -47,6 +47,7 @@ pub mod options;
 pub mod pace;
 pub mod packet;
 pub mod pair;
+pub mod peers;
 pub mod probe;
 pub mod ram;
 pub mod rig;

@@ -5,6 +5,7 @@ mod attack;
 mod basic;
 mod bulk;
 mod checkers;
+mod counters;
 mod disturb;
 mod disturb_cookies;
 mod disturb_self;
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Test> {
     options::register(&mut list);
     order::register(&mut list);
     events::register(&mut list);
+    counters::register(&mut list);
     outer::register(&mut list);
     source::register(&mut list);
     receive::register(&mut list);

@@ -17,9 +17,12 @@ use crate::{
         peer::Peer,
         Device,
     },
-    kapi::net::{
-        genetlink::{AttrWriter, Dump, DumpBuffer, Permission, Policy, Progress, Request},
-        rtnl,
+    kapi::{
+        net::{
+            genetlink::{AttrWriter, Dump, DumpBuffer, Permission, Policy, Progress, Request},
+            rtnl,
+        },
+        sync::rcu::RcuArc,
     },
     proto::{
         crypto::burn_stack,
@@ -44,10 +47,61 @@ pub(super) struct GetDevice;
 /// Peer numbers are never used twice, not even by another device.
 pub(super) struct Cursor {
     ifindex: i32,
+    place: Place,
+}
+
+/// A place among the peers of a device.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
     /// The last peer that is complete, 0 if none is.
     last_peer: u64,
     /// Where to go on in the peer after that.
     split: Option<Split>,
+}
+
+impl Place {
+    pub(super) const START: Self = Self {
+        last_peer: 0,
+        split: None,
+    };
+}
+
+/// What a dump shows of the peers.
+pub(super) trait Show {
+    /// The list's attribute.
+    const PEERS: u16;
+
+    /// The first peer to be shown whose id is greater than `id`. An error is the id of one up to
+    /// which there is none: enough were passed by for one message.
+    fn next(&self, update: &UpdateGuard<'_>, id: u64) -> Result<Option<RcuArc<Peer>>, u64>;
+
+    /// Writes all of a peer but its public key and its allowed IPs.
+    fn put_peer(&self, nest: &mut AttrWriter<'_>, peer: &Peer) -> Result;
+
+    /// Whether allowed IPs are shown.
+    fn shows_allowed_ips(&self) -> bool;
+}
+
+/// All, as the in-tree driver shows it.
+struct ShowAll;
+
+impl Show for ShowAll {
+    const PEERS: u16 = device::PEERS;
+
+    #[inline]
+    fn next(&self, update: &UpdateGuard<'_>, id: u64) -> Result<Option<RcuArc<Peer>>, u64> {
+        Ok(update.peer_after(id))
+    }
+
+    #[inline]
+    fn put_peer(&self, nest: &mut AttrWriter<'_>, peer: &Peer) -> Result {
+        put_peer_state(nest, peer)
+    }
+
+    #[inline]
+    fn shows_allowed_ips(&self) -> bool {
+        true
+    }
 }
 
 /// A place in a peer's allowed IPs.
@@ -72,8 +126,7 @@ impl Dump for GetDevice {
         let device = requested_device(request, &rtnl)?;
         Ok(Cursor {
             ifindex: device.netdev().ifindex(),
-            last_peer: 0,
-            split: None,
+            place: Place::START,
         })
     }
 
@@ -95,10 +148,11 @@ fn put_message(cursor: &mut Cursor, buffer: &mut DumpBuffer<'_>) -> Result<Progr
     let mut update = config::lock(&device);
 
     let mut message = buffer.message(uapi::cmd::GET_DEVICE, update.generation())?;
-    if cursor.last_peer == 0 {
+    // As in the in-tree driver: again as long as the first peer is not complete.
+    if cursor.place.last_peer == 0 {
         put_device(&mut message, &device)?;
     }
-    let progress = put_peers(&mut message, &mut update, cursor)?;
+    let progress = put_peers(&mut message, &mut update, &mut cursor.place, &ShowAll)?;
     message.end();
     Ok(progress)
 }
@@ -116,35 +170,43 @@ fn put_device(message: &mut AttrWriter<'_>, device: &Device) -> Result {
     Ok(())
 }
 
-/// Writes as many peers as fit, from the cursor on, and moves the cursor.
-fn put_peers(
+/// Writes as many peers as fit, from the place on, and moves the place.
+pub(super) fn put_peers<S: Show>(
     message: &mut AttrWriter<'_>,
     update: &mut UpdateGuard<'_>,
-    cursor: &mut Cursor,
+    place: &mut Place,
+    show: &S,
 ) -> Result<Progress> {
     // Without peers there is no list. If the last complete peer has been removed meanwhile, its
     // place in the list is lost: the dump ends, and the receiver knows from the generation.
-    let here = update.peer_after(cursor.last_peer.saturating_sub(1));
-    if !here.is_some_and(|here| cursor.last_peer == 0 || cursor.last_peer == here.id()) {
+    let here = update.peer_after(place.last_peer.saturating_sub(1));
+    if !here.is_some_and(|here| place.last_peer == 0 || place.last_peer == here.id()) {
         return Ok(Progress::Done);
     }
 
-    let mut list = message.nest(device::PEERS)?;
-    let mut next = update.peer_after(cursor.last_peer);
-    while let Some(peer) = next {
-        match put_peer(&mut list, update, &peer, cursor.split) {
+    let mut list = message.nest(S::PEERS)?;
+    loop {
+        let peer = match show.next(update, place.last_peer) {
+            Ok(Some(peer)) => peer,
+            Ok(None) => break,
+            Err(passed) => {
+                place.last_peer = passed;
+                list.end()?;
+                return Ok(Progress::More);
+            }
+        };
+        match put_peer(&mut list, update, &peer, place.split, show) {
             Ok(None) => {
-                cursor.split = None;
-                cursor.last_peer = peer.id();
+                place.split = None;
+                place.last_peer = peer.id();
             }
             full => {
                 // A peer of which nothing fits comes, or goes on, in the next message as planned.
-                cursor.split = full.unwrap_or(cursor.split);
+                place.split = full.unwrap_or(place.split);
                 list.end()?;
                 return Ok(Progress::More);
             }
         }
-        next = update.peer_after(peer.id());
     }
     list.end()?;
     Ok(Progress::Done)
@@ -157,6 +219,7 @@ fn put_peer(
     update: &mut UpdateGuard<'_>,
     peer: &Peer,
     split: Option<Split>,
+    show: &impl Show,
 ) -> Result<Option<Split>> {
     let version = update.allowed_ips_version();
     let mut nest = list.nest(UNSPEC)?;
@@ -164,8 +227,12 @@ fn put_peer(
 
     let missing = match split {
         None => {
-            put_peer_state(&mut nest, peer)?;
-            put_allowed_ips(&mut nest, update, peer, 0)?
+            show.put_peer(&mut nest, peer)?;
+            if show.shows_allowed_ips() {
+                put_allowed_ips(&mut nest, update, peer, 0)?
+            } else {
+                None
+            }
         }
         Some(split) if split.peer == peer.id() && split.version == version => {
             put_allowed_ips(&mut nest, update, peer, split.next)?
@@ -236,7 +303,7 @@ fn put_allowed_ip(list: &mut AttrWriter<'_>, prefix: Prefix) -> Result {
 }
 
 /// A `__kernel_timespec`: seconds and nanoseconds, 64 bits each.
-fn timespec((secs, nanos): (i64, u32)) -> [u8; uapi::TIMESPEC_LEN] {
+pub(super) fn timespec((secs, nanos): (i64, u32)) -> [u8; uapi::TIMESPEC_LEN] {
     let mut bytes = [0; uapi::TIMESPEC_LEN];
     let (secs_bytes, nanos_bytes) = bytes.split_at_mut(size_of::<i64>());
     secs_bytes.copy_from_slice(&secs.to_ne_bytes());

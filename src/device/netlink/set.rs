@@ -157,6 +157,7 @@ fn set_peer(update: &mut UpdateGuard<'_>, attrs: &PeerAttrs<'_>) -> Result {
         }
     };
 
+    update.touch(&peer);
     let mut changed = 0;
     if attrs.get(peer::PRESHARED_KEY).is_some() {
         changed |= changed::PRESHARED_KEY;

@@ -192,7 +192,7 @@ impl<K: Key, P: Send + Sync + 'static> Trie<K, P> {
         peer: &RcuArc<P>,
         seq: u64,
         flags: Flags,
-    ) -> Result<Option<(Owner, u64)>, AllocError> {
+    ) -> Result<Option<(RcuArc<P>, u64)>, AllocError> {
         // The read section must not sleep, so nodes are allocated outside of it, once it is known
         // which are needed. Nobody else changes the trie: the second walk ends where the first did.
         let mut leaf = None;
@@ -202,10 +202,10 @@ impl<K: Key, P: Send + Sync + 'static> Trie<K, P> {
                 let guard = read_lock();
                 match (self.find(bits, cidr, &guard), leaf.take(), fork.take()) {
                     (Spot::At(node), ..) => {
-                        let old = node.owner(&guard).map(|o| (o, node.seq.load(Relaxed)));
+                        let old_seq = node.seq.load(Relaxed);
                         node.seq.store(seq, Relaxed);
-                        node.peer.swap(Some(peer.clone()));
-                        return Ok(old);
+                        let old = node.peer.swap(Some(peer.clone()));
+                        return Ok(old.map(|owner| (owner, old_seq)));
                     }
                     (Spot::Under(place), Some(leaf), _) => {
                         place.swap(Some(leaf));

@@ -51,6 +51,8 @@ pub struct Flow {
     /// All packets must leave on one CPU, the first that one leaves on.
     at_home: bool,
     left_on: Mutex<Option<u32>>,
+    /// How many had no room.
+    lost: Mutex<usize>,
 }
 
 pub type OnDefer = Box<dyn Fn(Arc<Flow>, u32) + Send + Sync>;
@@ -81,19 +83,34 @@ impl Flow {
             on_defer,
             at_home,
             left_on: Mutex::new(None),
+            lost: Mutex::new(0),
         })
     }
 
     /// Puts packets on the FIFO: with those before, if they wait and have the same key.
     pub fn add(self: &Arc<Self>, key: u32, packets: Batch) -> Option<Arc<TestRun>> {
-        let make = |packets| {
+        let make = |packets: Batch| {
+            let count = packets.count();
             Some(Arc::new(TestRun {
                 flow: self.clone(),
                 key,
-                body: new_spinlock_bh!(Body::new(packets)),
+                body: new_spinlock_bh!(Body::new(packets, count)),
             }))
         };
-        add(&self.fifo, LIMIT, packets, |last| last.key == key, make)
+        add(&self.fifo, LIMIT, packets, |last| last.key == key, make).unwrap_or_else(|refused| {
+            self.lose(refused);
+            None
+        })
+    }
+
+    fn lose(&self, packets: Batch) {
+        *self.lost.lock().unwrap() += packets.count();
+    }
+
+    /// How many packets had no room.
+    #[cfg(not(loom))]
+    pub fn lost(&self) -> usize {
+        *self.lost.lock().unwrap()
     }
 
     /// What a consumer does. Whoever does it must see what the consumer before has done, and
@@ -175,6 +192,10 @@ impl Run for TestRun {
 
     fn deliver(&self, packets: Batch) {
         self.flow.consume(packets);
+    }
+
+    fn lose(&self, packets: Batch) {
+        self.flow.lose(packets);
     }
 
     fn caller(&self) -> Option<Caller> {

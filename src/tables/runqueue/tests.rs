@@ -65,6 +65,7 @@ fn a_fifo_is_full_until_a_run_leaves() {
     let most = LIMIT as u32;
     let run = flow.add(1, batch(1..=most)).unwrap();
     assert!(flow.add(2, batch([0])).is_none());
+    assert_eq!(flow.lost(), 1);
     work(&*run);
     let last = flow.add(2, batch([most + 1])).unwrap();
     work(&*last);
@@ -75,7 +76,8 @@ fn a_fifo_is_full_until_a_run_leaves() {
 #[test]
 fn without_memory_for_a_run_its_packets_go() {
     let flow = Flow::new();
-    assert!(add(&flow.fifo, LIMIT, batch([1]), |_| true, |_| None).is_none());
+    let made = add(&flow.fifo, LIMIT, batch([1]), |_| true, |_| None);
+    assert!(made.is_ok_and(|run| run.is_none()));
     assert_eq!(flow.finished(), []);
 }
 
@@ -224,9 +226,11 @@ fn order_holds_under_threads() {
     }
     assert!(ring.lock().is_empty(), "nobody was woken for what is left");
     (0..1000).for_each(|_| resume(&flow.fifo));
+    let lost = flow.lost();
     let (low, high): (Vec<_>, Vec<_>) = flow.finished().into_iter().partition(|&id| id < EACH);
     assert!(low.is_sorted() && high.is_sorted());
     assert!(!low.is_empty() && !high.is_empty());
+    assert_eq!(low.len() + high.len() + lost, 2 * EACH as usize);
 }
 
 #[test]

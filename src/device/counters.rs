@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a peer and an interface count beside packets and bytes: handshakes, and what was refused
+//! or lost, by its reason.
+//!
+//! Every message that comes to an interface's port, and every packet that the network stack hands
+//! it, is sent, accepted, or counted here once. None of it is counted on the way of a packet that
+//! arrives.
+
+use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
+
+use crate::{
+    kapi::{
+        cpu,
+        sync::atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    proto::Rejection,
+};
+
+/// What a peer does and undergoes that is no refusal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Happening {
+    InitiationSent,
+    InitiationReceived,
+    ResponseSent,
+    ResponseReceived,
+    CookieReceived,
+    KeepaliveReceived,
+    /// An initiation was sent because there was no response to the last.
+    Retry,
+    /// The peer has another endpoint.
+    Roam,
+}
+
+const HAPPENINGS: usize = 8;
+
+/// The counters of a peer.
+pub(crate) struct PeerCounters {
+    happenings: [AtomicU64; HAPPENINGS],
+    refused: [AtomicU64; Rejection::OF_PEERS],
+}
+
+impl PeerCounters {
+    pub(crate) const fn new() -> Self {
+        Self {
+            happenings: [const { AtomicU64::new(0) }; HAPPENINGS],
+            refused: [const { AtomicU64::new(0) }; Rejection::OF_PEERS],
+        }
+    }
+
+    pub(crate) fn note(&self, what: Happening) {
+        if let Some(counter) = self.happenings.get(what as usize) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn count(&self, what: Happening) -> u64 {
+        self.happenings
+            .get(what as usize)
+            .map_or(0, |counter| counter.load(Relaxed))
+    }
+
+    /// Counts packets that were refused. A reason that only an interface has is none of the peer's.
+    pub(crate) fn refuse(&self, reason: Rejection, packets: usize) {
+        if let Some(counter) = self.refused.get(reason.index()) {
+            counter.fetch_add(packets as u64, Relaxed);
+        }
+    }
+
+    /// How many packets were refused for that reason.
+    pub(crate) fn refused(&self, reason: Rejection) -> u64 {
+        self.refused
+            .get(reason.index())
+            .map_or(0, |counter| counter.load(Relaxed))
+    }
+}
+
+/// The counters of an interface: a set for each CPU, as a flood of what is refused may come in on
+/// all of them.
+pub(crate) struct DeviceCounters {
+    by_cpu: KVVec<OfCpu>,
+}
+
+#[repr(align(64))]
+struct OfCpu {
+    refused: [AtomicU64; Rejection::COUNT],
+    cookies_sent: AtomicU64,
+}
+
+impl DeviceCounters {
+    pub(crate) fn new() -> Result<Self> {
+        let mut by_cpu = KVVec::with_capacity(cpu::nr_ids() as usize, GFP_KERNEL)?;
+        for _ in 0..cpu::nr_ids() {
+            let counters = OfCpu {
+                refused: [const { AtomicU64::new(0) }; Rejection::COUNT],
+                cookies_sent: AtomicU64::new(0),
+            };
+            by_cpu.push_within_capacity(counters).map_err(|_| ENOMEM)?;
+        }
+        Ok(Self { by_cpu })
+    }
+
+    fn here(&self) -> Option<&OfCpu> {
+        self.by_cpu.get(cpu::current() as usize)
+    }
+
+    /// Counts packets that were refused. Any context.
+    pub(crate) fn refuse(&self, reason: Rejection, packets: usize) {
+        let counter = self
+            .here()
+            .and_then(|here| here.refused.get(reason.index()));
+        if let Some(counter) = counter {
+            counter.fetch_add(packets as u64, Relaxed);
+        }
+    }
+
+    pub(crate) fn note_cookie_sent(&self) {
+        if let Some(here) = self.here() {
+            here.cookies_sent.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// How many packets were refused for that reason.
+    pub(crate) fn refused(&self, reason: Rejection) -> u64 {
+        self.sum(|counters| counters.refused.get(reason.index()))
+    }
+
+    pub(crate) fn cookies_sent(&self) -> u64 {
+        self.sum(|counters| Some(&counters.cookies_sent))
+    }
+
+    fn sum(&self, counter: impl Fn(&OfCpu) -> Option<&AtomicU64>) -> u64 {
+        let mut sum = 0_u64;
+        for counters in &self.by_cpu {
+            if let Some(counter) = counter(counters) {
+                sum = sum.wrapping_add(counter.load(Relaxed));
+            }
+        }
+        sum
+    }
+}
