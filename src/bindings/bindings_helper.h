@@ -42,4 +42,5 @@
 /* `__GFP_*` carry the sparse annotation `__force`, which hides them from bindgen. */
 static const gfp_t RUST_CONST_HELPER_GFP_ATOMIC = GFP_ATOMIC;
 static const gfp_t RUST_CONST_HELPER_GFP_KERNEL = GFP_KERNEL;
+static const gfp_t RUST_CONST_HELPER_GFP_NOFAIL = __GFP_NOFAIL;
 static const u8 RUST_CONST_HELPER_GENL_MCAST_CAP_NET_ADMIN = GENL_MCAST_CAP_NET_ADMIN;

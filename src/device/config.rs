@@ -5,16 +5,23 @@
 use core::net::IpAddr;
 
 use kernel::{
-    alloc::flags::GFP_KERNEL,
+    alloc::{flags::GFP_KERNEL, Flags},
     prelude::*,
     rbtree::{RBTree, RBTreeNode},
     sync::lock::{mutex::MutexBackend, Guard},
 };
 
 use crate::{
-    device::{admission, events, handshake, peer::Peer, send, sessions, socket, Device},
+    device::{
+        admission, events, handshake,
+        peer::Peer,
+        send, sessions,
+        socket::{self, Sockets},
+        Device,
+    },
     kapi::{
         crypto::KernelCrypto,
+        mm,
         sync::{
             atomic::Ordering::Relaxed,
             rcu::{self, RcuArc},
@@ -65,6 +72,8 @@ impl Config {
 pub(crate) struct UpdateGuard<'a> {
     device: &'a RcuArc<Device>,
     config: Guard<'a, Config, MutexBackend>,
+    /// How memory is asked for.
+    flags: Flags,
 }
 
 /// Takes the update lock. Process context, under RTNL when the call comes from userspace.
@@ -72,6 +81,61 @@ pub(crate) fn lock(device: &RcuArc<Device>) -> UpdateGuard<'_> {
     UpdateGuard {
         device,
         config: device.update.lock(),
+        flags: GFP_KERNEL,
+    }
+}
+
+/// What a change needs that may be refused, opened or created before anything has changed.
+pub(crate) struct Prepared {
+    /// Sockets on another port, if the device is up.
+    sockets: Option<RcuArc<Sockets>>,
+    /// Peers that are new, in the order in which they come; those that are not needed in the end
+    /// are dropped.
+    peers: KVVec<RcuArc<Peer>>,
+    /// How many of them have been used or passed by.
+    used: usize,
+}
+
+impl Prepared {
+    pub(crate) fn new() -> Self {
+        Self {
+            sockets: None,
+            peers: KVVec::new(),
+            used: 0,
+        }
+    }
+
+    /// Makes room for so many peers.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn reserve_peers(&mut self, count: usize) -> Result {
+        self.peers = KVVec::with_capacity(count, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// Takes a peer that was prepared, in the order of [`UpdateGuard::prepare_peer`].
+    pub(crate) fn take_peer(&mut self, public_key: &PublicKey) -> Option<RcuArc<Peer>> {
+        loop {
+            let peer = self.peers.get(self.used)?;
+            self.used = self.used.saturating_add(1);
+            if peer.public_key() == public_key {
+                return Some(peer.clone());
+            }
+        }
+    }
+
+    /// How many peers were prepared.
+    pub(crate) fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Gives up what would not go by itself. Sleeps.
+    pub(crate) fn give_up(self) {
+        if let Some(sockets) = self.sockets {
+            sockets.release();
+        }
     }
 }
 
@@ -89,6 +153,92 @@ impl UpdateGuard<'_> {
     /// Counts changes of the allowed IPs.
     pub(crate) fn allowed_ips_version(&self) -> u64 {
         self.config.allowed_ips_version
+    }
+
+    /// From now on memory is waited for, so that no change fails for want of it.
+    pub(crate) fn wait_for_memory(&mut self) {
+        self.flags = mm::gfp_never_fails();
+    }
+
+    /// How memory is asked for.
+    pub(crate) fn memory_flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// How many peers there are.
+    pub(crate) fn num_peers(&self) -> usize {
+        self.config.num_peers
+    }
+
+    /// Opens sockets on another port for [`UpdateGuard::apply_port`], if the device is up.
+    ///
+    /// # Errors
+    ///
+    /// As [`UpdateGuard::set_port`].
+    pub(crate) fn prepare_port(&self, port: u16, prepared: &mut Prepared) -> Result {
+        if self.device.port() != port && self.device.is_up() {
+            prepared.sockets = Some(socket::prepare(self.device, port)?);
+        }
+        Ok(())
+    }
+
+    /// Sets the port that was prepared.
+    pub(crate) fn apply_port(&mut self, port: u16, prepared: &mut Prepared) {
+        if self.device.port() == port {
+            return;
+        }
+        self.clear_sources();
+        match prepared.sockets.take() {
+            Some(sockets) => socket::install(self.device, sockets),
+            None => self.device.port.store(port.into(), Relaxed),
+        }
+    }
+
+    /// Creates a peer for [`UpdateGuard::add_prepared`], to have this identity as its own side.
+    /// There must be room for it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn prepare_peer(
+        &self,
+        public_key: &PublicKey,
+        identity: Option<&Identity>,
+        prepared: &mut Prepared,
+    ) -> Result {
+        // A peer whose allowed IPs are in several places of the request.
+        if prepared
+            .peers
+            .last()
+            .is_some_and(|last| last.public_key() == public_key)
+        {
+            return Ok(());
+        }
+        let psk = SymmetricKey::default();
+        let peer = Peer::new(self.device, *public_key, &psk, identity)?;
+        prepared
+            .peers
+            .push_within_capacity(peer)
+            .map_err(|_| ENOMEM)
+    }
+
+    /// Adds a peer that was prepared.
+    ///
+    /// # Errors
+    ///
+    /// As [`UpdateGuard::add_peer`].
+    pub(crate) fn add_prepared(&mut self, peer: &RcuArc<Peer>) -> Result {
+        let node = RBTreeNode::new(peer.id(), peer.clone(), self.flags)?;
+        let key = *peer.public_key();
+        let device = self.device;
+        if !device.peers_by_key.insert(key, peer.clone(), self.flags)? {
+            return Err(EEXIST);
+        }
+        self.config.peers.insert(node);
+        self.config.num_peers = self.config.num_peers.saturating_add(1);
+        self.touch(peer);
+        events::peer_added(device, peer.public_key());
+        Ok(())
     }
 
     /// Sets the mark of the packets we send; they find their routes anew.
@@ -181,21 +331,12 @@ impl UpdateGuard<'_> {
         {
             return Ok(None);
         }
-        if self.config.num_peers >= MAX_PEERS {
+        if self.num_peers() >= MAX_PEERS {
             return Err(ENOMEM);
         }
-        let peer = Peer::new(device, *public_key, psk)?;
-        let node = RBTreeNode::new(peer.id(), peer.clone(), GFP_KERNEL)?;
-        if !device
-            .peers_by_key
-            .insert(*public_key, peer.clone(), GFP_KERNEL)?
-        {
-            return Err(EEXIST);
-        }
-        self.config.peers.insert(node);
-        self.config.num_peers = self.config.num_peers.saturating_add(1);
-        self.touch(&peer);
-        events::peer_added(device, peer.public_key());
+        let identity = device.identity.get();
+        let peer = Peer::new(device, *public_key, psk, identity.as_deref())?;
+        self.add_prepared(&peer)?;
         Ok(Some(peer))
     }
 
@@ -277,7 +418,7 @@ impl UpdateGuard<'_> {
         cidr: u8,
     ) -> Result {
         let prefix = Prefix::new(addr, cidr).ok_or(EINVAL)?;
-        let before = self.config.allowed_ips.insert(prefix, peer, GFP_KERNEL)?;
+        let before = self.config.allowed_ips.insert(prefix, peer, self.flags)?;
         if let Some(before) = before {
             self.touch(&before);
         }

@@ -7,6 +7,7 @@
 //! `Documentation/netlink/specs/wireguard.yaml` in the kernel: a request that they refuse never
 //! comes here.
 
+mod atomic;
 mod get;
 mod options;
 mod peers;
@@ -34,10 +35,11 @@ static COMMANDS: [Command; 2] = [
     Command::new_do::<set::SetDevice>(),
 ];
 
-static EXTENSION_COMMANDS: [Command; 3] = [
+static EXTENSION_COMMANDS: [Command; 4] = [
     Command::new_dump::<options::GetOptions>(),
     Command::new_do::<options::SetOptions>(),
     Command::new_dump::<peers::GetPeers>(),
+    Command::new_do::<atomic::Set>(),
 ];
 
 /// What [`events`](super::events) are sent to.
@@ -173,6 +175,40 @@ static PEERS_POLICY: [Policy; extension::device::CHANGED_SINCE as usize + 1] = P
     (extension::device::PEER, Policy::exact_len(KEY_LEN)),
     (extension::device::CHANGED_SINCE, Policy::U32),
 ]);
+
+/// As [`SET_POLICY`], but for what is not to be set.
+static ATOMIC_POLICY: [Policy; extension::device::PEERS as usize + 1] = Policy::table(&[
+    (extension::device::IFINDEX, Policy::U32),
+    (
+        extension::device::IFNAME,
+        Policy::nul_string(uapi::IFNAME_MAX_LEN as u16),
+    ),
+    (extension::device::PRIVATE_KEY, Policy::exact_len(KEY_LEN)),
+    (extension::device::FLAGS, Policy::flags32(device::F_ALL)),
+    (extension::device::LISTEN_PORT, Policy::U16),
+    (extension::device::FWMARK, Policy::U32),
+    (
+        extension::device::PEERS,
+        Policy::nested_array(&ATOMIC_PEER_POLICY),
+    ),
+]);
+
+static ATOMIC_PEER_POLICY: [Policy; extension::peer::PROTOCOL_VERSION as usize + 1] =
+    Policy::table(&[
+        (extension::peer::PUBLIC_KEY, Policy::exact_len(KEY_LEN)),
+        (extension::peer::PRESHARED_KEY, Policy::exact_len(KEY_LEN)),
+        (extension::peer::FLAGS, Policy::flags32(peer::F_ALL)),
+        (
+            extension::peer::ENDPOINT,
+            Policy::min_len(uapi::ENDPOINT_MIN_LEN as i16),
+        ),
+        (extension::peer::PERSISTENT_KEEPALIVE_INTERVAL, Policy::U16),
+        (
+            extension::peer::ALLOWEDIPS,
+            Policy::nested_array(&ALLOWEDIP_POLICY),
+        ),
+        (extension::peer::PROTOCOL_VERSION, Policy::U32),
+    ]);
 
 /// [`requested_device`] reads both.
 const _: () = assert!(

@@ -8,7 +8,10 @@
 use core::ptr;
 
 use kernel::{
-    alloc::flags::{GFP_ATOMIC, GFP_KERNEL},
+    alloc::{
+        flags::{GFP_ATOMIC, GFP_KERNEL},
+        Flags,
+    },
     new_mutex,
     prelude::*,
     sync::{Arc, Mutex},
@@ -261,18 +264,19 @@ impl_has_work! {
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Peer {
-    /// Makes a peer; it is in no table yet. Process context, under the update lock.
+    /// Makes a peer of a device with this identity; it is in no table yet. Process context, under
+    /// the update lock.
     #[inline(never)]
     pub(crate) fn new(
         device: &RcuArc<Device>,
         public_key: PublicKey,
         psk: &SymmetricKey,
+        identity: Option<&Identity>,
     ) -> Result<RcuArc<Self>> {
         let id = NEXT_ID.fetch_add(1, Relaxed);
         let rx_context = device.rx_context(id)?;
         let flow = rx_context.new_flow();
-        let identity = device.identity.get();
-        let handshake = Handshake::new(identity.as_deref(), public_key, psk);
+        let handshake = Handshake::new(identity, public_key, psk);
         let route = DstCache::new()?;
         let peer = RcuArc::pin_init(
             pin_init!(Self {
@@ -533,12 +537,13 @@ impl Peer {
         if self.endpoint() == *endpoint {
             return Ok(());
         }
-        self.move_to(endpoint)
+        self.move_to(endpoint, GFP_ATOMIC)
     }
 
+    /// As [`Peer::roam`], with memory asked for in this way.
     #[inline(never)]
-    fn move_to(&self, endpoint: &Endpoint) -> Result {
-        let place = RcuArc::new(*endpoint, GFP_ATOMIC)?;
+    pub(crate) fn move_to(&self, endpoint: &Endpoint, flags: Flags) -> Result {
+        let place = RcuArc::new(*endpoint, flags)?;
         let writer = self.remote_writer.lock();
         let before = self.endpoint();
         // A sender that reads in between has the new place, perhaps without its source.

@@ -72,7 +72,7 @@ impl Sockets {
     }
 
     /// Closes both. Sleeps.
-    fn release(&self) {
+    pub(crate) fn release(&self) {
         match &self.v6 {
             Some(v6) => UdpSocket::release_all(&[&self.v4, v6]),
             None => self.v4.release(),
@@ -87,10 +87,23 @@ impl Sockets {
 ///
 /// `ENONET` when the creating namespace is gone, `EADDRINUSE` when the port is taken.
 pub(crate) fn open(device: &RcuArc<Device>, port: u16) -> Result {
-    let sockets = RcuArc::new(Sockets::open(device, port)?, GFP_KERNEL)?;
+    install(device, prepare(device, port)?);
+    Ok(())
+}
+
+/// Opens sockets for [`install`]. Process context.
+///
+/// # Errors
+///
+/// As [`open`].
+pub(crate) fn prepare(device: &RcuArc<Device>, port: u16) -> Result<RcuArc<Sockets>> {
+    Ok(RcuArc::new(Sockets::open(device, port)?, GFP_KERNEL)?)
+}
+
+/// Puts sockets in place of the ones before. Process context, under the update lock.
+pub(crate) fn install(device: &Device, sockets: RcuArc<Sockets>) {
     device.port.store(sockets.v4.port().into(), Relaxed);
     replace(device, Some(sockets));
-    Ok(())
 }
 
 /// Closes the sockets. Process context.

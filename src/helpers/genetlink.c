@@ -8,6 +8,16 @@ __rust_helper bool rust_helper_wg_genl_has_listeners(const struct genl_family *f
 	return genl_has_listeners(family, net, group) > 0;
 }
 
+/* Cuts the text if it is too long. */
+__rust_helper void rust_helper_wg_genl_explain(const struct genl_info *info,
+					       const struct nlattr *attr, const char *text,
+					       size_t len)
+{
+	GENL_SET_ERR_MSG_FMT(info, "%.*s", (int)len, text);
+	if (info->extack && attr)
+		info->extack->bad_attr = attr;
+}
+
 __rust_helper struct sk_buff *rust_helper_wg_genlmsg_new(size_t payload, gfp_t flags)
 {
 	return genlmsg_new(payload, flags);

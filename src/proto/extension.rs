@@ -19,6 +19,9 @@ pub mod cmd {
     pub const OPTIONS_SET: u8 = 2;
     /// Dump peers, with their counters: all, one, or those that have changed.
     pub const PEERS_GET: u8 = 3;
+    /// Change an interface and its peers, as a whole or not at all: as `SET_DEVICE` of the other
+    /// family, but the list of peers may be in several attributes, whose length is limited.
+    pub const SET: u8 = 4;
 }
 
 /// Attributes of an interface, in requests for its peers and in the answers. The first are those of
@@ -28,7 +31,15 @@ pub mod device {
     pub const IFINDEX: u16 = 1;
     /// String.
     pub const IFNAME: u16 = 2;
-    /// A list of nests of [`super::peer`] attributes.
+    /// 32 bytes, to be set; zeros remove the key.
+    pub const PRIVATE_KEY: u16 = 3;
+    /// u32, to be set: [`F_REPLACE_PEERS`](super::super::uapi::device::F_REPLACE_PEERS).
+    pub const FLAGS: u16 = 5;
+    /// u16, to be set; 0 picks one.
+    pub const LISTEN_PORT: u16 = 6;
+    /// u32, to be set; 0 disables it.
+    pub const FWMARK: u16 = 7;
+    /// A list of nests of [`super::peer`] attributes. There may be several.
     pub const PEERS: u16 = 8;
     /// u32, in a request: what to tell of peers, see [`super::show`]; all if absent.
     pub const SHOW: u16 = 9;
@@ -49,6 +60,18 @@ pub mod device {
     pub const PAD: u16 = 16;
 }
 
+/// Attributes of an allowed IP: those of [`uapi::allowedip`](super::uapi::allowedip).
+pub mod allowedip {
+    /// u16: `AF_INET` or `AF_INET6`.
+    pub const FAMILY: u16 = 1;
+    /// An `in_addr` or `in6_addr`.
+    pub const IPADDR: u16 = 2;
+    /// u8.
+    pub const CIDR_MASK: u16 = 3;
+    /// u32, to be set: [`F_REMOVE_ME`](super::super::uapi::allowedip::F_REMOVE_ME).
+    pub const FLAGS: u16 = 4;
+}
+
 /// What a request for peers wants to know of each, beside the public key.
 pub mod show {
     /// What can be set but for the allowed IPs, and the protocol version.
@@ -66,6 +89,8 @@ pub mod peer {
     pub const PUBLIC_KEY: u16 = 1;
     /// 32 bytes.
     pub const PRESHARED_KEY: u16 = 2;
+    /// u32, to be set: the `F_` constants of [`uapi::peer`](super::super::uapi::peer).
+    pub const FLAGS: u16 = 3;
     /// A `sockaddr_in` or `sockaddr_in6`.
     pub const ENDPOINT: u16 = 4;
     /// u16, seconds; 0 for none.
@@ -76,7 +101,7 @@ pub mod peer {
     pub const RX_BYTES: u16 = 7;
     /// u64: bytes of messages that were sent.
     pub const TX_BYTES: u16 = 8;
-    /// A list of nests of [`uapi::allowedip`](super::super::uapi::allowedip) attributes.
+    /// A list of nests of [`super::allowedip`] attributes.
     pub const ALLOWEDIPS: u16 = 9;
     /// u32.
     pub const PROTOCOL_VERSION: u16 = 10;

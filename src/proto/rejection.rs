@@ -148,6 +148,52 @@ impl Rejection {
         self as usize
     }
 
+    /// The name in the description of our netlink family.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Rejection::KeyExpired => "key-expired",
+            Rejection::CounterExhausted => "counter-exhausted",
+            Rejection::InvalidData => "invalid-data",
+            Rejection::ReplayedData => "replayed-data",
+            Rejection::InvalidInner => "invalid-inner",
+            Rejection::SourceNotAllowed => "source-not-allowed",
+            Rejection::DecryptQueueFull => "decrypt-queue-full",
+            Rejection::DeliveryQueueFull => "delivery-queue-full",
+            Rejection::InvalidTimestamp => "invalid-timestamp",
+            Rejection::ReplayedInitiation => "replayed-initiation",
+            Rejection::InitiationFlood => "initiation-flood",
+            Rejection::WrongState => "wrong-state",
+            Rejection::Superseded => "superseded",
+            Rejection::InvalidResponse => "invalid-response",
+            Rejection::UnexpectedCookie => "unexpected-cookie",
+            Rejection::InvalidCookie => "invalid-cookie",
+            Rejection::GoingAway => "going-away",
+            Rejection::NoMemory => "no-memory",
+            Rejection::NoEndpoint => "no-endpoint",
+            Rejection::CannotSegment => "cannot-segment",
+            Rejection::StagedOverflow => "staged-overflow",
+            Rejection::StagedPurged => "staged-purged",
+            Rejection::EncryptQueueFull => "encrypt-queue-full",
+            Rejection::SendGoingAway => "send-going-away",
+            Rejection::SendNoMemory => "send-no-memory",
+            Rejection::SendFailed => "send-failed",
+            Rejection::UnknownType => "unknown-type",
+            Rejection::BadLength => "bad-length",
+            Rejection::NoIdentity => "no-identity",
+            Rejection::NotReady => "not-ready",
+            Rejection::HandshakeQueueFull => "handshake-queue-full",
+            Rejection::InvalidMac1 => "invalid-mac1",
+            Rejection::CookieRequired => "cookie-required",
+            Rejection::RateLimited => "rate-limited",
+            Rejection::LowOrderPoint => "low-order-point",
+            Rejection::InvalidStatic => "invalid-static",
+            Rejection::UnknownPeer => "unknown-peer",
+            Rejection::UnknownIndex => "unknown-index",
+            Rejection::NotIp => "not-ip",
+            Rejection::NoAllowedIp => "no-allowed-ip",
+        }
+    }
+
     /// Plain words for a debug line.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -209,6 +255,14 @@ mod tests {
     fn indices_are_dense_and_words_differ() {
         for (i, reason) in Rejection::ALL.iter().enumerate() {
             assert_eq!(reason.index(), i);
+            let mut name = String::new();
+            for c in format!("{reason:?}").chars() {
+                if c.is_ascii_uppercase() && !name.is_empty() {
+                    name.push('-');
+                }
+                name.push(c.to_ascii_lowercase());
+            }
+            assert_eq!(reason.name(), name);
             for other in &Rejection::ALL[..i] {
                 assert_ne!(reason.as_str(), other.as_str());
             }

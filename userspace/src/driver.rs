@@ -74,6 +74,14 @@ pub fn get(name: &str, family: Option<&str>) -> io::Result<Device> {
     genl::get_device(Link::Name(name), family)
 }
 
+/// Changes a device: as a whole or not at all, where its driver offers that.
+pub fn set_whole(name: &str, change: &SetDevice, family: Option<&str>) -> io::Result<()> {
+    if programs_too(family) && uapi::has(folder(), name) {
+        return uapi::set(folder(), name, change);
+    }
+    genl::set_whole_device(Link::Name(name), change, family)
+}
+
 /// Changes a device.
 pub fn set(name: &str, change: &SetDevice, family: Option<&str>) -> io::Result<()> {
     if programs_too(family) && uapi::has(folder(), name) {

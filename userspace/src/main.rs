@@ -10,11 +10,11 @@ use clap_complete::CompleteEnv;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process;
-use wg_rs::cli::{Cli, Command, Set};
+use wg_rs::cli::{Cli, Command, How, Set};
 use wg_rs::native;
 use wg_rs::quick;
 use wg_rs::say::{CommandResult, Failed};
-use wg_rs::wg::{self, Context, How, Voice};
+use wg_rs::wg::{self, Context, Voice};
 
 /// C's `main`. Rust's own ignores SIGPIPE before it can be seen whether that was ignored already.
 #[cfg(all(target_env = "gnu", not(test)))]
@@ -78,16 +78,25 @@ fn run(program: OsString, cli: Cli) -> i32 {
     };
     let command = match cli.command {
         None => wg::Command::show_all(),
-        Some(Command::Show(show)) if show.json => {
-            let interface = show.interface.to_string_lossy();
-            return status(native::show_json(context, &interface));
-        }
         Some(Command::Native(command)) => return status(native::run(context, &command)),
         Some(Command::Quick(tunnel) | Command::Tunnel(tunnel)) => {
             let (verb, config) = tunnel.parts();
             return status(quick::run(context, verb, &config));
         }
-        Some(Command::Show(show)) => show.into_wg(),
+        Some(Command::Show(show)) => {
+            let interface = show.interface.to_string_lossy();
+            match show.how() {
+                Ok(How::Text) => show.into_wg(),
+                Ok(How::Json) => return status(native::show_json(context, &interface)),
+                Ok(How::Stats(json)) => {
+                    return status(native::show_stats(context, &interface, json));
+                }
+                Err(error) => {
+                    let _ = error.print();
+                    return error.exit_code();
+                }
+            }
+        }
         Some(Command::Showconf { interface }) => wg::Command::ShowConf(interface),
         Some(Command::Set(Set {
             interface,
@@ -96,9 +105,9 @@ fn run(program: OsString, cli: Cli) -> i32 {
             interface,
             settings,
         },
-        Some(Command::Setconf(conf)) => conf.into_wg(How::Set),
-        Some(Command::Addconf(conf)) => conf.into_wg(How::Add),
-        Some(Command::Syncconf(conf)) => conf.into_wg(How::Sync),
+        Some(Command::Setconf(conf)) => conf.into_wg(wg::How::Set),
+        Some(Command::Addconf(conf)) => conf.into_wg(wg::How::Add),
+        Some(Command::Syncconf(conf)) => conf.into_wg(wg::How::Sync),
         Some(Command::Genkey) => wg::Command::GenerateKey,
         Some(Command::Genpsk) => wg::Command::GeneratePreshared,
         Some(Command::Pubkey) => wg::Command::PublicKey,

@@ -2,13 +2,14 @@
 //! Runs the commands that neither wg nor wg-quick have.
 
 use nix::errno::Errno;
-use std::io;
+use std::io::{self, Write};
 
 use crate::cli::{Events, Native, Options, What};
 use crate::say::{hint, os_message, say, CommandResult, Failed};
 use crate::signals::end_by_broken_pipe;
 use crate::wg::{is_dumb, Context, Out};
-use crate::{check, driver, events, generate, genl, json, monitor, options};
+use crate::metrics::{self, Source};
+use crate::{check, driver, events, generate, genl, json, monitor, options, stats};
 
 /// Says what went wrong, and what to do about it.
 fn failed(error: &io::Error, interface: &str) -> Failed {
@@ -71,6 +72,19 @@ pub fn run(context: &Context, command: &Native) -> CommandResult {
                 Failed::USUAL
             })
         }
+        Native::Metrics { http } => {
+            let make = || Ok(metrics::text(&sources(context)?));
+            let mut out = io::stdout().lock();
+            let written = if *http {
+                metrics::answer(io::stdin().lock(), &mut out, make)
+            } else {
+                make().and_then(|text| out.write_all(text.as_bytes()))
+            };
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failed::USUAL),
+                written => written.map_err(|error| failed(&error, "")),
+            }
+        }
         Native::Check { files } => {
             match check::run(files, context.colour(), &mut io::stdout().lock()) {
                 Ok(true) => Ok(()),
@@ -87,6 +101,70 @@ pub fn run(context: &Context, command: &Native) -> CommandResult {
             written.map_err(|error| failed(&error, ""))
         }
     }
+}
+
+/// What is told of all interfaces: of ours, more.
+fn sources(context: &Context) -> io::Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for link in driver::interfaces(context.family.as_deref())? {
+        let source = match genl::peers::counters(&link.name) {
+            Ok(counters) => Ok(Source::of_counters(counters)),
+            Err(error) if is_elsewhere(&error) => link.get().map(|device| Source::of(&device)),
+            Err(error) => Err(error),
+        };
+        match source {
+            // It is gone since.
+            Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => {}
+            source => sources.push(source?),
+        }
+    }
+    Ok(sources)
+}
+
+/// The interface is none of the module that has more to tell.
+fn is_elsewhere(error: &io::Error) -> bool {
+    [Errno::EPROTONOSUPPORT, Errno::EOPNOTSUPP, Errno::ENODEV]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+/// `show INTERFACE stats`.
+pub fn show_stats(context: &Context, interface: &str, json: bool) -> CommandResult {
+    let names = match interface {
+        "all" => {
+            let links = driver::interfaces(context.family.as_deref());
+            let links = links.map_err(|error| failed(&error, interface))?;
+            links.into_iter().map(|link| link.name).collect()
+        }
+        name => vec![name.to_owned()],
+    };
+    let mut found = Vec::new();
+    for name in &names {
+        match genl::peers::counters(name) {
+            Ok(counters) => found.push(counters),
+            // Those of other drivers are passed over when all are asked for.
+            Err(error) if interface == "all" && is_elsewhere(&error) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32) => {
+                say("No driver that counts these is loaded");
+                hint("the module wireguard_rs does; for others there is `wg-rs show'");
+                return Err(Failed::USUAL);
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {
+                say(format_args!("{name} is no interface of the module wireguard_rs"));
+                hint("for others there is `wg-rs show'");
+                return Err(Failed::USUAL);
+            }
+            Err(error) => return Err(failed(&error, name)),
+        }
+    }
+    let mut out = Out::new(context);
+    // Errors are kept for `finish`.
+    let _ = if json {
+        stats::write_json(&found, &mut out)
+    } else {
+        stats::write(&found, &mut out)
+    };
+    out.finish()
 }
 
 /// `show --json` for one interface, for all, or for their names.

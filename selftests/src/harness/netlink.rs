@@ -174,7 +174,9 @@ impl Netlink {
 
     /// Room for so many bytes that have come.
     pub fn set_room(&self, bytes: usize) -> Result<(), Errno> {
-        setsockopt(&self.fd, sockopt::RcvBuf, &bytes)
+        // Without the right to more, as much as the limit allows.
+        setsockopt(&self.fd, sockopt::RcvBufForce, &bytes)
+            .or_else(|_| setsockopt(&self.fd, sockopt::RcvBuf, &bytes))
     }
 
     /// The body of the next message that was not asked for; `None` if there is none and nobody

@@ -171,6 +171,43 @@ pub struct Wg {
     family: u16,
 }
 
+/// All of a change in one request, its peers in as many lists as they need: for the command of our
+/// own family that makes a change as a whole.
+pub fn whole(name: &str, conf: &DeviceConf) -> Attrs {
+    let mut body = Attrs::new();
+    body.str(uapi::device::IFNAME, name);
+    put_device(&mut body, conf);
+    for peers in conf.peers.chunks(PEERS_PER_REQUEST) {
+        put_peers(&mut body, peers);
+    }
+    body
+}
+
+/// What is not about peers.
+fn put_device(body: &mut Attrs, conf: &DeviceConf) {
+    use uapi::device;
+    if let Some(key) = &conf.private_key {
+        body.put(device::PRIVATE_KEY, key);
+    }
+    if let Some(port) = conf.listen_port {
+        body.u16(device::LISTEN_PORT, port);
+    }
+    if let Some(mark) = conf.fwmark {
+        body.u32(device::FWMARK, mark);
+    }
+    if conf.flags != 0 {
+        body.u32(device::FLAGS, conf.flags);
+    }
+}
+
+fn put_peers(body: &mut Attrs, peers: &[PeerConf]) {
+    if !peers.is_empty() {
+        body.nest(uapi::device::PEERS, |list| {
+            peers.iter().for_each(|p| put_peer(list, p))
+        });
+    }
+}
+
 impl Wg {
     /// Opens the family called `family` inside `ns`.
     pub fn open(ns: &Netns, family: &str) -> Result<Self> {
@@ -207,24 +244,9 @@ impl Wg {
             let mut body = Attrs::new();
             body.str(device::IFNAME, name);
             if n == 0 {
-                if let Some(key) = &conf.private_key {
-                    body.put(device::PRIVATE_KEY, key);
-                }
-                if let Some(port) = conf.listen_port {
-                    body.u16(device::LISTEN_PORT, port);
-                }
-                if let Some(mark) = conf.fwmark {
-                    body.u32(device::FWMARK, mark);
-                }
-                if conf.flags != 0 {
-                    body.u32(device::FLAGS, conf.flags);
-                }
+                put_device(&mut body, conf);
             }
-            if !peers.is_empty() {
-                body.nest(device::PEERS, |list| {
-                    peers.iter().for_each(|p| put_peer(list, p))
-                });
-            }
+            put_peers(&mut body, peers);
             self.set_raw(&body)?;
         }
         Ok(())

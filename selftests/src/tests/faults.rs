@@ -9,19 +9,22 @@ use super::Test;
 use anyhow::{bail, ensure, Context, Result};
 use harness::driver::PLAIN;
 use harness::fault::Faults;
+use harness::gnl::{Gnl, Request, DO};
 use harness::modules::{unload_all, Modules, INTREE, OURS};
+use harness::netlink::{family_id, Netlink};
 use harness::netns::Netns;
 use harness::pace::{amount, next_allocation};
 use harness::rtnl::Rtnl;
 use harness::runner::{Boot, Ctx, Subject};
 use harness::topo::{inner, names, outer, port, Opts, Tunnel};
 use harness::traffic::{ping, ping_all, udp};
-use harness::wgdev::{random_key, uapi, DeviceConf, Key, PeerConf, Wg};
+use harness::wgdev::{random_key, uapi, whole, DeviceConf, Key, PeerConf, Wg};
 use nix::errno::Errno;
 use nix::sys::mman::{mlockall, MlockAllFlags};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
+use wireguard_rs::proto::extension::{cmd, GENL_NAME};
 
 pub fn register(list: &mut Vec<Test>) {
     let tests: [(&str, Modules, Modules, super::Check); 10] = [
@@ -61,6 +64,18 @@ pub fn register(list: &mut Vec<Test>) {
             module_load,
         ),
     ];
+    list.push(Test {
+        name: "fault-set-whole".to_owned(),
+        boot: Boot::San,
+        modules: Modules::Ours,
+        subject: Subject::Rs,
+        bound: Duration::from_secs(120),
+        body: Box::new(|ctx| {
+            super::needs_ours(ctx)?;
+            whole_set(ctx)?;
+            works(ctx)
+        }),
+    });
     for (name, intree, ours, body) in tests {
         for (suffix, subject, modules) in [("c", Subject::C, intree), ("rs", Subject::Rs, ours)] {
             list.push(Test {
@@ -76,6 +91,59 @@ pub fn register(list: &mut Vec<Test>) {
             });
         }
     }
+}
+
+/// A change as a whole: whichever allocation fails, nothing has changed, or all has.
+fn whole_set(ctx: &Ctx) -> Result<()> {
+    let (ns, mut rt, mut wg) = scene()?;
+    rt.set_up("wg0", true)?;
+    let faults = ready()?;
+    let peer = |n: u8| PeerConf {
+        public_key: [n; 32],
+        preshared_key: Some([n; 32]),
+        endpoint: Some(SocketAddr::new(outer(false, 1), 9)),
+        allowed_ips: vec![
+            (Ipv4Addr::new(10, n, 0, 0).into(), 16),
+            (Ipv4Addr::new(10, n, 1, 0).into(), 24),
+            (Ipv6Addr::new(0xfd00, n.into(), 0, 0, 0, 0, 0, 0).into(), 64),
+        ],
+        ..PeerConf::default()
+    };
+    let conf = |first: u8, port| DeviceConf {
+        private_key: Some([first; 32]),
+        listen_port: Some(port),
+        fwmark: Some(first.into()),
+        flags: uapi::device::F_REPLACE_PEERS,
+        peers: (first..first + 3).map(peer).collect(),
+    };
+    let (old, new) = (conf(10, 1010), conf(20, 2020));
+    wg.set("wg0", &old)?;
+    let before = wg.get("wg0")?;
+    let request = Request::new(DO, cmd::SET, whole("wg0", &new).bytes());
+    let id = ns.run(|| Ok(family_id(&mut Netlink::generic()?, GENL_NAME)?))?;
+    let mut socket = ns.run(|| Ok(Gnl::open(id)?))?;
+    each_failure(
+        ctx,
+        &faults,
+        "a change as a whole",
+        || socket.ask(&request)?.result(),
+        |result| {
+            let after = wg.get("wg0")?;
+            if result.is_err() {
+                ensure!(after == before, "half-done: {after:?}, not {before:?}");
+                return Ok(());
+            }
+            let keys: Vec<Key> = after.peers.iter().map(|peer| peer.public_key).collect();
+            ensure!(
+                keys == [[20; 32], [21; 32], [22; 32]]
+                    && after.peers.iter().all(|peer| peer.allowed_ips.len() == 3)
+                    && after.listen_port == 2020
+                    && after.fwmark == 20,
+                "half-done: {after:?}"
+            );
+            Ok(wg.set("wg0", &old)?)
+        },
+    )
 }
 
 /// With failures off again, a tunnel carries packets.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The tests, one file per area.
 
+mod atomic;
 mod attack;
 mod basic;
 mod bulk;
@@ -69,6 +70,7 @@ pub fn all() -> Vec<Test> {
     options::register(&mut list);
     order::register(&mut list);
     events::register(&mut list);
+    atomic::register(&mut list);
     counters::register(&mut list);
     outer::register(&mut list);
     source::register(&mut list);

@@ -37,12 +37,12 @@ use crate::{
 };
 
 /// Bytes of `sockaddr_in` and `sockaddr_in6`.
-const SOCKADDR_IN_LEN: usize = 16;
-const SOCKADDR_IN6_LEN: usize = 28;
+pub(super) const SOCKADDR_IN_LEN: usize = 16;
+pub(super) const SOCKADDR_IN6_LEN: usize = 28;
 
 /// The attributes of a peer, and of an allowed IP.
 type PeerAttrs<'a> = Attrs<'a, { peer::MAX as usize + 1 }>;
-type AllowedIpAttrs<'a> = Attrs<'a, { allowedip::MAX as usize + 1 }>;
+pub(super) type AllowedIpAttrs<'a> = Attrs<'a, { allowedip::MAX as usize + 1 }>;
 
 /// `WG_CMD_SET_DEVICE`.
 pub(super) struct SetDevice;
@@ -205,6 +205,23 @@ fn set_allowed_ip(
     peer: &RcuArc<Peer>,
     attrs: &AllowedIpAttrs<'_>,
 ) -> Result {
+    apply_allowed_ip(update, peer, &allowed_ip(attrs)?)
+}
+
+/// An allowed IP of a request.
+pub(super) struct AllowedIp {
+    address: IpAddr,
+    cidr: u8,
+    removes: bool,
+}
+
+/// Reads one.
+///
+/// # Errors
+///
+/// [`EINVAL`]: something is missing, the family is unknown, the address has another length, or the
+/// prefix is longer than it.
+pub(super) fn allowed_ip(attrs: &AllowedIpAttrs<'_>) -> Result<AllowedIp> {
     let family = attrs.get(allowedip::FAMILY).and_then(|a| a.u16());
     let cidr = attrs.get(allowedip::CIDR_MASK).and_then(|a| a.u8());
     let (Some(family), Some(ipaddr), Some(cidr)) = (family, attrs.get(allowedip::IPADDR), cidr)
@@ -222,22 +239,34 @@ fn set_allowed_ip(
     }
 
     let flags = attrs.get(allowedip::FLAGS).and_then(|a| a.u32());
-    if flags.unwrap_or(0) & allowedip::F_REMOVE_ME != 0 {
-        update.remove_allowed_ip(peer, address, cidr)
+    Ok(AllowedIp {
+        address,
+        cidr,
+        removes: flags.unwrap_or(0) & allowedip::F_REMOVE_ME != 0,
+    })
+}
+
+pub(super) fn apply_allowed_ip(
+    update: &mut UpdateGuard<'_>,
+    peer: &RcuArc<Peer>,
+    ip: &AllowedIp,
+) -> Result {
+    if ip.removes {
+        update.remove_allowed_ip(peer, ip.address, ip.cidr)
     } else {
-        update.insert_allowed_ip(peer, address, cidr)
+        update.insert_allowed_ip(peer, ip.address, ip.cidr)
     }
 }
 
 /// Takes a key out of the request, where zeros remain.
-fn take_key(attr: Attr<'_>) -> Option<SymmetricKey> {
+pub(super) fn take_key(attr: Attr<'_>) -> Option<SymmetricKey> {
     let key = attr.bytes().map(SymmetricKey::from_bytes);
     attr.erase();
     key
 }
 
 /// The endpoint in an attribute. One of another family or length is no error but ignored.
-fn endpoint(attr: Attr<'_>) -> Option<Endpoint> {
+pub(super) fn endpoint(attr: Attr<'_>) -> Option<Endpoint> {
     let remote = if let Some(sockaddr) = attr.bytes::<SOCKADDR_IN_LEN>() {
         SockAddr::from_bytes(&sockaddr)
     } else if let Some(sockaddr) = attr.bytes::<SOCKADDR_IN6_LEN>() {

@@ -21,11 +21,13 @@ mod attr;
 mod message;
 mod policy;
 
+use attr::Elements;
 pub use attr::{Attr, Attrs};
 pub use message::{AttrWriter, Message};
 pub use policy::Policy;
 
 use core::{
+    fmt,
     marker::PhantomData,
     mem::{align_of, size_of},
     ptr::{addr_of, addr_of_mut, NonNull},
@@ -327,8 +329,9 @@ impl Drop for Registration {
 ///
 /// # Invariants
 ///
-/// For `'a`, `info` and the message that it describes are valid, only this thread uses the message,
-/// and `info.attrs` has `max_attr` + 1 entries, each null or an attribute in the message.
+/// For `'a`, `info` and the message that it describes are valid, only this thread uses the message
+/// and the extended acknowledgement, and `info.attrs` has `max_attr` + 1 entries, each null or an
+/// attribute in the message.
 pub struct Request<'a> {
     info: &'a bindings::genl_info,
     max_attr: usize,
@@ -351,9 +354,67 @@ impl<'a> Request<'a> {
         Some(unsafe { Attr::from_raw(attr) })
     }
 
+    /// All attributes of that type, in the order of the request.
+    pub fn attrs(&self, attr_type: u16) -> impl Iterator<Item = Attr<'a>> {
+        let (start, len) = self.payload();
+        // SAFETY: By the invariant the message is valid, and only ours.
+        let elements = unsafe { Elements::from_raw(start, len) };
+        elements.filter(move |attr| attr.attr_type() == attr_type)
+    }
+
+    /// Where the attributes are, and how many bytes they have.
+    fn payload(&self) -> (*mut u8, usize) {
+        let header = size_of::<bindings::genlmsghdr>();
+        // SAFETY: By the invariant the message is valid.
+        let all = unsafe { (*self.info.nlhdr).nlmsg_len } as usize;
+        let before = size_of::<bindings::nlmsghdr>().wrapping_add(header);
+        let start = self.info.genlhdr.cast::<u8>().wrapping_add(header);
+        (start, all.saturating_sub(before))
+    }
+
+    /// Says why the request is refused, and which attribute is to blame, in the extended
+    /// acknowledgement. The text is cut after 79 bytes.
+    pub fn explain(&self, attr: Option<&Attr<'_>>, why: fmt::Arguments<'_>) {
+        let mut text = ExtackText {
+            buffer: [0; bindings::NETLINK_MAX_FMTMSG_LEN as usize],
+            len: 0,
+        };
+        // What does not fit is cut.
+        let _ = fmt::Write::write_fmt(&mut text, why);
+        let attr = attr.map_or(core::ptr::null(), |attr| attr.as_raw());
+        // SAFETY: By the invariant `info` and the attribute are valid, and so is the text, which is
+        // copied.
+        unsafe {
+            bindings::wg_genl_explain(self.info, attr, text.buffer.as_ptr().cast(), text.len);
+        }
+    }
+
     /// The network namespace of the sender's socket.
     pub fn net(&self) -> &'a Net {
         net_of(self.info)
+    }
+}
+
+/// The text of an extended acknowledgement in the making.
+struct ExtackText {
+    buffer: [u8; bindings::NETLINK_MAX_FMTMSG_LEN as usize],
+    len: usize,
+}
+
+impl fmt::Write for ExtackText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            *self.buffer.get_mut(self.len).ok_or(fmt::Error)? = byte;
+            self.len = self.len.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    fn write_char(&mut self, c: char) -> fmt::Result {
+        let ascii = u8::try_from(c).unwrap_or(b'?');
+        *self.buffer.get_mut(self.len).ok_or(fmt::Error)? = ascii;
+        self.len = self.len.wrapping_add(1);
+        Ok(())
     }
 }
 

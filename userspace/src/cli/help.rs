@@ -11,9 +11,16 @@ latestHandshake (seconds since 1970), transferRx, transferTx (bytes), persistent
 (seconds) and allowedIps, a list. What there is none of is null. WG_HIDE_KEYS=never adds \
 privateKey and presharedKey. `show interfaces --json' is a list of the names.
 
+Stats:
+`show wg0 stats' shows what the module wireguard_rs counts: messages accepted and sent, \
+handshakes, and what was refused or lost, each time with the reason. Those of an interface include \
+those of its peers. With --json, an object with a member for each interface; reasons have the \
+names of docs/netlink/wireguard_rs.yaml. The in-tree driver does not count them.
+
 Examples:
   wg-rs show
   wg-rs show wg0 latest-handshakes
+  wg-rs show wg0 stats
   wg-rs show --json | jq '.wg0.peers | length'
 ";
 
@@ -106,6 +113,23 @@ events-lost: nothing waits for those who listen, and this one was too slow.
 
 Only the module wireguard_rs tells of events: of this network namespace, to whoever may configure \
 interfaces in it.";
+
+/// More about `metrics`.
+pub const METRICS: &str = "\
+Metrics:
+Of every driver: wireguard_received_bytes_total, wireguard_sent_bytes_total and \
+wireguard_latest_handshake_seconds (since 1970, 0 for never), with the labels interface and \
+public_key. Of the module wireguard_rs also messages, handshakes, retries, changes of the \
+endpoint, and wireguard_refused_packets_total (of an interface) and \
+wireguard_peer_refused_packets_total (of a peer) with the label reason.
+
+Collecting:
+A file for the textfile collector of node_exporter:
+  wg-rs metrics >/var/lib/prometheus/node-exporter/wireguard.prom.new &&
+    mv /var/lib/prometheus/node-exporter/wireguard.prom{.new,}
+Or by HTTP on 127.0.0.1:9586, from a socket unit that starts it for each request:
+  systemctl enable --now wg-rs-metrics.socket
+";
 
 pub const OPTIONS: &str = "\
 Options:

@@ -8,7 +8,7 @@ use crate::genl;
 use crate::quick::Verb;
 use crate::wg;
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -102,12 +102,45 @@ pub struct Show {
     /// Name of an interface, `all', or `interfaces' for the names only
     #[arg(default_value = "all", add = ArgValueCandidates::new(complete::interfaces_or_words))]
     pub interface: OsString,
-    /// Only this, one line each, for scripts
-    #[arg(value_parser = PossibleValuesParser::new(crate::wg::FIELDS))]
+    /// Only this, one line each, for scripts; or `stats': all counters, for people
+    #[arg(value_parser = PossibleValuesParser::new(crate::wg::FIELDS.into_iter().chain([STATS])))]
     pub field: Option<String>,
-    /// Everything as JSON
-    #[arg(long, conflicts_with = "field")]
+    /// Everything, or stats, as JSON
+    #[arg(long)]
     pub json: bool,
+}
+
+/// A field of `show' that `wg' has not.
+const STATS: &str = "stats";
+
+/// How `show` is to show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// As `wg` does.
+    Text,
+    /// Everything as JSON.
+    Json,
+    /// The counters; true for JSON.
+    Stats(bool),
+}
+
+impl Show {
+    /// How to show it.
+    ///
+    /// # Errors
+    ///
+    /// `--json` with what there is no JSON of.
+    pub fn how(&self) -> Result<How, clap::Error> {
+        match (self.field.as_deref(), self.json) {
+            (Some(STATS), json) => Ok(How::Stats(json)),
+            (None, true) => Ok(How::Json),
+            (_, false) => Ok(How::Text),
+            (Some(field), true) => Err(Cli::command().error(
+                clap::error::ErrorKind::ArgumentConflict,
+                format!("there is no JSON of {field}; --json alone shows everything"),
+            )),
+        }
+    }
 }
 
 /// Arguments of `set`.
@@ -149,6 +182,13 @@ pub enum Native {
     /// Tell what happens: handshakes, peers that move, changes of the configuration
     #[command(after_long_help = help::EVENTS)]
     Events(Events),
+    /// Write the counters of all interfaces as OpenMetrics text, for Prometheus
+    #[command(after_long_help = help::METRICS)]
+    Metrics {
+        /// Read a request by HTTP from standard input and answer it
+        #[arg(long)]
+        http: bool,
+    },
     /// Show or set what only the module wireguard_rs can do with an interface
     #[command(after_long_help = help::OPTIONS)]
     Options(Options),

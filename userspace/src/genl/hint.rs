@@ -3,14 +3,28 @@
 
 use nix::errno::Errno;
 use nix::sys::utsname::uname;
+use std::cell::RefCell;
 use std::io;
 
 /// The first kernel with WireGuard in it.
 const IN_TREE: (u32, u32) = (5, 6);
 
+thread_local! {
+    /// The words that came with the last error, if it had any.
+    static WORDS: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps the words that came with an error for [`explain`].
+pub fn remember(words: Option<String>) {
+    WORDS.with(|kept| *kept.borrow_mut() = words);
+}
+
 /// What to do about an error of [`get_device`](super::get_device) or
 /// [`set_device`](super::set_device), where something can be said about it.
 pub fn explain(error: &io::Error, interface: &str) -> Option<String> {
+    if let Some(words) = WORDS.with(|kept| kept.borrow_mut().take()) {
+        return Some(format!("the kernel says: {words}; nothing has been changed"));
+    }
     Some(match Errno::from_raw(error.raw_os_error()?) {
         Errno::EPROTONOSUPPORT => not_loaded(
             uname()

@@ -6,11 +6,13 @@
 //! Errors are the kernel's, as [`io::Error`] with an errno; [`explain`] says what they mean to a
 //! user.
 
+mod atomic;
 pub mod events;
 mod hint;
 mod links;
 mod message;
 pub mod options;
+pub mod peers;
 mod reply;
 mod request;
 #[cfg(test)]
@@ -105,6 +107,8 @@ impl Wireguard {
 /// A family of generic netlink.
 struct Family {
     id: u16,
+    /// Of our own family: the name of the one beside it that `wg` speaks to.
+    beside: &'static str,
     /// Its multicast groups.
     groups: Vec<(String, u32)>,
 }
@@ -136,6 +140,7 @@ fn find_family(socket: &mut Socket, name: &str) -> io::Result<Family> {
         Err(error) => Err(error.into()),
         Ok(_) => Ok(Family {
             id: id.ok_or(Errno::ENOSYS)?,
+            beside: "",
             groups,
         }),
     }
@@ -143,11 +148,12 @@ fn find_family(socket: &mut Socket, name: &str) -> io::Result<Family> {
 
 /// The family that only our module has, by one of its two names.
 fn find_extension(socket: &mut Socket) -> io::Result<Family> {
-    for name in [GENL_NAME_COEXIST, GENL_NAME] {
+    let [alone, coexisting] = FAMILIES;
+    for (name, beside) in [(GENL_NAME_COEXIST, coexisting), (GENL_NAME, alone)] {
         match find_family(socket, name) {
             // With `coexist=1` the other name is that of a family without the group.
             Ok(family) if family.groups.iter().any(|(name, _)| name == GROUP_EVENTS) => {
-                return Ok(family);
+                return Ok(Family { beside, ..family });
             }
             Err(error) if error.raw_os_error() != Some(Errno::EPROTONOSUPPORT as i32) => {
                 return Err(error);
@@ -185,6 +191,20 @@ fn with_family<T>(
 pub fn get_device(link: Link<'_>, family: Option<&str>) -> io::Result<Device> {
     link.check()?;
     with_family(family, &mut |wireguard| wireguard.get(link))
+}
+
+/// Changes a device of the given family, or of the one that has it: as a whole or not at all, where
+/// the driver offers that.
+pub fn set_whole_device(
+    link: Link<'_>,
+    change: &SetDevice,
+    family: Option<&str>,
+) -> io::Result<()> {
+    link.check()?;
+    if atomic::set(link, change, family)? {
+        return Ok(());
+    }
+    set_device(link, change, family)
 }
 
 /// Changes a device of the given family, or of the one that has it.

@@ -38,6 +38,15 @@ pub fn write_requests(
         message.link(link)?;
         io::Result::Ok(message)
     };
+    write_parts(&start, change, send)
+}
+
+/// As [`write_requests`], with messages that begin as `start` makes them.
+pub fn write_parts(
+    start: &dyn Fn() -> io::Result<Message>,
+    change: &SetDevice,
+    send: &mut dyn FnMut(Message) -> io::Result<()>,
+) -> io::Result<()> {
     let too_long = |Full| io::Error::from(Errno::EMSGSIZE);
     let mut message = start()?;
     once(&mut message, change).map_err(too_long)?;

@@ -14,6 +14,7 @@ use netlink_packet_core::{
 };
 use netlink_sys::SocketAddr;
 use nix::libc::{self, MSG_TRUNC};
+use nix::sys::socket::{setsockopt, sockopt};
 use std::fmt;
 use std::io;
 
@@ -211,6 +212,12 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// Makes room for a message of so many bytes, if that is permitted.
+    pub fn make_room(&self, bytes: usize) {
+        // What the kernel adds to each message is less than the message.
+        let _ = setsockopt(&self.socket, sockopt::SndBufForce, &bytes.saturating_mul(2));
     }
 
     /// Joins a multicast group; the kernel keeps `backlog` bytes for us, if it may.

@@ -57,7 +57,7 @@ pub fn is_absent(err: &io::Error) -> bool {
 /// Changes the device.
 pub fn set(options: &Options, name: &str, change: &SetDevice) -> Result<(), Failed> {
     let context = &options.context;
-    driver::set(name, change, context.family.as_deref())
+    driver::set_whole(name, change, context.family.as_deref())
         .map_err(|err| wg::kernel(context, "Unable to modify interface", name, &err))
 }
 

@@ -100,7 +100,7 @@ pub fn apply(
         })?;
         synchronize(&mut change, &device);
     }
-    driver::set(interface, &change, context.family.as_deref())
+    driver::set_whole(interface, &change, context.family.as_deref())
         .map_err(|error| kernel(context, "Unable to modify interface", interface, &error))
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What only our module has: `wg-rs events`, lines for people and for programs, and `wg-rs
-//! options`; what they say of the in-tree driver.
+//! What only our module has: `wg-rs events`, `options`, `show stats` and most of `metrics`, and
+//! changes as a whole; what they do with the in-tree driver.
 
 use super::super::drop_in;
 use super::call::Call;
@@ -9,17 +9,21 @@ use anyhow::{ensure, Context, Result};
 use harness::pace::slow;
 use harness::runner::{Ctx, Subject, Test};
 use harness::topo::{inner, names, port, Opts, Tunnel};
-use harness::traffic::ping_all;
+use harness::traffic::{ping_all, udp};
 use harness::wgdev::{base64, DeviceConf};
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 pub(super) fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-events", 120, events);
     drop_in(list, "tool-options", 60, options);
+    drop_in(list, "tool-stats", 60, stats);
+    drop_in(list, "tool-metrics", 60, metrics);
+    drop_in(list, "tool-whole", 60, whole);
 }
 
 /// A `wg-rs events` that runs, and the file that it writes.
@@ -155,5 +159,142 @@ fn options(ctx: &Ctx) -> Result<()> {
         let seen = run(words)?;
         ensure!(!seen.ok() && seen.text().contains(why), "{words}: {seen:?}");
     }
+    Ok(())
+}
+
+/// Runs `wg-rs` in a namespace, with this on its standard input.
+fn run(tunnel: &Tunnel, words: &str, input: &str) -> Result<(bool, String)> {
+    let mut command = Command::new(program(1, "wg-rs"));
+    command
+        .args(words.split(' '))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = tunnel.ns(0).run(|| Ok(command.spawn()?))?;
+    // A program that does not read closes it.
+    let _ = child
+        .stdin
+        .take()
+        .context("no input")?
+        .write_all(input.as_bytes());
+    let out = child.wait_with_output()?;
+    let text = [out.stdout, out.stderr].concat();
+    Ok((
+        out.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    ))
+}
+
+fn stats(ctx: &Ctx) -> Result<()> {
+    prepare(&[])?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
+    if ctx.subject == Subject::C {
+        let (ok, text) = run(&tunnel, "show wg0 stats", "")?;
+        ensure!(!ok && text.contains("wireguard_rs"), "{text}");
+        return Ok(());
+    }
+    ping_all(tunnel.ns(0), inner(false, 1), 1)?;
+    // To nobody.
+    let socket = udp(tunnel.ns(0), "0.0.0.0:0".parse()?)?;
+    for _ in 0..3 {
+        let _ = socket.send_to(&[1], "10.9.0.77:9");
+    }
+    let key = base64(&tunnel.ends[1].public_key);
+    let (ok, text) = run(&tunnel, "show wg0 stats", "")?;
+    for line in [
+        "interface: wg0\n  refused, no peer for destination address: 3\n",
+        &format!("\npeer: {key}\n  latest handshake: "),
+        "\n  handshakes: 1 begun here (0 retries), 1 of them answered; 0 begun there, 0 of them \
+         answered\n",
+    ] {
+        ensure!(ok && text.contains(line), "{text}\nwithout {line}");
+    }
+    for words in ["show wg0 stats --json", "show all stats --json"] {
+        let (ok, text) = run(&tunnel, words, "")?;
+        for part in [
+            "\"wg0\": {",
+            "\"no-allowed-ip\": 3",
+            &format!("\"{key}\": {{"),
+            "\"responsesReceived\": 1",
+        ] {
+            ensure!(ok && text.contains(part), "{words}: {text}\nwithout {part}");
+        }
+    }
+    for (words, why) in [
+        ("show wg9 stats", "wg9"),
+        ("show v0 stats", "v0"),
+        ("show wg0 peers --json", "peers"),
+    ] {
+        let (ok, text) = run(&tunnel, words, "")?;
+        ensure!(!ok && text.contains(why), "{words}: {text}");
+    }
+    Ok(())
+}
+
+fn metrics(ctx: &Ctx) -> Result<()> {
+    prepare(&[])?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
+    ping_all(tunnel.ns(0), inner(false, 1), 1)?;
+    let key = base64(&tunnel.ends[1].public_key);
+    let of = format!("{{interface=\"wg0\",public_key=\"{key}\"}} ");
+    let (ok, text) = run(&tunnel, "metrics", "")?;
+    let ours = ctx.subject == Subject::Rs;
+    for (line, wanted) in [
+        (format!("wireguard_received_bytes_total{of}"), true),
+        (format!("wireguard_sent_bytes_total{of}"), true),
+        (format!("wireguard_latest_handshake_seconds{of}1"), true),
+        (format!("wireguard_responses_received_total{of}1\n"), ours),
+        (format!("wireguard_endpoint_changes_total{of}"), ours),
+        ("# EOF\n".to_owned(), true),
+    ] {
+        ensure!(ok && text.contains(&line) == wanted, "{line} in\n{text}");
+    }
+    let (ok, text) = run(&tunnel, "metrics --http", "GET /metrics HTTP/1.1\r\n\r\n")?;
+    ensure!(
+        ok && text.starts_with("HTTP/1.0 200 OK\r\n") && text.contains(&of),
+        "{text}"
+    );
+    let (ok, text) = run(&tunnel, "metrics --http", "GET /x HTTP/1.1\r\n\r\n")?;
+    ensure!(ok && text.starts_with("HTTP/1.0 404"), "{text}");
+    Ok(())
+}
+
+/// A file that cannot be applied as a whole: here it changes nothing, and it is said why.
+fn whole(ctx: &Ctx) -> Result<()> {
+    prepare(&[])?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
+    let taken = udp(tunnel.ns(0), "0.0.0.0:7777".parse()?)?;
+    let before = tunnel.ends[0].get(&tunnel.link)?;
+    let key = base64(&[7; 32]);
+    let file = format!(
+        "[Interface]\nPrivateKey = {key}\nListenPort = 7777\nFwMark = 9\n[Peer]\n\
+         PublicKey = {key}\n"
+    );
+    for words in [
+        "setconf wg0 /dev/stdin",
+        "addconf wg0 /dev/stdin",
+        "syncconf wg0 /dev/stdin",
+    ] {
+        let (ok, text) = run(&tunnel, words, &file)?;
+        ensure!(
+            !ok && text.contains("Address already in use"),
+            "{words}: {text}"
+        );
+        let after = tunnel.ends[0].get(&tunnel.link)?;
+        if ctx.subject == Subject::C {
+            // The mark comes before the port.
+            ensure!(after.fwmark == 9, "{words}: {after:?}");
+            continue;
+        }
+        ensure!(after == before, "{words}: {after:?}, not {before:?}");
+        ensure!(text.contains("cannot use port 7777"), "{words}: {text}");
+    }
+    drop(taken);
+    let (ok, text) = run(&tunnel, "setconf wg0 /dev/stdin", &file)?;
+    let after = tunnel.ends[0].get(&tunnel.link)?;
+    ensure!(
+        ok && after.listen_port == 7777 && after.peers.len() == 1 && after.fwmark == 9,
+        "{text}: {after:?}"
+    );
     Ok(())
 }

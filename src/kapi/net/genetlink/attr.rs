@@ -58,6 +58,21 @@ impl<'a> Attr<'a> {
         }
     }
 
+    /// The attribute itself, to say which one is meant.
+    pub(super) fn as_raw(&self) -> *const bindings::nlattr {
+        // The payload follows the header.
+        self.payload
+            .as_ptr()
+            .cast::<u8>()
+            .wrapping_sub(HEADER_LEN)
+            .cast()
+    }
+
+    /// How long the payload is, in bytes.
+    pub fn len(&self) -> usize {
+        self.payload.len()
+    }
+
     /// The type, without the flags.
     pub fn attr_type(&self) -> u16 {
         self.raw_type & !(F_NESTED | F_NET_BYTEORDER)
@@ -156,6 +171,21 @@ impl<'a> Attr<'a> {
 /// Iterator over the attributes in a payload, made by [`Attr::elements`].
 pub struct Elements<'a> {
     rest: &'a [Cell<u8>],
+}
+
+impl Elements<'_> {
+    /// The attributes in `len` bytes from `start` on.
+    ///
+    /// # Safety
+    ///
+    /// As long as the value or what it gives exists, `len` bytes are valid there for reads and
+    /// writes, and only this thread writes to them.
+    pub(super) unsafe fn from_raw(start: *mut u8, len: usize) -> Self {
+        Self {
+            // SAFETY: By the requirement of this function; `Cell<u8>` has the layout of `u8`.
+            rest: unsafe { core::slice::from_raw_parts(start.cast::<Cell<u8>>(), len) },
+        }
+    }
 }
 
 impl<'a> Iterator for Elements<'a> {
