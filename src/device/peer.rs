@@ -38,6 +38,7 @@ use crate::{
                 Ordering::{Relaxed, SeqCst},
             },
             bh::BhGuard,
+            locked_by::LockedBy,
             rcu::{self, Guard, RcuArc, RcuCell, RcuRef},
             spinlock_bh::SpinLockBh,
         },
@@ -55,6 +56,7 @@ use crate::{
         Rejection,
     },
     tables::{
+        cpulists::{CpuLists, Link, Listed},
         runqueue::{Body, Fifo, InlineBudget, Packets},
         turns::HasFlow,
     },
@@ -224,12 +226,8 @@ pub(crate) struct Peer {
     /// Erases handshake and keypairs.
     #[pin]
     erase_work: Work<Peer, 1>,
-    /// Goes on delivering encrypted runs.
-    #[pin]
-    tx_work: Work<Peer, 2>,
-    /// Goes on delivering decrypted runs.
-    #[pin]
-    rx_work: Work<Peer, 3>,
+    /// Among those whose runs a worker is to go on delivering: by direction.
+    unfinished: [Unfinished; 2],
 
     #[pin]
     pub(crate) last_handshake: SpinLockBh<LastHandshake>,
@@ -245,6 +243,22 @@ impl HasTimers for Peer {
     }
 }
 
+/// A peer's place among those whose runs wait for a worker.
+pub(crate) type Unfinished = LockedBy<Link<Peer>, CpuLists<Peer>>;
+
+impl Listed for Peer {
+    type Role = Direction;
+
+    #[inline(always)]
+    fn link(&self, role: Direction) -> &Unfinished {
+        let [tx, rx] = &self.unfinished;
+        match role {
+            Direction::Encrypt => tx,
+            Direction::Decrypt => rx,
+        }
+    }
+}
+
 impl HasFlow for Peer {
     type Items = SkbList;
 
@@ -257,8 +271,6 @@ impl HasFlow for Peer {
 impl_has_work! {
     impl HasWork<Self, 0> for Peer { self.initiation_work }
     impl HasWork<Self, 1> for Peer { self.erase_work }
-    impl HasWork<Self, 2> for Peer { self.tx_work }
-    impl HasWork<Self, 3> for Peer { self.rx_work }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -302,8 +314,7 @@ impl Peer {
                 timers <- pin_init::pin_init_array_from_fn(|_| new_timer!()),
                 initiation_work <- new_work!(),
                 erase_work <- new_work!(),
-                tx_work <- new_work!(),
-                rx_work <- new_work!(),
+                unfinished: device.crypt.new_links(),
                 last_handshake <- new_spinlock_bh!(LastHandshake::default()),
                 counters: PeerCounters::new(),
                 changed_in: AtomicU32::new(0),

@@ -57,7 +57,7 @@ impl runqueue::Run for Run {
         }
     }
 
-    fn defer(&self, cpu: Option<u32>) {
-        queueing::defer(self, cpu);
+    fn defer(&self, cpu: Option<u32>) -> bool {
+        queueing::defer(self, cpu)
     }
 }

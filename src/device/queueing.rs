@@ -10,7 +10,7 @@ use kernel::{alloc::flags::GFP_KERNEL, prelude::*, sync::Arc};
 use crate::{
     device::{
         keypair::Keypair,
-        peer::{fifo, Direction, Peer, Run},
+        peer::{fifo, Direction, Peer, Run, Unfinished},
         workers::Workers,
         Device,
     },
@@ -23,7 +23,10 @@ use crate::{
     },
     new_spinlock_bh,
     proto::{consts::MAX_QUEUED_PACKETS, Rejection},
-    tables::runqueue::{self, Caller, Cpus, Packets, Ring},
+    tables::{
+        cpulists::{CpuLists, Link},
+        runqueue::{self, Caller, Cpus, Packets, Ring},
+    },
 };
 
 /// A run of at most this many packets is encrypted where it comes from, within the
@@ -69,14 +72,21 @@ pub(crate) fn enqueue(
     }
 }
 
-/// Has a worker go on delivering the peer's runs, of that CPU or of this one. Any context.
-pub(crate) fn defer(run: &Run, cpu: Option<u32>) {
-    let crypt = &run.peer.device().shared().queues.crypt;
-    let (cpu, peer) = (cpu.unwrap_or_else(cpu::current), run.peer.clone());
-    match run.direction {
-        Direction::Encrypt => crypt.enqueue_on::<_, 2>(cpu, peer),
-        Direction::Decrypt => crypt.enqueue_on::<_, 3>(cpu, peer),
-    };
+/// Has the device's worker of that CPU, or of this one, go on delivering the peer's runs. False if
+/// it has none any more. Any context.
+pub(crate) fn defer(run: &Run, cpu: Option<u32>) -> bool {
+    let device = run.peer.device();
+    let cpu = cpu.unwrap_or_else(cpu::current);
+    let listed = device
+        .crypt
+        .unfinished
+        .lock()
+        .add(cpu, &run.peer, run.direction);
+    if listed {
+        let queue = &device.shared().queues.crypt;
+        device.crypt.workers.queue(cpu, queue);
+    }
+    listed
 }
 
 /// Who asks to transmit. In process context the CPU is a hint; only one or two packets that waited
@@ -87,22 +97,6 @@ pub(crate) fn caller() -> Caller {
         cpu: cpu::current(),
         now: time::jiffies() as u32,
         is_online: cpu::is_online,
-    }
-}
-
-impl WorkItem<2> for Peer {
-    type Pointer = RcuArc<Self>;
-
-    fn run(this: RcuArc<Self>) {
-        runqueue::resume(&this.tx.fifo);
-    }
-}
-
-impl WorkItem<3> for Peer {
-    type Pointer = RcuArc<Self>;
-
-    fn run(this: RcuArc<Self>) {
-        runqueue::resume(&this.rx.fifo);
     }
 }
 
@@ -137,6 +131,8 @@ impl Cpus for OnlineCpus {
 /// A device's queue of runs, and its workers.
 pub(crate) struct CryptQueue {
     ring: Pin<KBox<SpinLockBh<Ring<Arc<Run>>>>>,
+    /// Peers with encrypted or decrypted runs, by the CPU that is to go on delivering them.
+    unfinished: Pin<KBox<SpinLockBh<CpuLists<Peer>>>>,
     workers: Workers<CryptWorker>,
 }
 
@@ -158,10 +154,16 @@ impl WorkItem<0> for CryptWorker {
     type Pointer = RcuArc<Self>;
 
     fn run(this: RcuArc<Self>) {
-        if runqueue::work_off(&this.device.crypt.ring, this.number, time::cond_resched) {
+        let (crypt, number) = (&this.device.crypt, this.number);
+        let next = crypt.unfinished.lock().take(number);
+        if let Some((peer, direction)) = next {
+            runqueue::resume(fifo(&peer, direction));
+        }
+        let more = runqueue::work_off(&crypt.ring, number, time::cond_resched);
+        if more || !crypt.unfinished.lock().is_empty(number) {
             // Behind what else waits for this CPU.
             let device = this.device.clone();
-            device.shared().queues.crypt.enqueue(this);
+            device.shared().queues.crypt.enqueue_on(number, this);
         }
     }
 }
@@ -169,8 +171,10 @@ impl WorkItem<0> for CryptWorker {
 impl CryptQueue {
     pub(crate) fn new() -> Result<Self> {
         let ring = Ring::new(MAX_QUEUED_RUNS, cpu::nr_ids(), GFP_KERNEL)?;
+        let unfinished = CpuLists::new(cpu::nr_ids(), GFP_KERNEL)?;
         Ok(Self {
             ring: KBox::pin_init(new_spinlock_bh!(ring), GFP_KERNEL)?,
+            unfinished: KBox::pin_init(new_spinlock_bh!(unfinished), GFP_KERNEL)?,
             workers: Workers::empty(),
         })
     }
@@ -186,6 +190,12 @@ impl CryptQueue {
         })
     }
 
+    /// The links of a new peer: for its encrypted runs, and for its decrypted ones.
+    pub(crate) fn new_links(&self) -> [Unfinished; 2] {
+        let lists = self.unfinished.lock();
+        [Link::new(&lists), Link::new(&lists)]
+    }
+
     /// Gives up the runs that wait. Any context.
     pub(crate) fn give_up(&self) {
         runqueue::give_up(&self.ring);
@@ -194,9 +204,17 @@ impl CryptQueue {
     /// Ends the workers; what is submitted from now on is given up.
     pub(crate) fn stop(&self) {
         self.ring.lock().close();
+        self.unfinished.lock().close();
         self.workers.stop();
-        // What was submitted to the workers just cancelled.
+        // What was left to the workers just cancelled.
         self.give_up();
+        loop {
+            let next = self.unfinished.lock().take_any();
+            let Some((peer, direction)) = next else {
+                return;
+            };
+            runqueue::resume(fifo(&peer, direction));
+        }
     }
 }
 

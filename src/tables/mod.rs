@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allowedips;
+pub mod cpulists;
 pub mod fairqueue;
 mod hashtable;
 pub mod peerlookup;

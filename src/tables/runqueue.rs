@@ -12,9 +12,9 @@
 //! while the FIFO is busy stays queued; the consumer rechecks when it clears `busy`. Where runs
 //! must leave on one CPU, its [`Home`], consumers on others leave them to [`resume`] there.
 //!
-//! Nobody works without end, whatever others add: a worker takes [`TURN_RUNS`] runs off the ring
-//! before it lets other work queued on its CPU run, and a consumer delivers [`TURN_PACKETS`] before
-//! it clears the mark and leaves the rest to [`resume`].
+//! Nobody works without end, whatever others add: a worker takes runs of [`TURN_PACKETS`] off the
+//! ring before it lets other work queued on its CPU run, and a consumer delivers as many before it
+//! clears the mark and leaves the rest to [`resume`].
 
 mod budget;
 #[cfg(test)]
@@ -38,9 +38,8 @@ use crate::kapi::sync::{spinlock_bh::SpinLockBh, Arc};
 /// A queued run accepts no more packets than this, so that several CPUs share a bulk transfer.
 const MAX_SHARED_RUN: usize = 64;
 
-/// Runs that a worker takes off the ring in one turn. (Loom's models need turns that end.)
-pub const TURN_RUNS: usize = if cfg!(loom) { 1 } else { 16 };
-/// Packets that a consumer delivers in one turn; the run that reaches the number is still whole.
+/// Packets that a worker works on in one turn, and that a consumer delivers in one; the run that
+/// reaches the number is still whole. (Loom's models need turns that end.)
 pub const TURN_PACKETS: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// A list of packets.
@@ -77,8 +76,8 @@ pub trait Run: Sized {
     fn caller(&self) -> Option<Caller>;
 
     /// Has a worker call [`resume`] for the run's FIFO: on this CPU, as there is more to deliver
-    /// than one turn's share, or on another.
-    fn defer(&self, cpu: Option<u32>);
+    /// than one turn's share, or on another. False if there are no workers any more.
+    fn defer(&self, cpu: Option<u32>) -> bool;
 }
 
 /// The state of a run.
@@ -114,17 +113,18 @@ impl<R: Run> Body<R> {
     }
 }
 
-/// Processes a run and delivers what is ready.
-fn work<R: Run>(run: &R) {
-    let mut packets = {
+/// Processes a run and delivers what is ready. Gives the number of packets in the run.
+fn work<R: Run>(run: &R) -> usize {
+    let (mut packets, count) = {
         let mut body = run.body().lock();
         body.state = State::Claimed;
-        mem::take(&mut body.packets)
+        (mem::take(&mut body.packets), body.queued)
     };
     run.work(&mut packets);
     // The worker took all that the run had.
     let _ = finish(run, packets);
     deliver_ready(run);
+    count
 }
 
 /// Finishes a run with what is left of it. Gives what nobody has taken out of it.
@@ -141,7 +141,7 @@ fn give_up_run<R: Run>(run: &R) {
 }
 
 fn deliver_ready<R: Run>(run: &R) {
-    let next = run.fifo().lock().pop_done();
+    let next = run.fifo().lock().pop_done(false);
     drain_done(run.fifo(), next);
 }
 
@@ -156,31 +156,40 @@ enum Next<R: Run> {
 }
 
 /// Delivers runs that [`Fifo::pop_done`] or [`Fifo::release`] gave out, until no other is ready or
-/// this turn's share is used up.
+/// this turn's share is used up; all of them, and here, if there are no workers any more.
 fn drain_done<R: Run>(fifo: &SpinLockBh<Fifo<R>>, mut next: Next<R>) {
     let mut left = TURN_PACKETS;
     loop {
         let (run, packets) = match next {
             Next::Nothing => return,
             Next::Head(run, packets) => (run, packets),
-            Next::Elsewhere(run, cpu) => return run.defer(Some(cpu)),
+            Next::Elsewhere(run, cpu) => {
+                if run.defer(Some(cpu)) {
+                    return;
+                }
+                next = fifo.lock().pop_done(true);
+                continue;
+            }
         };
         // A run that is empty by now is work, too.
         left = left.saturating_sub(packets.count().max(1));
         run.deliver(packets);
-        if left == 0 {
-            if fifo.lock().end_turn() {
-                run.defer(None);
-            }
+        if left != 0 {
+            next = fifo.lock().release();
+            continue;
+        }
+        let more = fifo.lock().end_turn();
+        if !more || run.defer(None) {
             return;
         }
-        next = fifo.lock().release();
+        left = TURN_PACKETS;
+        next = fifo.lock().pop_done(true);
     }
 }
 
 /// Goes on delivering where a consumer has ended its turn.
 pub fn resume<R: Run>(fifo: &SpinLockBh<Fifo<R>>) {
-    let next = fifo.lock().pop_done();
+    let next = fifo.lock().pop_done(false);
     drain_done(fifo, next);
 }
 
@@ -208,8 +217,8 @@ impl<R: Run> Fifo<R> {
     }
 
     /// Takes the head and becomes the consumer, if the head is finished, there is no consumer, and
-    /// the head may leave on this CPU.
-    fn pop_done(&mut self) -> Next<R> {
+    /// the head may leave on this CPU, or `anywhere`.
+    fn pop_done(&mut self, anywhere: bool) -> Next<R> {
         let Some(head) = self.head.as_ref().filter(|_| !self.busy) else {
             return Next::Nothing;
         };
@@ -218,7 +227,8 @@ impl<R: Run> Fifo<R> {
             if body.state != State::Done {
                 return Next::Nothing;
             }
-            if let Some(Err(cpu)) = head.caller().map(|caller| self.home.enter(caller)) {
+            let caller = head.caller().filter(|_| !anywhere);
+            if let Some(Err(cpu)) = caller.map(|caller| self.home.enter(caller)) {
                 return Next::Elsewhere(head.clone(), cpu);
             }
             (mem::take(&mut body.packets), body.queued, body.next.take())
@@ -242,7 +252,7 @@ impl<R: Run> Fifo<R> {
         if self.head.is_none() {
             return Next::Nothing;
         }
-        self.pop_done()
+        self.pop_done(false)
     }
 
     /// Clears the mark at the end of a turn. True if there is something to deliver: whoever is told
@@ -375,15 +385,16 @@ pub fn submit<R: Run>(
     }
 }
 
-/// One turn of a worker that has been woken: works on runs that wait, [`TURN_RUNS`] at most. True
-/// if something is left for another turn, which the caller must see to; else the worker sleeps.
+/// One turn of a worker that has been woken: works on runs that wait, until they had
+/// [`TURN_PACKETS`] packets. True if something is left for another turn, which the caller must see to; else the worker sleeps.
 /// `pause` is called after each run.
 #[must_use]
 pub fn work_off<R: Run>(ring: &SpinLockBh<Ring<Arc<R>>>, worker: u32, pause: impl Fn()) -> bool {
-    for _ in 0..TURN_RUNS {
+    let mut left = TURN_PACKETS;
+    while left > 0 {
         let next = ring.lock().take(worker);
         let Some(run) = next else { return false };
-        work(&*run);
+        left = left.saturating_sub(work(&*run).max(1));
         pause();
     }
     ring.lock().end_turn(worker)

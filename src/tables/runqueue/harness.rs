@@ -51,6 +51,8 @@ pub struct Flow {
     /// All packets must leave on one CPU, the first that one leaves on.
     at_home: bool,
     left_on: Mutex<Option<u32>>,
+    /// There are no workers.
+    pub alone: bool,
     /// How many had no room.
     lost: Mutex<usize>,
 }
@@ -74,6 +76,16 @@ impl Flow {
         Self::deferring(None, false)
     }
 
+    /// One that nothing can be left to anybody of.
+    #[cfg(not(loom))]
+    pub fn alone() -> Arc<Self> {
+        let mut flow = Self::deferring(None, true);
+        if let Some(flow) = Arc::get_mut(&mut flow) {
+            flow.alone = true;
+        }
+        flow
+    }
+
     pub fn deferring(on_defer: Option<OnDefer>, at_home: bool) -> Arc<Self> {
         Arc::new(Self {
             fifo: new_spinlock_bh!(Fifo::new()),
@@ -83,6 +95,7 @@ impl Flow {
             on_defer,
             at_home,
             left_on: Mutex::new(None),
+            alone: false,
             lost: Mutex::new(0),
         })
     }
@@ -118,7 +131,7 @@ impl Flow {
     pub fn consume(&self, packets: Batch) {
         let cpu = CPU.with(Cell::get);
         let first = *self.left_on.lock().unwrap().get_or_insert(cpu);
-        assert!(!self.at_home || cpu == first, "not at home");
+        assert!(!self.at_home || cpu == first || self.alone, "not at home");
         let before = self.guarded.load(Relaxed);
         let after = before + packets.0.len();
         self.guarded.store(after, Relaxed);
@@ -202,7 +215,10 @@ impl Run for TestRun {
         self.flow.caller()
     }
 
-    fn defer(&self, cpu: Option<u32>) {
+    fn defer(&self, cpu: Option<u32>) -> bool {
+        if self.flow.alone {
+            return false;
+        }
         self.flow.deferred.fetch_add(1, Relaxed);
         if let Some(on_defer) = &self.flow.on_defer {
             on_defer(
@@ -210,6 +226,7 @@ impl Run for TestRun {
                 cpu.unwrap_or_else(|| CPU.with(Cell::get)),
             );
         }
+        true
     }
 }
 

@@ -236,13 +236,13 @@ fn order_holds_under_threads() {
 #[test]
 fn a_worker_and_a_consumer_stop_after_their_turn() {
     let cpus = TestCpus(1);
-    let (flow, ring) = (Flow::new(), ring(64, &cpus));
-    let count = TURN_RUNS as u32 + 4;
+    let (flow, ring) = (Flow::new(), ring(128, &cpus));
+    let count = TURN_PACKETS as u32 + 4;
     for id in 0..count {
         submit(&ring, flow.add(id, batch([id])).unwrap(), &cpus, |_| ());
     }
     assert!(work_off(&ring, 0, || ()));
-    assert_eq!(flow.delivered().len(), TURN_RUNS);
+    assert_eq!(flow.delivered().len(), TURN_PACKETS);
     assert!(!work_off(&ring, 0, || ()));
     assert!(flow.finished().into_iter().eq(0..count));
 
@@ -252,7 +252,9 @@ fn a_worker_and_a_consumer_stop_after_their_turn() {
     let runs: Vec<_> = (0..most)
         .map(|id| flow.add(id, batch([id])).unwrap())
         .collect();
-    runs.iter().rev().for_each(|run| work(&**run));
+    runs.iter().rev().for_each(|run| {
+        work(&**run);
+    });
     drop(runs);
     assert_eq!(flow.delivered().len(), TURN_PACKETS);
     assert_eq!(flow.deferred.load(SeqCst), 1);
@@ -260,6 +262,24 @@ fn a_worker_and_a_consumer_stop_after_their_turn() {
     assert!(!flow.inline(most));
     resume(&flow.fifo);
     assert!(flow.inline(most));
+    assert!(flow.finished().into_iter().eq(0..=most));
+}
+
+#[test]
+fn without_workers_all_is_delivered_at_once() {
+    let flow = Flow::alone();
+    let on = |cpu| CPU.with(|current| current.set(cpu));
+    on(1);
+    assert!(flow.inline(0));
+    on(0);
+    let most = 3 * TURN_PACKETS as u32;
+    let runs: Vec<_> = (1..=most)
+        .map(|id| flow.add(id, batch([id])).unwrap())
+        .collect();
+    runs.iter().rev().for_each(|run| {
+        work(&**run);
+    });
+    drop(runs);
     assert!(flow.finished().into_iter().eq(0..=most));
 }
 
