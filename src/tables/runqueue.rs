@@ -386,7 +386,8 @@ pub fn submit<R: Run>(
 }
 
 /// One turn of a worker that has been woken: works on runs that wait, until they had
-/// [`TURN_PACKETS`] packets. True if something is left for another turn, which the caller must see to; else the worker sleeps.
+/// [`TURN_PACKETS`] packets. True if something is left for another turn, which the caller must see
+/// to; else the worker sleeps.
 /// `pause` is called after each run.
 #[must_use]
 pub fn work_off<R: Run>(ring: &SpinLockBh<Ring<Arc<R>>>, worker: u32, pause: impl Fn()) -> bool {
