@@ -474,6 +474,25 @@ pub(crate) fn set_keepalive(peer: &RcuArc<Peer>, seconds: u16) {
     }
 }
 
+/// Asks for a handshake with a peer whose endpoint is known, if handshakes begin at once here and
+/// there is no session.
+pub(crate) fn begin_if_eager(peer: &RcuArc<Peer>) {
+    let device = peer.device();
+    if device.is_eager()
+        && device.is_up()
+        && peer.has_endpoint()
+        && peer.keypairs.current().is_none()
+    {
+        Peer::request_handshake(peer);
+    }
+}
+
+/// Sets after how many seconds without data a peer is told of; 0 for never.
+pub(crate) fn set_silence(peer: &RcuArc<Peer>, seconds: u16) {
+    peer.silence.set_limit(seconds);
+    Peer::arm_silence(peer);
+}
+
 /// The last step of configuring a peer: what is staged may go.
 pub(crate) fn flush_staged(peer: &RcuArc<Peer>) {
     if peer.device().is_up() {

@@ -12,7 +12,7 @@ use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 use crate::{
     kapi::{
         cpu,
-        sync::atomic::{AtomicU64, Ordering::Relaxed},
+        sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     proto::Rejection,
 };
@@ -61,6 +61,17 @@ impl PeerCounters {
             .map_or(0, |counter| counter.load(Relaxed))
     }
 
+    /// How many handshake messages and keepalives were accepted.
+    pub(crate) fn without_data(&self) -> u64 {
+        [
+            Happening::InitiationReceived,
+            Happening::ResponseReceived,
+            Happening::KeepaliveReceived,
+        ]
+        .into_iter()
+        .fold(0, |sum, what| sum.wrapping_add(self.count(what)))
+    }
+
     /// Counts packets that were refused. A reason that only an interface has is none of the peer's.
     pub(crate) fn refuse(&self, reason: Rejection, packets: usize) {
         if let Some(counter) = self.refused.get(reason.index()) {
@@ -73,6 +84,58 @@ impl PeerCounters {
         self.refused
             .get(reason.index())
             .map_or(0, |counter| counter.load(Relaxed))
+    }
+}
+
+/// Whether a peer is silent: nothing but keepalives and handshake messages comes from it.
+pub(crate) struct Silence {
+    /// Seconds; 0 if nobody wants to know.
+    limit_s: AtomicU32,
+    /// How many messages with data there were when somebody last looked.
+    heard: AtomicU64,
+    /// How often there was none more since.
+    looks: AtomicU32,
+}
+
+/// How often is looked within the limit.
+const LOOKS: u32 = 4;
+
+impl Silence {
+    pub(crate) const fn new() -> Self {
+        Self {
+            limit_s: AtomicU32::new(0),
+            heard: AtomicU64::new(0),
+            looks: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn limit_s(&self) -> u16 {
+        self.limit_s.load(Relaxed) as u16
+    }
+
+    /// Sets the limit in seconds; 0 for none.
+    pub(crate) fn set_limit(&self, seconds: u16) {
+        self.limit_s.store(seconds.into(), Relaxed);
+        self.looks.store(0, Relaxed);
+    }
+
+    /// Milliseconds until it is looked again; [`None`] if nobody wants to know.
+    pub(crate) fn delay_ms(&self) -> Option<u32> {
+        match self.limit_s.load(Relaxed) {
+            0 => None,
+            seconds => Some(seconds.saturating_mul(1000) / LOOKS),
+        }
+    }
+
+    /// Looks: `heard` messages with data have come in all. True once for each silence.
+    pub(crate) fn look(&self, heard: u64) -> bool {
+        if self.heard.swap(heard, Relaxed) != heard {
+            self.looks.store(0, Relaxed);
+            return false;
+        }
+        let looks = self.looks.load(Relaxed).saturating_add(1);
+        self.looks.store(looks, Relaxed);
+        looks == LOOKS
     }
 }
 

@@ -2,6 +2,11 @@
 
 //! Receive contexts: from accepted packets to the network stack, through NAPI.
 //!
+//! NAPI polls a context in softirq context on the CPU that has accepted the packets, not in a
+//! thread of its own as the in-tree driver's: in virtual time that would make a ping take 36 %
+//! longer (131 against 96 us) and gain nothing; on 4 vCPUs no difference was seen. Users can have
+//! threads (`/sys/class/net/NAME/threaded`).
+//!
 //! A device has a few contexts, whatever the number of its peers. Each peer has a queue of its own
 //! in its context, and those that have something are served in turn: who sends much loses his own
 //! packets, and delays others by one turn at most.

@@ -92,6 +92,14 @@ pub(crate) fn session_expired(device: &Device, peer: &PublicKey, endpoint: &Endp
     });
 }
 
+/// No data came from the peer for so many seconds.
+pub(crate) fn peer_silent(device: &Device, peer: &PublicKey, endpoint: &Endpoint, seconds: u16) {
+    send(device, event::PEER_SILENT, |message| {
+        put_peer(message, peer, Some(endpoint))?;
+        message.put_u32(attr::SECONDS, seconds.into())
+    });
+}
+
 /// The peer has moved.
 pub(crate) fn endpoint_changed(
     device: &Device,

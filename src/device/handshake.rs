@@ -228,7 +228,7 @@ fn consume_response(device: &Device, message: &Response) -> Result<RcuArc<Peer>,
 fn roam_to_sender(peer: &Peer, skb: &SkBuff) -> Option<Endpoint> {
     let endpoint = Endpoint::from_skb(skb)?;
     // Without memory it stays where it was until its next message.
-    let _ = peer.roam(&endpoint);
+    let _ = peer.follow(&endpoint);
     Some(endpoint)
 }
 

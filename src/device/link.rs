@@ -83,7 +83,10 @@ impl LinkDriver for WireGuardLink {
         // First, so that what the first packet starts is not refused.
         device.up.store(true, SeqCst);
         socket::open(device, device.port()).inspect_err(|_| device.up.store(false, SeqCst))?;
-        update.for_each_peer(timers::resume);
+        update.for_each_peer(|peer| {
+            timers::resume(peer);
+            config::begin_if_eager(peer);
+        });
         Ok(())
     }
 
@@ -149,6 +152,8 @@ fn new_device(netdev: &NetDevice, link_net: &Net, shared: Arc<Shared>) -> Result
             shared,
             up: AtomicBool::new(false),
             bulk: AtomicBool::new(bulk),
+            copy_dscp: AtomicBool::new(false),
+            eager: AtomicBool::new(false),
             port: AtomicU32::new(0),
             fwmark: AtomicU32::new(0),
             identity: RcuCell::empty(),

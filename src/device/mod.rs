@@ -163,6 +163,10 @@ pub(crate) struct Device {
     up: AtomicBool,
     /// Whether messages may be sent together in one packet.
     bulk: AtomicBool,
+    /// Whether the DSCP of a packet is copied to the message that it travels in.
+    copy_dscp: AtomicBool,
+    /// Whether a handshake begins as soon as a peer's endpoint is set.
+    eager: AtomicBool,
     port: AtomicU32,
     fwmark: AtomicU32,
     /// Our static key pair, if there is one.
@@ -230,6 +234,11 @@ impl Device {
         if packets != 0 {
             self.counters.refuse(reason, packets);
         }
+    }
+
+    /// Whether a handshake begins as soon as a peer's endpoint is set.
+    pub(crate) fn is_eager(&self) -> bool {
+        self.eager.load(Relaxed)
     }
 
     /// The port we listen on, or shall listen on once up; 0 for any.

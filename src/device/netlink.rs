@@ -151,14 +151,17 @@ static PEER_POLICY: [Policy; peer::MAX as usize + 1] = Policy::table(&[
     (peer::PROTOCOL_VERSION, Policy::U32),
 ]);
 
-static OPTIONS_POLICY: [Policy; extension::options::UDP_GSO as usize + 1] = Policy::table(&[
-    (extension::options::IFINDEX, Policy::U32),
-    (
-        extension::options::IFNAME,
-        Policy::nul_string(uapi::IFNAME_MAX_LEN as u16),
-    ),
-    (extension::options::UDP_GSO, Policy::U8),
-]);
+static OPTIONS_POLICY: [Policy; extension::options::EAGER_HANDSHAKE as usize + 1] =
+    Policy::table(&[
+        (extension::options::IFINDEX, Policy::U32),
+        (
+            extension::options::IFNAME,
+            Policy::nul_string(uapi::IFNAME_MAX_LEN as u16),
+        ),
+        (extension::options::UDP_GSO, Policy::U8),
+        (extension::options::COPY_DSCP, Policy::U8),
+        (extension::options::EAGER_HANDSHAKE, Policy::U8),
+    ]);
 
 static PEERS_POLICY: [Policy; extension::device::CHANGED_SINCE as usize + 1] = Policy::table(&[
     (extension::device::IFINDEX, Policy::U32),
@@ -193,22 +196,23 @@ static ATOMIC_POLICY: [Policy; extension::device::PEERS as usize + 1] = Policy::
     ),
 ]);
 
-static ATOMIC_PEER_POLICY: [Policy; extension::peer::PROTOCOL_VERSION as usize + 1] =
-    Policy::table(&[
-        (extension::peer::PUBLIC_KEY, Policy::exact_len(KEY_LEN)),
-        (extension::peer::PRESHARED_KEY, Policy::exact_len(KEY_LEN)),
-        (extension::peer::FLAGS, Policy::flags32(peer::F_ALL)),
-        (
-            extension::peer::ENDPOINT,
-            Policy::min_len(uapi::ENDPOINT_MIN_LEN as i16),
-        ),
-        (extension::peer::PERSISTENT_KEEPALIVE_INTERVAL, Policy::U16),
-        (
-            extension::peer::ALLOWEDIPS,
-            Policy::nested_array(&ALLOWEDIP_POLICY),
-        ),
-        (extension::peer::PROTOCOL_VERSION, Policy::U32),
-    ]);
+static ATOMIC_PEER_POLICY: [Policy; extension::peer::SILENCE as usize + 1] = Policy::table(&[
+    (extension::peer::PUBLIC_KEY, Policy::exact_len(KEY_LEN)),
+    (extension::peer::PRESHARED_KEY, Policy::exact_len(KEY_LEN)),
+    (extension::peer::FLAGS, Policy::flags32(peer::F_ALL)),
+    (
+        extension::peer::ENDPOINT,
+        Policy::min_len(uapi::ENDPOINT_MIN_LEN as i16),
+    ),
+    (extension::peer::PERSISTENT_KEEPALIVE_INTERVAL, Policy::U16),
+    (
+        extension::peer::ALLOWEDIPS,
+        Policy::nested_array(&ALLOWEDIP_POLICY),
+    ),
+    (extension::peer::PROTOCOL_VERSION, Policy::U32),
+    (extension::peer::FIXED_ENDPOINT, Policy::U8),
+    (extension::peer::SILENCE, Policy::U16),
+]);
 
 /// [`requested_device`] reads both.
 const _: () = assert!(

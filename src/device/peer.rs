@@ -19,7 +19,7 @@ use kernel::{
 
 use crate::{
     device::{
-        counters::{Happening, PeerCounters},
+        counters::{Happening, PeerCounters, Silence},
         delivery::{RxContext, RxFlow},
         endpoint::Endpoint,
         events,
@@ -219,7 +219,7 @@ pub(crate) struct Peer {
     pub(crate) timer_state: TimerState,
     /// By [`Timer::index`].
     #[pin]
-    timers: [timer::Timer<Peer>; Timer::COUNT],
+    timers: [timer::Timer<Peer>; TIMERS],
     /// Sends an initiation.
     #[pin]
     initiation_work: Work<Peer, 0>,
@@ -232,6 +232,9 @@ pub(crate) struct Peer {
     #[pin]
     pub(crate) last_handshake: SpinLockBh<LastHandshake>,
     pub(crate) counters: PeerCounters,
+    pub(crate) silence: Silence,
+    /// It stays where it was said to be.
+    fixed: AtomicBool,
     /// The generation in which a request last changed it.
     changed_in: AtomicU32,
 }
@@ -272,6 +275,10 @@ impl_has_work! {
     impl HasWork<Self, 0> for Peer { self.initiation_work }
     impl HasWork<Self, 1> for Peer { self.erase_work }
 }
+
+/// The timer that looks for silence: after those of the protocol.
+pub(crate) const SILENCE_TIMER: usize = Timer::COUNT;
+const TIMERS: usize = Timer::COUNT + 1;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -317,6 +324,8 @@ impl Peer {
                 unfinished: device.crypt.new_links(),
                 last_handshake <- new_spinlock_bh!(LastHandshake::default()),
                 counters: PeerCounters::new(),
+                silence: Silence::new(),
+                fixed: AtomicBool::new(false),
                 changed_in: AtomicU32::new(0),
             }),
             GFP_KERNEL,
@@ -392,6 +401,24 @@ impl Peer {
                 timer::cancel_all(this);
             }
         }
+    }
+
+    /// Has it looked for silence after a while, if somebody wants to know.
+    pub(crate) fn arm_silence(this: &RcuArc<Self>) {
+        let Some(ms) = this.silence.delay_ms().filter(|_| this.may_run()) else {
+            return;
+        };
+        timer::arm(this, SILENCE_TIMER, ms);
+        // As in `arm_timers`.
+        if !this.may_run() {
+            timer::cancel_all(this);
+        }
+    }
+
+    /// Whether the peer has become silent just now.
+    pub(crate) fn look_for_silence(&self) -> bool {
+        let without = self.counters.without_data();
+        self.silence.look(self.rx_packets().wrapping_sub(without))
     }
 
     /// Stops all timers; one that is firing right now may still be running, and finds that the peer
@@ -537,8 +564,7 @@ impl Peer {
         self.remote.read(&rcu::read_lock()).endpoint()
     }
 
-    /// Moves the peer to the place an authenticated message came from; or, without a source, to
-    /// where the user says it is. Any context but hard interrupts.
+    /// Moves the peer to where the user says it is. Any context but hard interrupts.
     ///
     /// # Errors
     ///
@@ -549,6 +575,27 @@ impl Peer {
             return Ok(());
         }
         self.move_to(endpoint, GFP_ATOMIC)
+    }
+
+    /// As [`Peer::roam`] for who has sent a message; but a peer with a fixed endpoint stays.
+    #[inline]
+    pub(crate) fn follow(&self, sender: &Endpoint) -> Result {
+        let now = self.endpoint();
+        if now == *sender {
+            return Ok(());
+        }
+        if self.has_fixed_endpoint() && now.remote().as_bytes() != sender.remote().as_bytes() {
+            return Ok(());
+        }
+        self.move_to(sender, GFP_ATOMIC)
+    }
+
+    pub(crate) fn has_fixed_endpoint(&self) -> bool {
+        self.fixed.load(Relaxed)
+    }
+
+    pub(crate) fn set_fixed_endpoint(&self, fixed: bool) {
+        self.fixed.store(fixed, Relaxed);
     }
 
     /// As [`Peer::roam`], with memory asked for in this way.

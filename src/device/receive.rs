@@ -330,7 +330,7 @@ fn accept_packets(
         };
         if sender != Some(endpoint) {
             // Without memory it stays where it was until its next message.
-            let _ = peer.roam(&endpoint);
+            let _ = peer.follow(&endpoint);
             sender = Some(endpoint);
         }
         if from.is_none() {

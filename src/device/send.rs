@@ -20,7 +20,10 @@ use crate::{
             icmp, netdevice,
             skbuff::{SkBuff, Skb, SkbList},
         },
-        sync::rcu::{self, RcuArc},
+        sync::{
+            atomic::Ordering::Relaxed,
+            rcu::{self, RcuArc},
+        },
         time,
     },
     proto::{messages::DATA_MIN_LEN, timers::Event, Rejection},
@@ -153,7 +156,9 @@ pub(crate) fn send_staged(peer: &RcuArc<Peer>) {
 /// for so many.
 fn try_send(peer: &RcuArc<Peer>, mut packets: SkbList) -> Result<(), SkbList> {
     let keypair = peer.keypairs.current();
-    let Some(keypair) = keypair.filter(|keypair| assign_nonces(keypair, &mut packets)) else {
+    let copy_dscp = peer.device().copy_dscp.load(Relaxed);
+    let assigned = |keypair: &RcuArc<Keypair>| assign_nonces(keypair, &mut packets, copy_dscp);
+    let Some(keypair) = keypair.filter(assigned) else {
         return Err(packets);
     };
     if peer.is_dead() {
@@ -187,12 +192,12 @@ fn may_be_inline(peer: &Peer, packets: &SkbList) -> bool {
 
 /// Gives each packet its nonce and its outer traffic class. False if the key must not be used
 /// for that many more.
-fn assign_nonces(keypair: &Keypair, packets: &mut SkbList) -> bool {
+fn assign_nonces(keypair: &Keypair, packets: &mut SkbList, copy_dscp: bool) -> bool {
     let Ok(mut nonces) = keypair.reserve(packets.count(), time::boottime_coarse_ns()) else {
         return false;
     };
     for packet in packets.iter_mut() {
-        let ds = packet.ecn_encap_ds();
+        let ds = packet.encap_ds(copy_dscp);
         let cb: &mut PacketCb = packet.cb_mut();
         let Some(nonce) = nonces.take_front(cb.messages.max(1).into()) else {
             return false;

@@ -3,7 +3,12 @@
 //! The driver's side of [`crate::proto::timers`]: what a peer's timers do when they expire.
 
 use crate::{
-    device::{counters::Happening, events, peer::Peer, send},
+    device::{
+        counters::Happening,
+        events,
+        peer::{Peer, SILENCE_TIMER},
+        send,
+    },
     kapi::{
         debug::{self, PeerEvent},
         sync::rcu::RcuArc,
@@ -20,10 +25,22 @@ use crate::{
 
 impl TimerCallback for Peer {
     fn expired(this: RcuArc<Self>, index: usize) {
+        if index == SILENCE_TIMER {
+            look_for_silence(&this);
+        }
         if let Some(timer) = Timer::ALL.get(index) {
             expired(&this, *timer);
         }
     }
+}
+
+/// Tells of a peer that has become silent, and looks again later.
+fn look_for_silence(peer: &RcuArc<Peer>) {
+    if peer.look_for_silence() {
+        let (endpoint, limit_s) = (peer.endpoint(), peer.silence.limit_s());
+        events::peer_silent(peer.device(), peer.public_key(), &endpoint, limit_s);
+    }
+    Peer::arm_silence(peer);
 }
 
 fn expired(peer: &RcuArc<Peer>, timer: Timer) {
@@ -91,4 +108,5 @@ fn perform(peer: &RcuArc<Peer>, actions: Actions) {
 pub(crate) fn resume(peer: &RcuArc<Peer>) {
     perform(peer, peer.timer_state.up());
     send::send_staged(peer);
+    Peer::arm_silence(peer);
 }

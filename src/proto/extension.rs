@@ -129,6 +129,10 @@ pub mod peer {
     pub const REFUSED: u16 = 21;
     /// No content, aligns what follows.
     pub const PAD: u16 = 22;
+    /// u8: 1 if the peer is only where it was said to be and does not roam, else 0.
+    pub const FIXED_ENDPOINT: u16 = 23;
+    /// u16: after how many seconds without data from the peer an event tells of it; 0 for never.
+    pub const SILENCE: u16 = 24;
 }
 
 /// Attributes of commands.
@@ -139,6 +143,10 @@ pub mod options {
     pub const IFNAME: u16 = 2;
     /// u8: 1 if messages may be sent together, with UDP segmentation offload, else 0.
     pub const UDP_GSO: u16 = 3;
+    /// u8: 1 if the DSCP of a packet is copied to the message that it travels in, else 0.
+    pub const COPY_DSCP: u16 = 4;
+    /// u8: 1 if a handshake begins as soon as a peer's endpoint is set, else 0.
+    pub const EAGER_HANDSHAKE: u16 = 5;
 }
 
 /// Events. Every one has [`attr::IFINDEX`], [`attr::IFNAME`] and [`attr::SEQUENCE`]; those about a
@@ -165,6 +173,8 @@ pub mod event {
     pub const UNKNOWN_INITIATOR: u8 = 40;
     /// Handshake messages now need a cookie, or need none any more.
     pub const LOAD_CHANGED: u8 = 41;
+    /// Nothing but keepalives and handshake messages came from a peer for the time set for it.
+    pub const PEER_SILENT: u8 = 42;
 }
 
 /// Attributes of events.
@@ -193,6 +203,8 @@ pub mod attr {
     pub const UNDER_LOAD: u16 = 11;
     /// No content, aligns what follows.
     pub const PAD: u16 = 12;
+    /// u32.
+    pub const SECONDS: u16 = 13;
 }
 
 /// Who began a handshake.
@@ -221,4 +233,12 @@ pub mod changed {
     pub const ALLOWED_IPS: u32 = 64;
     /// Whether messages may be sent together.
     pub const UDP_GSO: u32 = 128;
+    /// Whether the DSCP is copied.
+    pub const COPY_DSCP: u32 = 256;
+    /// Whether handshakes begin at once.
+    pub const EAGER_HANDSHAKE: u32 = 512;
+    /// Whether the endpoint is fixed.
+    pub const FIXED_ENDPOINT: u32 = 1024;
+    /// After what time a silent peer is told of.
+    pub const SILENCE: u32 = 2048;
 }

@@ -96,6 +96,7 @@ impl Display for Stamped {
         word("attempts", event.attempts.as_ref().map(|n| n as _))?;
         let changed = event.changed.as_ref().map(|names| names.join(","));
         word("changed", changed.as_ref().map(|names| names as _))?;
+        word("seconds", event.seconds.as_ref().map(|n| n as _))?;
         let load = event.under_load.map(|load| if load { "on" } else { "off" });
         word("load", load.as_ref().map(|load| load as _))
     }
@@ -132,6 +133,7 @@ impl Serialize for Stamped {
         optional(&mut map, "session", event.session)?;
         optional(&mut map, "attempts", event.attempts)?;
         optional(&mut map, "changed", event.changed.as_ref())?;
+        optional(&mut map, "seconds", event.seconds)?;
         optional(&mut map, "underLoad", event.under_load)?;
         map.end()
     }

@@ -168,7 +168,13 @@ fn own_families(text: &mut String, own: &[&Counters]) {
         }
     }
     let help = "Messages and packets of a peer that were refused or lost, by reason.";
-    family(text, "wireguard_peer_refused_packets", "counter", None, help);
+    family(
+        text,
+        "wireguard_peer_refused_packets",
+        "counter",
+        None,
+        help,
+    );
     for of in own {
         for peer in &of.peers {
             let name = "wireguard_peer_refused_packets_total";
@@ -313,9 +319,7 @@ mod tests {
             format!("wireguard_received_bytes_total{{{labels}}} 5"),
             format!("wireguard_latest_handshake_seconds{{{labels}}} 0"),
             format!("wireguard_received_packets_total{{{labels}}} 1"),
-            format!(
-                "wireguard_peer_refused_packets_total{{{labels},reason=\"replayed-data\"}} 3"
-            ),
+            format!("wireguard_peer_refused_packets_total{{{labels},reason=\"replayed-data\"}} 3"),
             "wireguard_refused_packets_total{interface=\"wg\\\"0\",reason=\"invalid-mac1\"} 2"
                 .to_owned(),
         ] {
@@ -330,7 +334,9 @@ mod tests {
                 current = rest.split(' ').next().unwrap();
                 assert!(families.insert(current), "{current} twice");
             } else {
-                let name = line.trim_start_matches("# UNIT ").trim_start_matches("# HELP ");
+                let name = line
+                    .trim_start_matches("# UNIT ")
+                    .trim_start_matches("# HELP ");
                 assert!(name.starts_with(current), "{line} below {current}");
             }
         }

@@ -5,10 +5,10 @@ use nix::errno::Errno;
 use std::io::{self, Write};
 
 use crate::cli::{Events, Native, Options, What};
+use crate::metrics::{self, Source};
 use crate::say::{hint, os_message, say, CommandResult, Failed};
 use crate::signals::end_by_broken_pipe;
 use crate::wg::{is_dumb, Context, Out};
-use crate::metrics::{self, Source};
 use crate::{check, driver, events, generate, genl, json, monitor, options, stats};
 
 /// Says what went wrong, and what to do about it.
@@ -59,11 +59,15 @@ pub fn run(context: &Context, command: &Native) -> CommandResult {
         }) => {
             let change = options::parse(settings).map_err(|why| Failed::saying(1, why))?;
             let done = if settings.is_empty() {
-                options::show(interface, &mut io::stdout().lock())
+                genl::options::get(interface)
+                    .and_then(|options| options::show(&options, &mut io::stdout().lock()))
             } else {
-                genl::options::set(interface, change)
+                genl::options::set(interface, &change)
             };
             done.map_err(|error| {
+                if error.raw_os_error() == Some(Errno::ENOENT as i32) {
+                    return Failed::saying(1, format_args!("{interface} has no such peer"));
+                }
                 if error.raw_os_error() != Some(Errno::EPROTONOSUPPORT as i32) {
                     return failed(&error, interface);
                 }
@@ -150,7 +154,9 @@ pub fn show_stats(context: &Context, interface: &str, json: bool) -> CommandResu
                 return Err(Failed::USUAL);
             }
             Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {
-                say(format_args!("{name} is no interface of the module wireguard_rs"));
+                say(format_args!(
+                    "{name} is no interface of the module wireguard_rs"
+                ));
                 hint("for others there is `wg-rs show'");
                 return Err(Failed::USUAL);
             }

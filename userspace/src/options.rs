@@ -1,23 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `wg-rs options`: shows and sets what only the module `wireguard_rs` can do with an interface.
+//! `wg-rs options`: shows and sets what only the module `wireguard_rs` can do with an interface and
+//! its peers.
 
-use crate::genl::options::{get, Options};
+use crate::genl::options::{Options, PeerOptions, SWITCHES};
+use crate::key::PublicKey;
 use std::io::{self, Write};
 
-/// Shows the options of an interface.
+fn word(on: bool) -> &'static str {
+    if on {
+        "on"
+    } else {
+        "off"
+    }
+}
+
+/// Shows the options of an interface, and those of its peers that are not as they are at first.
 ///
 /// # Errors
 ///
-/// Those of [`get`] and of `out`.
-pub fn show(interface: &str, out: &mut impl Write) -> io::Result<()> {
-    let options = get(interface)?;
-    if let Some(on) = options.udp_gso {
-        writeln!(out, "udp-gso {}", if on { "on" } else { "off" })?;
+/// Those of `out`.
+pub fn show(options: &Options, out: &mut impl Write) -> io::Result<()> {
+    for ((name, _), value) in SWITCHES.iter().zip(options.switches) {
+        if let Some(on) = value {
+            writeln!(out, "{name} {}", word(on))?;
+        }
+    }
+    for (key, of) in &options.peers {
+        if of.fixed_endpoint == Some(true) {
+            writeln!(out, "peer {key} fixed-endpoint on")?;
+        }
+        match of.silence {
+            None | Some(0) => {}
+            Some(seconds) => writeln!(out, "peer {key} silence {seconds}")?,
+        }
     }
     out.flush()
 }
 
-/// Reads words such as `udp-gso off`.
+/// Reads words such as `udp-gso off peer KEY silence 60`.
 ///
 /// # Errors
 ///
@@ -25,17 +45,47 @@ pub fn show(interface: &str, out: &mut impl Write) -> io::Result<()> {
 pub fn parse(words: &[String]) -> Result<Options, String> {
     let mut options = Options::default();
     for pair in words.chunks(2) {
-        match pair {
-            [name, value] if name == "udp-gso" => {
-                options.udp_gso = Some(match value.as_str() {
-                    "on" => true,
-                    "off" => false,
-                    _ => return Err(format!("udp-gso is `on' or `off', not `{value}'")),
+        let (name, value) = match pair {
+            [name, value] => (name.as_str(), value.as_str()),
+            [name] => return Err(format!("{name} needs a value")),
+            _ => continue,
+        };
+        let switch = || match value {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(format!("{name} is `on' or `off', not `{value}'")),
+        };
+        let at = SWITCHES.iter().position(|(known, _)| *known == name);
+        match (name, at, options.peers.last_mut()) {
+            ("peer", ..) => {
+                let key = PublicKey::from_base64(value.as_bytes())
+                    .ok_or_else(|| format!("`{value}' is no public key"))?;
+                options.peers.push((key, PeerOptions::default()));
+            }
+            (_, Some(at), None) => options.switches[at] = Some(switch()?),
+            (_, Some(_), Some(_)) => {
+                return Err(format!("{name} is of the interface: before the first peer"));
+            }
+            ("fixed-endpoint", _, Some((_, peer))) => peer.fixed_endpoint = Some(switch()?),
+            ("silence", _, Some((_, peer))) => {
+                peer.silence = Some(match value {
+                    "off" => 0,
+                    _ => value.parse().map_err(|_| {
+                        format!("silence is `off' or seconds up to 65535, not `{value}'")
+                    })?,
                 });
             }
-            [name] if name == "udp-gso" => return Err("udp-gso needs `on' or `off'".into()),
-            [name, ..] => return Err(format!("there is no option `{name}'; there is udp-gso")),
-            [] => {}
+            ("fixed-endpoint" | "silence", _, None) => {
+                return Err(format!("{name} is of a peer: after `peer KEY'"));
+            }
+            _ => {
+                let names: Vec<&str> = SWITCHES.iter().map(|(name, _)| *name).collect();
+                return Err(format!(
+                    "there is no option `{name}'; there are {}, and of a peer fixed-endpoint and \
+                     silence",
+                    names.join(", ")
+                ));
+            }
         }
     }
     Ok(options)
@@ -45,18 +95,55 @@ pub fn parse(words: &[String]) -> Result<Options, String> {
 mod tests {
     use super::*;
 
+    const KEY: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+
+    fn parse(text: &str) -> Result<Options, String> {
+        let words: Vec<String> = text.split_whitespace().map(Into::into).collect();
+        super::parse(&words)
+    }
+
     #[test]
     fn words() {
-        let parse = |text: &str| {
-            let words: Vec<String> = text.split_whitespace().map(Into::into).collect();
-            parse(&words)
+        let switches = |switches| {
+            Ok(Options {
+                switches,
+                ..Options::default()
+            })
         };
-        let udp_gso = |on| Ok(Options { udp_gso: Some(on) });
         assert_eq!(parse(""), Ok(Options::default()));
-        assert_eq!(parse("udp-gso on"), udp_gso(true));
-        assert_eq!(parse("udp-gso on udp-gso off"), udp_gso(false));
-        assert!(parse("udp-gso").is_err_and(|why| why.contains("needs")));
-        assert!(parse("udp-gso yes").is_err_and(|why| why.contains("`yes'")));
-        assert!(parse("udp-gro on").is_err_and(|why| why.contains("`udp-gro'")));
+        assert_eq!(parse("udp-gso on"), switches([Some(true), None, None]));
+        assert_eq!(
+            parse("udp-gso on copy-dscp on eager-handshake on udp-gso off"),
+            switches([Some(false), Some(true), Some(true)])
+        );
+        let of_peer = parse(&format!("peer {KEY} silence 60 fixed-endpoint on")).unwrap();
+        let [(_, of)] = of_peer.peers.as_slice() else {
+            panic!("{of_peer:?}")
+        };
+        assert_eq!((of.silence, of.fixed_endpoint), (Some(60), Some(true)));
+        for (text, why) in [
+            ("udp-gso", "needs"),
+            ("udp-gso yes", "`yes'"),
+            ("udp-gro on", "`udp-gro'"),
+            ("silence 5", "peer KEY"),
+            ("peer x silence 5", "`x'"),
+            (&format!("peer {KEY} silence 70000"), "70000"),
+            (&format!("peer {KEY} udp-gso on"), "before"),
+        ] {
+            assert!(parse(text).is_err_and(|said| said.contains(why)), "{text}");
+        }
+    }
+
+    #[test]
+    fn shown() {
+        let options = parse(&format!(
+            "udp-gso off copy-dscp on peer {KEY} silence 60 fixed-endpoint on"
+        ));
+        let mut out = Vec::new();
+        show(&options.unwrap(), &mut out).unwrap();
+        let wanted = format!(
+            "udp-gso off\ncopy-dscp on\npeer {KEY} fixed-endpoint on\npeer {KEY} silence 60\n"
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), wanted);
     }
 }

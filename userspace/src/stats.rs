@@ -218,7 +218,10 @@ peer: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=
         let value: Value = serde_json::from_slice(&out).unwrap();
         let of = &value["wg0"];
         assert_eq!(of["cookiesSent"], 2);
-        assert_eq!(of["refused"], json!({"replayed-data": 5, "invalid-mac1": 9}));
+        assert_eq!(
+            of["refused"],
+            json!({"replayed-data": 5, "invalid-mac1": 9})
+        );
         let peer = &of["peers"]["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="];
         assert_eq!(peer["latestHandshake"], 100);
         assert_eq!(peer["rxBytes"], 320);

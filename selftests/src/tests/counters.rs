@@ -454,6 +454,8 @@ fn requests(ctx: &Ctx) -> Result<()> {
                 peer::ENDPOINT,
                 peer::PERSISTENT_KEEPALIVE_INTERVAL,
                 peer::PROTOCOL_VERSION,
+                peer::FIXED_ENDPOINT,
+                peer::SILENCE,
             ],
         ),
     ] {

@@ -10,6 +10,7 @@
 use kernel::prelude::*;
 
 use super::{
+    options::switch,
     requested_device,
     set::{allowed_ip, apply_allowed_ip, endpoint, take_key, SOCKADDR_IN6_LEN, SOCKADDR_IN_LEN},
     ATOMIC_POLICY,
@@ -39,7 +40,7 @@ use crate::{
     },
 };
 
-type PeerAttrs<'a> = Attrs<'a, { peer::PROTOCOL_VERSION as usize + 1 }>;
+type PeerAttrs<'a> = Attrs<'a, { peer::SILENCE as usize + 1 }>;
 
 /// The command.
 pub(super) struct Set;
@@ -240,6 +241,14 @@ fn check_peer(
             return Err(EINVAL);
         }
     }
+    if let Some(attr) = attrs.get(peer::FIXED_ENDPOINT) {
+        switch(&attr).inspect_err(|_| {
+            request.explain(
+                Some(&attr),
+                format_args!("peer {number}: a switch is 0 or 1"),
+            );
+        })?;
+    }
     let Some(list) = attrs.get(peer::ALLOWEDIPS) else {
         return Ok(());
     };
@@ -339,6 +348,15 @@ fn configure(
             peer.move_to(&endpoint, update.memory_flags())?;
         }
         *noted |= changed::ENDPOINT;
+        config::begin_if_eager(peer);
+    }
+    if let Some(attr) = attrs.get(peer::FIXED_ENDPOINT) {
+        peer.set_fixed_endpoint(switch(&attr)?);
+        *noted |= changed::FIXED_ENDPOINT;
+    }
+    if let Some(seconds) = attrs.get(peer::SILENCE).and_then(|a| a.u16()) {
+        config::set_silence(peer, seconds);
+        *noted |= changed::SILENCE;
     }
     if flags(attrs) & uapi::peer::F_REPLACE_ALLOWEDIPS != 0 {
         update.remove_allowed_ips(peer);

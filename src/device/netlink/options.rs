@@ -6,13 +6,13 @@ use kernel::prelude::*;
 
 use super::{requested_device, OPTIONS_POLICY};
 use crate::{
-    device::{config, events, link::WireGuardLink},
+    device::{config, events, link::WireGuardLink, Device},
     kapi::{
         net::{
-            genetlink::{Do, Dump, DumpBuffer, Permission, Policy, Progress, Request},
+            genetlink::{Attr, Do, Dump, DumpBuffer, Permission, Policy, Progress, Request},
             rtnl,
         },
-        sync::atomic::Ordering::Relaxed,
+        sync::atomic::{AtomicBool, Ordering::Relaxed},
     },
     proto::extension::{changed, cmd, options},
 };
@@ -46,7 +46,10 @@ impl Dump for GetOptions {
         let mut message = buffer.message(cmd::OPTIONS_GET, generation)?;
         message.put_u32(options::IFINDEX, ifindex as u32)?;
         message.put_str(options::IFNAME, &device.netdev().name())?;
-        message.put_u8(options::UDP_GSO, device.may_bulk().into())?;
+        for option in &OPTIONS {
+            let on = (option.of)(&device).load(Relaxed);
+            message.put_u8(option.attr, on.into())?;
+        }
         message.end();
         *cursor = None;
         Ok(Progress::More)
@@ -64,20 +67,60 @@ impl Do for SetOptions {
     fn run(request: &Request<'_>) -> Result {
         let rtnl = rtnl::lock();
         let device = requested_device(request, &rtnl)?;
-        let udp_gso = match request.attr(options::UDP_GSO) {
-            Some(value) => match value.u8() {
-                Some(0) => Some(false),
-                Some(1) => Some(true),
-                _ => return Err(EINVAL),
-            },
-            None => None,
-        };
+        for option in &OPTIONS {
+            if let Some(attr) = request.attr(option.attr) {
+                switch(&attr).inspect_err(|_| {
+                    request.explain(Some(&attr), format_args!("a switch is 0 or 1"));
+                })?;
+            }
+        }
         let mut update = config::lock(&device);
-        if let Some(on) = udp_gso {
+        let mut noted = 0;
+        for option in &OPTIONS {
+            if let Some(attr) = request.attr(option.attr) {
+                (option.of)(&device).store(switch(&attr)?, Relaxed);
+                noted |= option.changed;
+            }
+        }
+        if noted != 0 {
             update.bump_generation();
-            device.bulk.store(on, Relaxed);
-            events::device_changed(&device, changed::UDP_GSO);
+            events::device_changed(&device, noted);
         }
         Ok(())
+    }
+}
+
+/// An option that is on or off.
+struct Switch {
+    attr: u16,
+    /// The flag of [`changed`].
+    changed: u32,
+    of: fn(&Device) -> &AtomicBool,
+}
+
+static OPTIONS: [Switch; 3] = [
+    Switch {
+        attr: options::UDP_GSO,
+        changed: changed::UDP_GSO,
+        of: |device| &device.bulk,
+    },
+    Switch {
+        attr: options::COPY_DSCP,
+        changed: changed::COPY_DSCP,
+        of: |device| &device.copy_dscp,
+    },
+    Switch {
+        attr: options::EAGER_HANDSHAKE,
+        changed: changed::EAGER_HANDSHAKE,
+        of: |device| &device.eager,
+    },
+];
+
+/// A value that is 0 or 1.
+pub(super) fn switch(attr: &Attr<'_>) -> Result<bool> {
+    match attr.u8() {
+        Some(0) => Ok(false),
+        Some(1) => Ok(true),
+        _ => Err(EINVAL),
     }
 }

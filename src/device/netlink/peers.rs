@@ -192,6 +192,8 @@ fn put_settings(nest: &mut AttrWriter<'_>, of: &Peer) -> Result {
     nest.put(peer::PRESHARED_KEY, of.preshared_key().expose())?;
     nest.put_u16(peer::PERSISTENT_KEEPALIVE_INTERVAL, of.keepalive_s())?;
     nest.put_u32(peer::PROTOCOL_VERSION, uapi::PROTOCOL_VERSION)?;
+    nest.put_u8(peer::FIXED_ENDPOINT, of.has_fixed_endpoint().into())?;
+    nest.put_u16(peer::SILENCE, of.silence.limit_s())?;
     match of.endpoint().remote().as_bytes() {
         [] => Ok(()),
         sockaddr => nest.put(peer::ENDPOINT, sockaddr),

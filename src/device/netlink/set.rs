@@ -179,6 +179,7 @@ fn configure(
     if let Some(endpoint) = attrs.get(peer::ENDPOINT).and_then(endpoint) {
         peer.roam(&endpoint)?;
         *changed |= changed::ENDPOINT;
+        config::begin_if_eager(peer);
     }
     if flags & peer::F_REPLACE_ALLOWEDIPS != 0 {
         update.remove_allowed_ips(peer);

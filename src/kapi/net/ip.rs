@@ -116,6 +116,12 @@ pub fn dsfield(packet: &[u8], protocol: u16) -> u8 {
     read().unwrap_or(0)
 }
 
+/// The DSCP of a traffic class, in its place.
+#[inline]
+pub fn dscp_of(class: u8) -> u8 {
+    class & !ECN_MASK
+}
+
 /// The outer traffic class for a packet of inner traffic class `inner`: RFC 6040, compatibility
 /// mode, with an outer DSCP of 0, so that the inner one does not leak.
 #[inline]

@@ -270,11 +270,17 @@ impl Skb {
         ip::dsfield(self.network(), self.protocol_be())
     }
 
-    /// Traffic class for the outer header of the packet: no DSCP, and ECN as RFC 6040 has it in
-    /// compatibility mode, where a congestion mark is not copied outwards.
+    /// Traffic class for the outer header of the packet: no DSCP, or the packet's, and ECN as RFC
+    /// 6040 has it in compatibility mode, where a congestion mark is not copied outwards.
     #[inline]
-    pub fn ecn_encap_ds(&self) -> u8 {
-        ip::ecn_encapsulate(self.outer_dsfield())
+    pub fn encap_ds(&self, copy_dscp: bool) -> u8 {
+        let inner = self.outer_dsfield();
+        let ecn = ip::ecn_encapsulate(inner);
+        if copy_dscp {
+            ip::dscp_of(inner) | ecn
+        } else {
+            ecn
+        }
     }
 
     /// What the packet's owner keeps on it: `skb->cb`, which holds whatever the owner before wrote

@@ -109,7 +109,8 @@ endpoint-changed: the peer has moved, or was told where it is. peer-added, peer-
 peer-changed, device-changed: the configuration. unknown-initiator: somebody who knows our public \
 key, but is no peer, began a handshake; at most one is told of in a second. load-changed: \
 handshake messages need a cookie now (load on), or none any more; noticed when one comes. \
-events-lost: nothing waits for those who listen, and this one was too slow.
+peer-silent: no data came from the peer for as long as `wg-rs options' has set, \
+seconds. events-lost: nothing waits for those who listen, and this one was too slow.
 
 Only the module wireguard_rs tells of events: of this network namespace, to whoever may configure \
 interfaces in it.";
@@ -136,6 +137,17 @@ Options:
 udp-gso: whether messages of the interface may be sent together, in one packet that the network \
 card or the stack cuts (UDP segmentation offload). On unless the module was loaded with udp_gso=0. \
 To be switched off where something on the way to the network card cannot cope with such packets.
+
+copy-dscp: whether the DSCP (the class of service) of a packet is copied to the message that it \
+travels in. Off at first: it tells everybody on the way what kind of traffic it is.
+
+eager-handshake: whether a handshake begins as soon as a peer's endpoint is set, or the interface \
+goes up, instead of with the first packet. Off at first.
+
+Of a peer:
+fixed-endpoint: whether the peer is only where it was said to be, wherever its messages come from. \
+silence: after so many seconds without data from the peer (keepalives are none) the event \
+peer-silent tells of it; 0 or off for never.
 
 Options are lost with the interface. The in-tree driver has none.";
 

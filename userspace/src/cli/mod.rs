@@ -189,7 +189,7 @@ pub enum Native {
         #[arg(long)]
         http: bool,
     },
-    /// Show or set what only the module wireguard_rs can do with an interface
+    /// Show or set what only the module wireguard_rs can do with an interface and its peers
     #[command(after_long_help = help::OPTIONS)]
     Options(Options),
     /// Find everything that is wrong with configuration files
@@ -254,7 +254,8 @@ pub struct Options {
     /// Name of the interface
     #[arg(add = ArgValueCandidates::new(complete::interfaces))]
     pub interface: String,
-    /// udp-gso on|off; without any, all are shown
+    /// udp-gso on|off, copy-dscp on|off, eager-handshake on|off; peer KEY fixed-endpoint on|off,
+    /// silence SECONDS|off; without any, all are shown
     #[arg(value_name = "OPTION")]
     pub settings: Vec<String>,
 }

@@ -42,10 +42,12 @@ pub struct Event {
     pub changed: Option<Vec<&'static str>>,
     /// Whether handshake messages need a cookie.
     pub under_load: Option<bool>,
+    /// How long the peer has been silent.
+    pub seconds: Option<u32>,
 }
 
 /// The names of events, as in the description of the family.
-const EVENTS: [(u8, &str); 10] = [
+const EVENTS: [(u8, &str); 11] = [
     (event::HANDSHAKE_COMPLETED, "handshake-completed"),
     (event::HANDSHAKE_GIVEN_UP, "handshake-given-up"),
     (event::SESSION_EXPIRED, "session-expired"),
@@ -56,10 +58,11 @@ const EVENTS: [(u8, &str); 10] = [
     (event::DEVICE_CHANGED, "device-changed"),
     (event::UNKNOWN_INITIATOR, "unknown-initiator"),
     (event::LOAD_CHANGED, "load-changed"),
+    (event::PEER_SILENT, "peer-silent"),
 ];
 
 /// The names of what a request has set.
-const CHANGED: [(u32, &str); 7] = [
+const CHANGED: [(u32, &str); 12] = [
     (changed::PRIVATE_KEY, "private-key"),
     (changed::LISTEN_PORT, "listen-port"),
     (changed::FWMARK, "fwmark"),
@@ -67,6 +70,11 @@ const CHANGED: [(u32, &str); 7] = [
     (changed::ENDPOINT, "endpoint"),
     (changed::KEEPALIVE, "persistent-keepalive"),
     (changed::ALLOWED_IPS, "allowed-ips"),
+    (changed::UDP_GSO, "udp-gso"),
+    (changed::COPY_DSCP, "copy-dscp"),
+    (changed::EAGER_HANDSHAKE, "eager-handshake"),
+    (changed::FIXED_ENDPOINT, "fixed-endpoint"),
+    (changed::SILENCE, "silence"),
 ];
 
 impl Event {
@@ -104,6 +112,7 @@ impl Event {
                     let set = CHANGED.iter().filter(|(flag, _)| flags & flag != 0);
                     event.changed = Some(set.map(|(_, name)| *name).collect());
                 }
+                attr::SECONDS => event.seconds = u32_of(value),
                 attr::UNDER_LOAD => event.under_load = u32_of(value).map(|value| value != 0),
                 _ => {}
             }

@@ -23,7 +23,9 @@ pub fn remember(words: Option<String>) {
 /// [`set_device`](super::set_device), where something can be said about it.
 pub fn explain(error: &io::Error, interface: &str) -> Option<String> {
     if let Some(words) = WORDS.with(|kept| kept.borrow_mut().take()) {
-        return Some(format!("the kernel says: {words}; nothing has been changed"));
+        return Some(format!(
+            "the kernel says: {words}; nothing has been changed"
+        ));
     }
     Some(match Errno::from_raw(error.raw_os_error()?) {
         Errno::EPROTONOSUPPORT => not_loaded(

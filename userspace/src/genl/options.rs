@@ -1,20 +1,40 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Options of an interface that only the module `wireguard_rs` has.
+//! Options of an interface and its peers that only the module `wireguard_rs` has.
 
-use super::message::{Message, GENL_HEADER};
+use super::message::{Full, Message, GENL_HEADER};
 use super::{find_extension, Link};
+use crate::key::PublicKey;
 use crate::netlink::{attributes, Socket};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_GENERIC;
 use nix::errno::Errno;
 use std::io;
-use wireguard_rs::proto::extension::{cmd, options};
+use wireguard_rs::proto::extension::{cmd, device, options, peer, show};
+use wireguard_rs::proto::uapi;
+
+/// The options of an interface that are on or off: names and attributes.
+pub const SWITCHES: [(&str, u16); 3] = [
+    ("udp-gso", options::UDP_GSO),
+    ("copy-dscp", options::COPY_DSCP),
+    ("eager-handshake", options::EAGER_HANDSHAKE),
+];
 
 /// The options, or those of them that are to be set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Whether messages may be sent together, with UDP segmentation offload.
-    pub udp_gso: Option<bool>,
+    /// As in [`SWITCHES`].
+    pub switches: [Option<bool>; SWITCHES.len()],
+    /// Those of peers.
+    pub peers: Vec<(PublicKey, PeerOptions)>,
+}
+
+/// The options of a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerOptions {
+    /// Whether it stays where it was said to be.
+    pub fixed_endpoint: Option<bool>,
+    /// After how many seconds without data an event tells of it; 0 for never.
+    pub silence: Option<u16>,
 }
 
 /// Reads the options of an interface.
@@ -23,60 +43,120 @@ pub struct Options {
 ///
 /// `EPROTONOSUPPORT` if the driver has none; otherwise as for other requests.
 pub fn get(interface: &str) -> io::Result<Options> {
+    let mut connection = Connection::open(interface)?;
     let mut found = Options::default();
-    ask(
-        interface,
-        cmd::OPTIONS_GET,
-        NLM_F_DUMP,
-        None,
-        &mut |payload| {
-            for (kind, value) in attributes(payload.get(GENL_HEADER..).unwrap_or_default()) {
-                if kind == options::UDP_GSO {
-                    found.udp_gso = value.first().map(|value| *value != 0);
-                }
+    connection.ask(cmd::OPTIONS_GET, NLM_F_DUMP, &|_| Ok(()), &mut |payload| {
+        for (kind, value) in attributes(payload) {
+            let switches = SWITCHES.iter().zip(&mut found.switches);
+            for (_, to) in switches.filter(|((_, attr), _)| *attr == kind) {
+                *to = value.first().map(|value| *value != 0);
             }
-        },
-    )?;
+        }
+    })?;
+    let settings = |request: &mut Message| request.put(device::SHOW, &show::SETTINGS.to_ne_bytes());
+    connection.ask(cmd::PEERS_GET, NLM_F_DUMP, &settings, &mut |payload| {
+        for (_, list) in attributes(payload).filter(|(kind, _)| *kind == device::PEERS) {
+            let peers = attributes(list).filter_map(|(_, nest)| read_peer(nest));
+            found.peers.extend(peers);
+        }
+    })?;
     Ok(found)
+}
+
+fn read_peer(nest: &[u8]) -> Option<(PublicKey, PeerOptions)> {
+    let (mut key, mut of) = (None, PeerOptions::default());
+    for (kind, value) in attributes(nest) {
+        match kind {
+            peer::PUBLIC_KEY => key = value.try_into().ok().map(PublicKey::new),
+            peer::FIXED_ENDPOINT => of.fixed_endpoint = value.first().map(|value| *value != 0),
+            peer::SILENCE => of.silence = value.try_into().ok().map(u16::from_ne_bytes),
+            _ => {}
+        }
+    }
+    Some((key?, of))
 }
 
 /// Sets options of an interface.
 ///
 /// # Errors
 ///
-/// As for [`get`].
-pub fn set(interface: &str, change: Options) -> io::Result<()> {
-    ask(
-        interface,
-        cmd::OPTIONS_SET,
-        NLM_F_ACK,
-        change.udp_gso,
-        &mut |_| (),
-    )
+/// As for [`get`]; `ENOENT` for a peer that is not there.
+pub fn set(interface: &str, change: &Options) -> io::Result<()> {
+    let mut connection = Connection::open(interface)?;
+    // Otherwise it would be passed over in silence.
+    for (key, _) in &change.peers {
+        let only = |request: &mut Message| {
+            request.put(device::SHOW, &0_u32.to_ne_bytes())?;
+            request.put(device::PEER, key.as_bytes())
+        };
+        connection.ask(cmd::PEERS_GET, NLM_F_DUMP, &only, &mut |_| ())?;
+    }
+    let switches = |request: &mut Message| {
+        for ((_, attr), value) in SWITCHES.iter().zip(change.switches) {
+            if let Some(on) = value {
+                request.put(*attr, &[on.into()])?;
+            }
+        }
+        Ok(())
+    };
+    connection.ask(cmd::OPTIONS_SET, NLM_F_ACK, &switches, &mut |_| ())?;
+    if change.peers.is_empty() {
+        return Ok(());
+    }
+    let peers = |request: &mut Message| {
+        let list = request.nest(device::PEERS)?;
+        for (key, of) in &change.peers {
+            let nest = request.nest(0)?;
+            request.put(peer::PUBLIC_KEY, key.as_bytes())?;
+            request.put(peer::FLAGS, &uapi::peer::F_UPDATE_ONLY.to_ne_bytes())?;
+            if let Some(fixed) = of.fixed_endpoint {
+                request.put(peer::FIXED_ENDPOINT, &[fixed.into()])?;
+            }
+            if let Some(seconds) = of.silence {
+                request.put(peer::SILENCE, &seconds.to_ne_bytes())?;
+            }
+            request.end(nest);
+        }
+        request.end(list);
+        Ok(())
+    };
+    connection.ask(cmd::SET, NLM_F_ACK, &peers, &mut |_| ())
 }
 
-fn ask(
-    interface: &str,
-    command: u8,
-    flags: u16,
-    udp_gso: Option<bool>,
-    each: &mut dyn FnMut(&[u8]),
-) -> io::Result<()> {
-    Link::Name(interface).check()?;
-    let mut socket = Socket::open(NETLINK_GENERIC)?;
-    let family = find_extension(&mut socket)?.id;
-    let mut request = Message::generic(family, NLM_F_REQUEST | flags, command);
-    let name = [interface.as_bytes(), b"\0"].concat();
-    request
-        .put(options::IFNAME, &name)
-        .and_then(|()| match udp_gso {
-            Some(on) => request.put(options::UDP_GSO, &[on.into()]),
-            None => Ok(()),
+/// A connection to our family, about one interface.
+struct Connection<'a> {
+    socket: Socket,
+    family: u16,
+    interface: &'a str,
+}
+
+impl<'a> Connection<'a> {
+    fn open(interface: &'a str) -> io::Result<Self> {
+        Link::Name(interface).check()?;
+        let mut socket = Socket::open(NETLINK_GENERIC)?;
+        let family = find_extension(&mut socket)?.id;
+        Ok(Self {
+            socket,
+            family,
+            interface,
         })
-        .map_err(|_| Errno::EMSGSIZE)?;
-    socket.ask(request.finish(), &mut |payload| {
-        each(payload);
+    }
+
+    /// `each` gets the attributes of each reply.
+    fn ask(
+        &mut self,
+        command: u8,
+        flags: u16,
+        fill: &dyn Fn(&mut Message) -> Result<(), Full>,
+        each: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<()> {
+        let mut request = Message::generic(self.family, NLM_F_REQUEST | flags, command);
+        request.link(Link::Name(self.interface))?;
+        fill(&mut request).map_err(|_| Errno::EMSGSIZE)?;
+        self.socket.ask(request.finish(), &mut |payload| {
+            each(payload.get(GENL_HEADER..).unwrap_or_default());
+            Ok(())
+        })?;
         Ok(())
-    })?;
-    Ok(())
+    }
 }

@@ -75,8 +75,7 @@ pub fn counters(interface: &str) -> io::Result<Counters> {
     let mut socket = Socket::open(NETLINK_GENERIC)?;
     let family = find_extension(&mut socket)?.id;
     loop {
-        let mut request =
-            Message::generic(family, NLM_F_REQUEST | NLM_F_DUMP, cmd::PEERS_GET);
+        let mut request = Message::generic(family, NLM_F_REQUEST | NLM_F_DUMP, cmd::PEERS_GET);
         request.link(Link::Name(interface))?;
         request
             .put(device::SHOW, &show::COUNTERS.to_ne_bytes())

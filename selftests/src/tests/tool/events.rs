@@ -138,12 +138,34 @@ fn options(ctx: &Ctx) -> Result<()> {
         }
         return Ok(());
     }
+    let key = base64(&tunnel.ends[1].public_key);
+    let first = "udp-gso on\ncopy-dscp off\neager-handshake off\n";
+    let of_peer = format!("peer {key} fixed-endpoint on\npeer {key} silence 60\n");
     for (words, shown) in [
-        ("options wg0", "udp-gso on\n"),
-        ("options wg0 udp-gso off", ""),
-        ("options wg0", "udp-gso off\n"),
-        ("options wg0 udp-gso on", ""),
-        ("options wg0", "udp-gso on\n"),
+        ("options wg0", first),
+        (
+            "options wg0 udp-gso off copy-dscp on eager-handshake on",
+            "",
+        ),
+        (
+            "options wg0",
+            "udp-gso off\ncopy-dscp on\neager-handshake on\n",
+        ),
+        (
+            "options wg0 udp-gso on copy-dscp off eager-handshake off",
+            "",
+        ),
+        ("options wg0", first),
+        (
+            &format!("options wg0 peer {key} fixed-endpoint on silence 60"),
+            "",
+        ),
+        ("options wg0", &format!("{first}{of_peer}")),
+        (
+            &format!("options wg0 peer {key} fixed-endpoint off silence off"),
+            "",
+        ),
+        ("options wg0", first),
     ] {
         let seen = run(words)?;
         ensure!(seen.ok() && seen.text() == shown, "{words}: {seen:?}");
@@ -154,6 +176,10 @@ fn options(ctx: &Ctx) -> Result<()> {
         ("options wg0 udp-gso", "needs"),
         ("options wg0 udp-gso maybe", "maybe"),
         ("options wg0 udp-gro on", "udp-gro"),
+        (
+            &format!("options wg0 peer {} silence 9", base64(&[9; 32])),
+            "no such peer",
+        ),
         ("options an-interface-with-a-long-name", "15"),
     ] {
         let seen = run(words)?;
