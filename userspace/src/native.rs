@@ -9,7 +9,7 @@ use crate::metrics::{self, Source};
 use crate::say::{hint, os_message, say, CommandResult, Failed};
 use crate::signals::end_by_broken_pipe;
 use crate::wg::{is_dumb, Context, Out};
-use crate::{check, driver, events, generate, genl, json, monitor, options, stats};
+use crate::{check, driver, events, generate, genl, json, monitor, options, quick, stats};
 
 /// Says what went wrong, and what to do about it.
 fn failed(error: &io::Error, interface: &str) -> Failed {
@@ -76,6 +76,7 @@ pub fn run(context: &Context, command: &Native) -> CommandResult {
                 Failed::USUAL
             })
         }
+        Native::Reresolve(config) => quick::reresolve(context, &config.config),
         Native::Metrics { http } => {
             let make = || Ok(metrics::text(&sources(context)?));
             let mut out = io::stdout().lock();

@@ -7,6 +7,9 @@
 mod generate;
 mod message;
 mod shrink;
+mod whole;
+
+pub use whole::fuzz_whole;
 
 use anyhow::{Context, Result};
 use generate::{Generator, TAKEN_PORT};

@@ -5,7 +5,9 @@
 use super::receive::Scene;
 use super::{needs_ours, Test};
 use anyhow::{ensure, Context, Result};
+use harness::gnl::{Gnl, Request, DUMP};
 use harness::modules::Modules;
+use harness::netlink::{family_id, Attrs, Netlink};
 use harness::netns::Netns;
 use harness::noise::{Client, Keys, Tweak};
 use harness::pace::slow;
@@ -24,7 +26,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use wireguard_rs::proto::extension::{device, peer, show, GENL_NAME};
+use wireguard_rs::proto::extension::{cmd, device, peer, show, GENL_NAME};
 use wireguard_rs::proto::Rejection;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -552,9 +554,13 @@ fn many(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let keys: Vec<Key> = (0..PEERS).map(|_| random_key()).collect();
     let mut wg = Wg::open(tunnel.ns(0), ctx.plain()[0].kind)?;
-    for keys in keys.chunks(200) {
-        let peers = keys.iter().map(|key| PeerConf {
+    for (n, keys) in keys.chunks(200).enumerate() {
+        let peers = keys.iter().zip(0_u8..).map(|(key, k)| PeerConf {
             public_key: *key,
+            allowed_ips: vec![
+                ([10, 64 + n as u8, k, 0].into(), 24),
+                ([0xfd01, n as u16, k.into(), 0, 0, 0, 0, 0].into(), 64),
+            ],
             ..PeerConf::default()
         });
         let conf = DeviceConf {
@@ -563,6 +569,33 @@ fn many(ctx: &Ctx) -> Result<()> {
         };
         wg.set("wg0", &conf)?;
     }
+    // How long a dump takes; the fastest of some.
+    let time = |what: &str, dump: &(dyn Fn() -> Result<()> + Sync)| -> Result<Duration> {
+        let mut best = Duration::MAX;
+        for _ in 0..5 {
+            let begin = Instant::now();
+            tunnel.ns(0).run(dump)?;
+            best = best.min(begin.elapsed());
+        }
+        ctx.note(format!("{PEERS} peers, {what}: {best:.1?}"));
+        Ok(best)
+    };
+    let raw = |family: &str, cmd: u8, show: Option<u32>| -> Result<()> {
+        let mut body = Attrs::new();
+        body.str(device::IFNAME, "wg0");
+        if let Some(show) = show {
+            body.u32(device::SHOW, show);
+        }
+        let id = family_id(&mut Netlink::generic()?, family)?;
+        Gnl::open(id)?.ask(&Request::new(DUMP, cmd, body.bytes()))?.result()?;
+        Ok(())
+    };
+    let ordinary = || raw("wireguard", uapi::cmd::GET_DEVICE, None);
+    let own = |show| move || raw(GENL_NAME, cmd::PEERS_GET, Some(show));
+    time("the ordinary dump", &ordinary)?;
+    time("all of ours", &own(7))?;
+    time("counters alone", &own(show::COUNTERS))?;
+    time("public keys alone", &own(0))?;
     let all = counters(tunnel.ns(0), "wg0")?;
     let told: Vec<Key> = all.peers.iter().skip(1).filter_map(|p| p.key()).collect();
     ensure!(told == keys, "{} peers, not {PEERS}", told.len());

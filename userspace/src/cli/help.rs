@@ -115,6 +115,17 @@ seconds. events-lost: nothing waits for those who listen, and this one was too s
 Only the module wireguard_rs tells of events: of this network namespace, to whoever may configure \
 interfaces in it.";
 
+/// More about `reresolve`.
+pub const RERESOLVE: &str = "\
+Peers:
+A peer whose last handshake was more than 135 seconds ago, or that never had one, and whose \
+endpoint is a name in the file, gets the address that the name has now. Others are left alone. A \
+name that does not resolve is told of, and tried again the next time.
+
+Regularly:
+  systemctl enable --now wg-rs-reresolve@wg0.timer
+";
+
 /// More about `metrics`.
 pub const METRICS: &str = "\
 Metrics:

@@ -182,6 +182,9 @@ pub enum Native {
     /// Tell what happens: handshakes, peers that move, changes of the configuration
     #[command(after_long_help = help::EVENTS)]
     Events(Events),
+    /// Look up endpoints that a configuration file has by name again, of peers that do not answer
+    #[command(after_long_help = help::RERESOLVE)]
+    Reresolve(Config),
     /// Write the counters of all interfaces as OpenMetrics text, for Prometheus
     #[command(after_long_help = help::METRICS)]
     Metrics {

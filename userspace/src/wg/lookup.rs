@@ -151,6 +151,14 @@ pub fn endpoint(text: &EndpointText) -> Result<SocketAddr, LookupError> {
     }
 }
 
+/// The address of an endpoint, asked for once; or why there is none.
+pub fn endpoint_now(text: &EndpointText) -> Result<SocketAddr, String> {
+    match text.numeric() {
+        Some(addr) => Ok(addr),
+        None => lookup(Some(text.host()), text.service(), 0).map_err(|unknown| unknown.reason),
+    }
+}
+
 /// How often to ask again; `None` for ever.
 pub fn retries() -> Result<Option<u64>, LookupError> {
     let Some(text) = std::env::var_os(RETRIES) else {

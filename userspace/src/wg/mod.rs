@@ -20,7 +20,7 @@ mod set;
 mod show;
 
 pub use conf::{read_file, How};
-pub(crate) use lookup::{port, System};
+pub(crate) use lookup::{endpoint_now, port, System};
 pub use out::Out;
 pub(crate) use report::{fault, kernel};
 pub use show::{interfaces, FIELDS};

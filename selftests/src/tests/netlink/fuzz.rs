@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The differential fuzzer, as part of every test run.
 
+use super::super::needs_ours;
 use super::both;
-use crate::fuzz::{fuzz, Modules, Plan};
+use crate::fuzz::{fuzz, fuzz_whole, Modules, Plan};
 use anyhow::{bail, ensure, Result};
+use harness::modules;
 use harness::pace::amount;
 use harness::pair::Pair;
-use harness::runner::{Ctx, Test};
+use harness::runner::{Boot, Ctx, Subject, Test};
+use std::time::Duration;
 
 /// Number of requests in a full test run; `WGRS_CASES` overrides it.
 const CASES: usize = 100_000;
@@ -15,6 +18,20 @@ const CASES: usize = 100_000;
 const SEED: u64 = 1;
 
 pub fn register(list: &mut Vec<Test>) {
+    list.push(Test {
+        name: "atomic-fuzz".to_owned(),
+        boot: Boot::Config,
+        modules: modules::Modules::Ours,
+        subject: Subject::Rs,
+        bound: Duration::from_secs(300),
+        body: Box::new(|ctx| {
+            needs_ours(ctx)?;
+            let tally = fuzz_whole(4000, SEED)?;
+            ctx.note(format!("{tally:?}"));
+            ensure!(tally.len() > 3, "few results: {tally:?}");
+            Ok(())
+        }),
+    });
     both(list, "netlink-fuzz", 900, |ctx| {
         run(
             ctx,
