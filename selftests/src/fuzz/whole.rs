@@ -29,9 +29,8 @@ impl Side {
     fn new(name: &str) -> Result<Self> {
         let ns = Netns::new(name)?;
         ns.rtnl()?.link_add_at(INDEX, NAME, "wireguard")?;
-        let open = |family: &str| {
-            ns.run(|| Ok(Gnl::open(family_id(&mut Netlink::generic()?, family)?)?))
-        };
+        let open =
+            |family: &str| ns.run(|| Ok(Gnl::open(family_id(&mut Netlink::generic()?, family)?)?));
         Ok(Side {
             ordinary: open("wireguard")?,
             own: open(GENL_NAME)?,
@@ -144,7 +143,7 @@ fn parts(body: &[u8]) -> Vec<Vec<u8>> {
     let (header, rest) = body.split_at(body.len().min(4));
     let put = |to: &mut Vec<u8>, kind: u16, data: &[u8]| {
         let kind = if kind == device::PEERS {
-            kind | 1 << 15
+            kind | (1 << 15)
         } else {
             kind
         };

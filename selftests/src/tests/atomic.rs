@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The request of our own family that changes a device and its peers as a whole or not at all.
 
-use super::{needs_ours, Test};
+use super::{needs_ours, Check, Test};
 use anyhow::{ensure, Context, Result};
 use harness::events::Listener;
 use harness::gnl::{Answer, Gnl, Request, DO};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use wireguard_rs::proto::extension::{allowedip, cmd, device, event, peer, GENL_NAME};
 
 pub fn register(list: &mut Vec<Test>) {
-    let tests: [(&str, fn(&Ctx) -> Result<()>); 3] = [
+    let tests: [(&str, Check); 3] = [
         ("atomic-set", set),
         ("atomic-refused", refused),
         ("atomic-namespaces", namespaces),

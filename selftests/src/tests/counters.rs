@@ -3,7 +3,7 @@
 //! accepted, sent, or counted once with the reason why not. And the requests that show it.
 
 use super::receive::Scene;
-use super::{needs_ours, Test};
+use super::{needs_ours, Check, Test};
 use anyhow::{ensure, Context, Result};
 use harness::gnl::{Gnl, Request, DUMP};
 use harness::modules::Modules;
@@ -32,7 +32,7 @@ use wireguard_rs::proto::Rejection;
 const LIMIT: Duration = Duration::from_secs(10);
 
 pub fn register(list: &mut Vec<Test>) {
-    let tests: [(&str, Boot, fn(&Ctx) -> Result<()>); 6] = [
+    let tests: [(&str, Boot, Check); 6] = [
         ("counters-received", Boot::Config, received),
         ("counters-handshakes", Boot::Config, handshakes),
         ("counters-sent", Boot::Config, sent),
@@ -587,7 +587,9 @@ fn many(ctx: &Ctx) -> Result<()> {
             body.u32(device::SHOW, show);
         }
         let id = family_id(&mut Netlink::generic()?, family)?;
-        Gnl::open(id)?.ask(&Request::new(DUMP, cmd, body.bytes()))?.result()?;
+        Gnl::open(id)?
+            .ask(&Request::new(DUMP, cmd, body.bytes()))?
+            .result()?;
         Ok(())
     };
     let ordinary = || raw("wireguard", uapi::cmd::GET_DEVICE, None);

@@ -54,7 +54,9 @@ pub fn run(context: &Context, config: &OsStr) -> CommandResult {
 }
 
 /// The peers whose endpoints are names, and these.
-fn named(statements: impl IntoIterator<Item = config::Statement>) -> Vec<(PublicKey, EndpointText)> {
+fn named(
+    statements: impl IntoIterator<Item = config::Statement>,
+) -> Vec<(PublicKey, EndpointText)> {
     let mut found = Vec::new();
     let (mut key, mut endpoint) = (None, None);
     let mut end = |key: &mut Option<PublicKey>, endpoint: &mut Option<EndpointText>| {
@@ -116,7 +118,7 @@ mod tests {
     #[test]
     fn silent_peers_with_names_get_new_endpoints() {
         let key = |n: u8| PublicKey::new([n; 32]);
-        let file: String = [
+        let file = [
             (1, "one.example:1"),
             (2, "two.example:2"),
             (3, "192.0.2.3:3"),
@@ -124,9 +126,8 @@ mod tests {
             (5, "five.example:5"),
             (6, "six.example:6"),
         ]
-        .iter()
-        .map(|(n, endpoint)| format!("[Peer]\nEndpoint = {endpoint}\nPublicKey = {}\n", key(*n)))
-        .collect();
+        .map(|(n, endpoint)| format!("[Peer]\nEndpoint = {endpoint}\nPublicKey = {}\n", key(n)))
+        .concat();
         let named = named(config::statements(file.as_bytes(), true));
         let keys: Vec<PublicKey> = named.iter().map(|(key, _)| *key).collect();
         assert_eq!(keys, [1, 2, 4, 5, 6].map(key));
@@ -155,7 +156,11 @@ mod tests {
             (port != "6").then(|| format!("203.0.113.{port}:{port}").parse().unwrap())
         };
         let change = change(&device, &named, 2000, &mut resolve);
-        let set: Vec<_> = change.peers.iter().map(|p| (p.public_key, p.endpoint)).collect();
+        let set: Vec<_> = change
+            .peers
+            .iter()
+            .map(|p| (p.public_key, p.endpoint))
+            .collect();
         let wanted = [1, 4].map(|n| (key(n), format!("203.0.113.{n}:{n}").parse().ok()));
         assert_eq!(set, wanted);
         assert!(change.peers.iter().all(|peer| peer.update_only));
