@@ -404,6 +404,18 @@ impl UpdateGuard<'_> {
         peer.note_changed(self.config.generation);
     }
 
+    /// Writes the first peers whose ids are greater than `id` to `peers`.
+    pub(crate) fn peers_after(&mut self, id: u64, peers: &mut [Option<RcuArc<Peer>>]) {
+        let from = id.saturating_add(1);
+        let mut cursor = self.config.peers.cursor_lower_bound_mut(&from);
+        for place in peers {
+            let Some(here) = cursor else { return };
+            let (_, peer) = here.current();
+            *place = Some(peer.clone());
+            cursor = here.move_next();
+        }
+    }
+
     pub(crate) fn for_each_peer(&self, mut action: impl FnMut(&RcuArc<Peer>)) {
         for peer in self.config.peers.values() {
             action(peer);

@@ -17,12 +17,9 @@ use crate::{
         peer::Peer,
         Device,
     },
-    kapi::{
-        net::{
-            genetlink::{AttrWriter, Dump, DumpBuffer, Permission, Policy, Progress, Request},
-            rtnl,
-        },
-        sync::rcu::RcuArc,
+    kapi::net::{
+        genetlink::{AttrWriter, Dump, DumpBuffer, Permission, Policy, Progress, Request},
+        rtnl,
     },
     proto::{
         crypto::burn_stack,
@@ -34,6 +31,11 @@ use crate::{
 /// `AF_INET` and `AF_INET6` of Linux.
 pub(super) const AF_INET: u16 = 2;
 pub(super) const AF_INET6: u16 = 10;
+
+/// Peers that are not shown and are passed by for one message.
+const MAX_PASSED: usize = 4096;
+/// Peers that are looked up at once.
+const LOOKED_UP: usize = 16;
 
 /// The type of a list's elements, and of the padding that some architectures need.
 const UNSPEC: u16 = 0;
@@ -71,9 +73,11 @@ pub(super) trait Show {
     /// The list's attribute.
     const PEERS: u16;
 
-    /// The first peer to be shown whose id is greater than `id`. An error is the id of one up to
-    /// which there is none: enough were passed by for one message.
-    fn next(&self, update: &UpdateGuard<'_>, id: u64) -> Result<Option<RcuArc<Peer>>, u64>;
+    /// The id of the only peer to be shown, if it is one.
+    fn only(&self) -> Option<u64>;
+
+    /// Whether the peer is to be shown.
+    fn wants(&self, peer: &Peer) -> bool;
 
     /// Writes all of a peer but its public key and its allowed IPs.
     fn put_peer(&self, nest: &mut AttrWriter<'_>, peer: &Peer) -> Result;
@@ -89,8 +93,13 @@ impl Show for ShowAll {
     const PEERS: u16 = device::PEERS;
 
     #[inline]
-    fn next(&self, update: &UpdateGuard<'_>, id: u64) -> Result<Option<RcuArc<Peer>>, u64> {
-        Ok(update.peer_after(id))
+    fn only(&self) -> Option<u64> {
+        None
+    }
+
+    #[inline]
+    fn wants(&self, _peer: &Peer) -> bool {
+        true
     }
 
     #[inline]
@@ -185,31 +194,44 @@ pub(super) fn put_peers<S: Show>(
     }
 
     let mut list = message.nest(S::PEERS)?;
-    loop {
-        let peer = match show.next(update, place.last_peer) {
-            Ok(Some(peer)) => peer,
-            Ok(None) => break,
-            Err(passed) => {
-                place.last_peer = passed;
-                list.end()?;
-                return Ok(Progress::More);
+    let mut passed = 0_usize;
+    while passed < MAX_PASSED {
+        let mut peers = [const { None }; LOOKED_UP];
+        match show.only() {
+            None => update.peers_after(place.last_peer, &mut peers),
+            Some(only) if only > place.last_peer => {
+                let one = peers.get_mut(..1).unwrap_or_default();
+                update.peers_after(only.saturating_sub(1), one);
             }
-        };
-        match put_peer(&mut list, update, &peer, place.split, show) {
-            Ok(None) => {
-                place.split = None;
+            Some(_) => {}
+        }
+        if peers.first().is_none_or(|first| first.is_none()) {
+            list.end()?;
+            return Ok(Progress::Done);
+        }
+        for peer in peers.iter().flatten() {
+            if !show.wants(peer) {
+                passed = passed.saturating_add(1);
                 place.last_peer = peer.id();
+                continue;
             }
-            full => {
-                // A peer of which nothing fits comes, or goes on, in the next message as planned.
-                place.split = full.unwrap_or(place.split);
-                list.end()?;
-                return Ok(Progress::More);
+            match put_peer(&mut list, update, peer, place.split, show) {
+                Ok(None) => {
+                    place.split = None;
+                    place.last_peer = peer.id();
+                }
+                full => {
+                    // A peer of which nothing fits comes, or goes on, in the next message as
+                    // planned.
+                    place.split = full.unwrap_or(place.split);
+                    list.end()?;
+                    return Ok(Progress::More);
+                }
             }
         }
     }
     list.end()?;
-    Ok(Progress::Done)
+    Ok(Progress::More)
 }
 
 /// Writes a peer, or the rest of it from `split` on. Returns where to go on if not all of it fits,

@@ -17,12 +17,9 @@ use crate::{
         peer::Peer,
         Device,
     },
-    kapi::{
-        net::{
-            genetlink::{AttrWriter, Dump, DumpBuffer, Permission, Policy, Progress, Request},
-            rtnl,
-        },
-        sync::rcu::RcuArc,
+    kapi::net::{
+        genetlink::{AttrWriter, Dump, DumpBuffer, Permission, Policy, Progress, Request},
+        rtnl,
     },
     proto::{
         crypto::burn_stack,
@@ -30,9 +27,6 @@ use crate::{
         uapi, Rejection,
     },
 };
-
-/// Unchanged peers that are passed by for one message.
-const MAX_PASSED: usize = 4096;
 
 /// The type of padding among the counters of reasons.
 const REFUSED_PAD: u16 = Rejection::COUNT as u16 + 1;
@@ -151,26 +145,13 @@ fn put_device(
 impl Show for Selection {
     const PEERS: u16 = device::PEERS;
 
-    fn next(&self, update: &UpdateGuard<'_>, id: u64) -> Result<Option<RcuArc<Peer>>, u64> {
-        if let Some(only) = self.only {
-            let peer = update.peer_after(only.saturating_sub(1));
-            return Ok(peer.filter(|peer| peer.id() == only && only > id));
-        }
-        let mut next = update.peer_after(id);
-        let Some(since) = self.since else {
-            return Ok(next);
-        };
-        let mut passed = id;
-        for _ in 0..MAX_PASSED {
-            match next {
-                Some(peer) if !peer.changed_since(since) => {
-                    passed = peer.id();
-                    next = update.peer_after(passed);
-                }
-                found => return Ok(found),
-            }
-        }
-        Err(passed)
+    fn only(&self) -> Option<u64> {
+        self.only
+    }
+
+    fn wants(&self, peer: &Peer) -> bool {
+        self.only.is_none_or(|only| peer.id() == only)
+            && self.since.is_none_or(|since| peer.changed_since(since))
     }
 
     fn put_peer(&self, nest: &mut AttrWriter<'_>, of: &Peer) -> Result {

@@ -70,6 +70,10 @@ Peer:
                 seconds between packets that keep a NAT open; off, or a
                 number
 
+Options:
+A comment such as #wg-rs: copy-dscp = on below [Interface], or #wg-rs: silence = 60 below [Peer], \
+sets an option of wg-rs-options(8) with the module wireguard_rs; other programs pass over it.
+
 Hooks:
 They find INTERFACE, CONFIG_FILE, PROGRAM, MTU, TABLE, DNS and DNS_SEARCH in the environment, the \
 functions cmd and die of wg-quick, and a wg even if none is installed. A file with a hook that the \

@@ -7,6 +7,7 @@
 
 mod device;
 mod dns;
+mod extension;
 mod file;
 mod firewall;
 mod hook;

@@ -3,6 +3,7 @@
 
 use super::device;
 use super::dns;
+use super::extension;
 use super::file::File;
 use super::firewall;
 use super::hook;
@@ -15,7 +16,7 @@ use super::settings::{Key, Routing, Settings};
 use super::step::{Command, Family, Step};
 use super::value::Mtu;
 use super::Options;
-use crate::genl::FAMILIES;
+use crate::genl::{self, FAMILIES};
 use crate::model::Device;
 use crate::netlink;
 use crate::say::{os_message, say, strerror, Failed};
@@ -41,6 +42,8 @@ pub struct Tunnel<'a> {
     pub(super) name: String,
     pub(super) text: Zeroizing<Vec<u8>>,
     pub(super) settings: Settings,
+    /// What only our module can do.
+    extension: genl::options::Options,
     pub(super) rtnl: Rtnl,
     pub(super) signals: Signals,
     pub(super) dns_is_set: bool,
@@ -60,6 +63,7 @@ impl<'a> Tunnel<'a> {
             name: file.name,
             text: file.text,
             settings,
+            extension: genl::options::Options::default(),
             rtnl: Rtnl::open().map_err(|err| failed(&err))?,
             signals: Signals::new().map_err(|err| failed(&err))?,
             dns_is_set: false,
@@ -145,6 +149,12 @@ impl<'a> Tunnel<'a> {
             return Err(self.options.fault(&self.path, &self.text, fault));
         }
         self.settings = judged.settings;
+        if strict {
+            self.extension = extension::read(&self.text).map_err(|(line, why)| {
+                let path = self.path.display();
+                self.options.die(format_args!("{path}:{line}: {why}"))
+            })?;
+        }
         Ok(device::Configuration {
             context,
             path: self.path.clone(),
@@ -158,6 +168,7 @@ impl<'a> Tunnel<'a> {
         say(format_args!("[#] wg addconf {} /dev/fd/63", self.name));
         let set = self.signals.interruptible(move || device.resolve())??;
         device::set(self.options, &self.name, &set)?;
+        self.set_options();
         for address in std::mem::take(&mut self.settings.addresses) {
             self.step(Step::AddressAdd(&address), index)?;
         }
@@ -168,6 +179,18 @@ impl<'a> Tunnel<'a> {
         self.set_dns()?;
         self.add_routes(&device, index)?;
         self.run_hooks(Key::PostUp)
+    }
+
+    /// Sets what only our module can do. A tunnel of another driver does without.
+    fn set_options(&self) {
+        if self.extension == genl::options::Options::default() {
+            return;
+        }
+        say(format_args!("[#] wg-rs options {}", self.name));
+        if let Err(err) = genl::options::set(&self.name, &self.extension) {
+            let why = os_message(&err);
+            say(format_args!("Warning: options of wg-rs are not set: {why}"));
+        }
     }
 
     fn set_dns(&mut self) -> Result<(), Failed> {

@@ -56,6 +56,11 @@ fn pass(ctx: &Ctx, scene: &mut Scene, tap: &Tap) -> Result<()> {
         "the longest packet to the wire: {longest} bytes"
     );
     let count = wire.datagrams.len();
+    ensure!(
+        (wire.macsec > 250) == (underlay.name == "macsec"),
+        "{} frames of MACsec",
+        wire.macsec
+    );
     if underlay.esp {
         ensure!(wire.esp > 250, "{} packets of IPsec", wire.esp);
         return Ok(());

@@ -189,13 +189,33 @@ macro_rules! router {
     };
 }
 
-pub static UNDERLAYS: [Underlay; 17] = [
+pub static UNDERLAYS: [Underlay; 23] = [
     PLAIN,
     Underlay {
         name: "nftables",
         script: NFT,
         check: NFT_CHECK,
         marks: Some((0x20, 33)),
+        ..PLAIN
+    },
+    Underlay {
+        name: "notrack",
+        script: "nft -f - <<'END'
+            table inet t {
+                chain output {
+                    type filter hook output priority raw;
+                    udp dport 51820-51821 notrack
+                }
+                chain prerouting {
+                    type filter hook prerouting priority raw;
+                    udp dport 51820-51821 notrack
+                }
+                chain input {
+                    type filter hook input priority 0;
+                    udp dport 51820-51821 ct state established counter drop
+                }
+            }\nEND",
+        check: "nft list chain inet t input | grep -q 'packets 0 '",
         ..PLAIN
     },
     Underlay {
@@ -251,6 +271,41 @@ pub static UNDERLAYS: [Underlay; 17] = [
         ..PLAIN
     },
     Underlay {
+        name: "macvlan",
+        script: moved!("ip link add link $v name u0 type macvlan mode bridge", 1500),
+        ..PLAIN
+    },
+    Underlay {
+        name: "ipvlan",
+        script: moved!("ip link add link $v name u0 type ipvlan mode l2", 1500),
+        ..PLAIN
+    },
+    Underlay {
+        name: "bond",
+        script: moved!(
+            "ip link add u0 type bond mode active-backup miimon 100
+             ip link set $v down
+             ip link set $v master u0",
+            1500
+        ),
+        ..PLAIN
+    },
+    Underlay {
+        name: "macsec",
+        script: moved!(
+            "key=0123456789abcdef0123456789abcdef
+             other=02:00:00:00:00:0$o
+             ip link add link $v u0 type macsec port 1
+             ip macsec add u0 tx sa 0 pn 1 on key 00 $key
+             ip macsec add u0 rx port 1 address $other
+             ip macsec add u0 rx port 1 address $other sa 0 pn 1 on key 00 $key",
+            1468
+        ),
+        inner_mtu: 1388,
+        together: None,
+        ..PLAIN
+    },
+    Underlay {
         name: "vrf",
         script: "ip link add vrf0 type vrf table 10
             ip link set vrf0 up
@@ -269,6 +324,15 @@ pub static UNDERLAYS: [Underlay; 17] = [
             1476
         ),
         inner_mtu: 1396,
+        ..PLAIN
+    },
+    Underlay {
+        name: "geneve",
+        script: moved!(
+            "ip link add u0 type geneve id 5 remote 198.51.100.$o dstport 6081 udpcsum",
+            1450
+        ),
+        inner_mtu: 1370,
         ..PLAIN
     },
     Underlay {

@@ -21,6 +21,11 @@ const GRE: u8 = 47;
 const ESP: u8 = 50;
 /// The port of VXLAN.
 const VXLAN: u16 = 4789;
+const GENEVE: u16 = 6081;
+/// MACsec: its ethertype; the length of its tag with the channel's name, and of its check value.
+const MACSEC: u16 = 0x88e5;
+const MACSEC_TAG: usize = 16;
+const MACSEC_ICV: usize = 16;
 
 /// What passed on a wire, with the datagrams in whatever encapsulation.
 #[derive(Debug, Default)]
@@ -31,6 +36,8 @@ pub struct Wire {
     pub reassembled: usize,
     /// Packets of IPsec, which say no more.
     pub esp: usize,
+    /// Frames of MACsec.
+    pub macsec: usize,
 }
 
 /// Copies what an interface sends.
@@ -79,7 +86,12 @@ impl Wire {
         while VLAN.contains(&half(frame, at)?) {
             at += 4;
         }
-        let packet = frame.get(at + 2..).context("short frame")?;
+        let mut end = frame.len();
+        if half(frame, at)? == MACSEC {
+            (at, end) = (at + MACSEC_TAG, end.saturating_sub(MACSEC_ICV));
+            self.macsec += 1;
+        }
+        let packet = frame.get(at + 2..end).context("short frame")?;
         match half(frame, at)? {
             IPV4 | IPV6 => {
                 let len = packet.len();
@@ -111,8 +123,11 @@ impl Wire {
             UDP => {
                 let datagram = Datagram::parse(&packet).context("no whole datagram")?;
                 ensure!(datagram.sum == Sum::Right, "checksum {:?}", datagram.sum);
-                if datagram.dst.port() == VXLAN {
-                    let frame = datagram.payload.get(8..).context("short VXLAN packet")?;
+                if [VXLAN, GENEVE].contains(&datagram.dst.port()) {
+                    let frame = datagram
+                        .payload
+                        .get(8..)
+                        .context("short packet of VXLAN or GENEVE")?;
                     return self.frame(frame, usize::MAX, fragments);
                 }
                 self.datagrams.push(datagram);

@@ -24,6 +24,7 @@ pub(super) fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-stats", 60, stats);
     drop_in(list, "tool-metrics", 60, metrics);
     drop_in(list, "tool-whole", 60, whole);
+    drop_in(list, "tool-options-file", 60, options_file);
 }
 
 /// A `wg-rs events` that runs, and the file that it writes.
@@ -322,5 +323,34 @@ fn whole(ctx: &Ctx) -> Result<()> {
         ok && after.listen_port == 7777 && after.peers.len() == 1 && after.fwmark == 9,
         "{text}: {after:?}"
     );
+    Ok(())
+}
+
+/// Options in the comments of a file for `up`.
+fn options_file(ctx: &Ctx) -> Result<()> {
+    prepare(&[])?;
+    let tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
+    let (path, key) = (format!("{DIR}/opt0.conf"), base64(&[7; 32]));
+    let file = |silence: &str| {
+        format!(
+            "[Interface]\nPrivateKey = {key}\n#wg-rs: copy-dscp = on\n[Peer]\nPublicKey = {key}\n\
+             #wg-rs: silence = {silence}\n"
+        )
+    };
+    fs::write(&path, file("long"))?;
+    let (ok, text) = run(&tunnel, &format!("up {path}"), "")?;
+    ensure!(!ok && text.contains("opt0.conf:6: silence"), "{text}");
+    fs::write(&path, file("60"))?;
+    let (ok, text) = run(&tunnel, &format!("up {path}"), "")?;
+    let ours = ctx.subject == Subject::Rs;
+    ensure!(ok && text.contains("are not set") != ours, "{text}");
+    if ours {
+        let (ok, text) = run(&tunnel, "options opt0", "")?;
+        let wanted =
+            format!("udp-gso on\ncopy-dscp on\neager-handshake off\npeer {key} silence 60\n");
+        ensure!(ok && text == wanted, "{text}, not {wanted}");
+    }
+    let (ok, text) = run(&tunnel, &format!("down {path}"), "")?;
+    ensure!(ok, "{text}");
     Ok(())
 }
