@@ -189,7 +189,7 @@ macro_rules! router {
     };
 }
 
-pub static UNDERLAYS: [Underlay; 23] = [
+pub static UNDERLAYS: [Underlay; 22] = [
     PLAIN,
     Underlay {
         name: "nftables",
@@ -278,16 +278,6 @@ pub static UNDERLAYS: [Underlay; 23] = [
     Underlay {
         name: "ipvlan",
         script: moved!("ip link add link $v name u0 type ipvlan mode l2", 1500),
-        ..PLAIN
-    },
-    Underlay {
-        name: "bond",
-        script: moved!(
-            "ip link add u0 type bond mode active-backup miimon 100
-             ip link set $v down
-             ip link set $v master u0",
-            1500
-        ),
         ..PLAIN
     },
     Underlay {
