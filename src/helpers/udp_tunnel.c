@@ -88,6 +88,16 @@ __rust_helper int rust_helper_wg_udp_sock_create(struct net *net, bool ipv6, __b
 	return ret;
 }
 
+/* Whoever looks for the socket from now on does not find it. */
+__rust_helper void rust_helper_wg_udp_sock_unhash(struct sock *sk)
+{
+	sk->sk_prot->unhash(sk);
+}
+
+/*
+ * A grace period after it was unhashed: sk_clear_memalloc() changes sk_forward_alloc without the
+ * lock of the receive queue, so nobody may be receiving.
+ */
 __rust_helper void rust_helper_wg_udp_sock_release(struct sock *sk)
 {
 	sk_clear_memalloc(sk);

@@ -157,10 +157,14 @@ impl<T> UdpSocket<T> {
             if closing.iter().all(|sock| sock.is_null()) {
                 continue;
             }
+            for sock in closing.into_iter().filter(|sock| !sock.is_null()) {
+                // SAFETY: By the type invariant it is ours, and nobody else has closed it.
+                unsafe { bindings::wg_udp_sock_unhash(sock) };
+            }
             rcu::synchronize_net();
             for sock in closing.into_iter().filter(|sock| !sock.is_null()) {
-                // SAFETY: By the type invariant it is ours, and nobody else has closed it. No
-                // sender can have it now.
+                // SAFETY: As above, and no sender can have it now, nor anybody be receiving: it was
+                // unhashed before the grace period.
                 unsafe { bindings::wg_udp_sock_release(sock) };
             }
         }
