@@ -8,6 +8,7 @@ use harness::capture::{Capture, Injector};
 use harness::driver::PLAIN;
 use harness::kmsg::Kmsg;
 use harness::netns::Netns;
+use harness::pace::amount;
 use harness::packet::Datagram;
 use harness::runner::{Ctx, Skip};
 use harness::topo::{inner, names, outer, port, Opts, Tunnel};
@@ -20,6 +21,7 @@ use nix::sys::socket::{
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -35,6 +37,41 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "up-without-ipv6", 60, without_ipv6);
     drop_in(list, "down-purges", 60, down_purges);
     drop_in(list, "down-keeps", 60, down_keeps);
+    drop_in(list, "down-while-received", 90, down_while_received);
+}
+
+/// Sockets are closed while they receive: what the kernel counts of their memory is right in the
+/// end, or it warns.
+fn down_while_received(ctx: &Ctx) -> Result<()> {
+    const ROUNDS: u64 = 150;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
+    let stop = AtomicBool::new(false);
+    let (from, to) = (tunnel.ns(1), SocketAddr::new(outer(false, 0), port(0)));
+    let sockets = [udp(from, any4(0))?, udp(from, any4(0))?];
+    std::thread::scope(|scope| {
+        for socket in &sockets {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    // No message at all.
+                    let _ = socket.send_to(&[7; 60], to);
+                }
+            });
+        }
+        let rounds = || -> Result<()> {
+            for _ in 0..amount(ROUNDS, 20) {
+                tunnel.link.ns[0].rtnl()?.set_up("wg0", false)?;
+                tunnel.link.ns[0].rtnl()?.set_up("wg0", true)?;
+                sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        };
+        let done = rounds();
+        stop.store(true, Relaxed);
+        done
+    })?;
+    tunnel.rt(0).set_up("wg0", false)?;
+    tunnel.rt(0).set_up("wg0", true)?;
+    ping_all(tunnel.ns(0), inner(false, 1), 1)
 }
 
 fn any4(port: u16) -> SocketAddr {
