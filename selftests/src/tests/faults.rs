@@ -65,7 +65,7 @@ pub fn register(list: &mut Vec<Test>) {
         ),
     ];
     list.push(Test {
-        name: "fault-set-whole".to_owned(),
+        name: "fault-set-whole@rs".to_owned(),
         boot: Boot::San,
         modules: Modules::Ours,
         subject: Subject::Rs,
