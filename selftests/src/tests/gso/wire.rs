@@ -115,8 +115,10 @@ impl Wire {
         let (protocol, content) = if v6 {
             (packet[6], packet.get(40..))
         } else {
-            ensure!(checksum(&[&packet[..20]]) == 0, "IP header checksum");
-            (packet[9], packet.get(20..))
+            let end = usize::from(packet[0] & 15) * 4; // IGMP has options
+            let header = packet.get(..end).context("short IP header")?;
+            ensure!(checksum(&[header]) == 0, "IP header checksum");
+            (packet[9], packet.get(end..))
         };
         let content = content.context("short packet")?;
         match protocol {
