@@ -13,7 +13,9 @@ use kernel::{
 
 use crate::{
     device::{
-        admission, events, handshake,
+        admission,
+        binding::Binding,
+        events, handshake,
         peer::Peer,
         send, sessions,
         socket::{self, Sockets},
@@ -45,6 +47,8 @@ pub(crate) struct Config {
     allowed_ips_version: u64,
     /// Changes with every change of the configuration, so that a dump notices. Never 0.
     generation: u32,
+    /// What the sockets are bound to.
+    binding: Binding,
     /// What stands for the private key while there is none: a new one like it changes nothing.
     no_key: SecretKey,
     /// Peers were removed since the last [`UpdateGuard::settle`].
@@ -61,6 +65,7 @@ impl Config {
             allowed_ips,
             allowed_ips_version: 0,
             generation: 1,
+            binding: Binding::NONE,
             no_key: SecretKey::zeroed(),
             peers_removed: false,
             removed_in: 0,
@@ -177,7 +182,8 @@ impl UpdateGuard<'_> {
     /// As [`UpdateGuard::set_port`].
     pub(crate) fn prepare_port(&self, port: u16, prepared: &mut Prepared) -> Result {
         if self.device.port() != port && self.device.is_up() {
-            prepared.sockets = Some(socket::prepare(self.device, port)?);
+            let sockets = socket::prepare(self.device, port, &self.config.binding)?;
+            prepared.sockets = Some(sockets);
         }
         Ok(())
     }
@@ -259,11 +265,37 @@ impl UpdateGuard<'_> {
         }
         self.clear_sources();
         if self.device.is_up() {
-            socket::open(self.device, port)
+            socket::open(self.device, port, &self.config.binding)
         } else {
             self.device.port.store(port.into(), Relaxed);
             Ok(())
         }
+    }
+
+    /// What the sockets are bound to.
+    pub(crate) fn binding(&self) -> Binding {
+        self.config.binding
+    }
+
+    /// Sets what the sockets are bound to; at once if the device is up.
+    ///
+    /// # Errors
+    ///
+    /// If sockets cannot be opened so; they are as before then.
+    pub(crate) fn set_binding(&mut self, binding: &Binding) -> Result {
+        let before = core::mem::replace(&mut self.config.binding, *binding);
+        if !self.device.is_up() || before == *binding {
+            return Ok(());
+        }
+        // First, as there cannot be two sockets on the port.
+        socket::close(self.device);
+        self.clear_sources();
+        let port = self.device.port();
+        socket::open(self.device, port, binding).inspect_err(|_| {
+            self.config.binding = before;
+            // Whatever goes wrong here has been said in the kernel log.
+            let _ = socket::open(self.device, port, &before);
+        })
     }
 
     fn clear_sources(&self) {

@@ -82,7 +82,8 @@ impl LinkDriver for WireGuardLink {
         let update = config::lock(device);
         // First, so that what the first packet starts is not refused.
         device.up.store(true, SeqCst);
-        socket::open(device, device.port()).inspect_err(|_| device.up.store(false, SeqCst))?;
+        socket::open(device, device.port(), &update.binding())
+            .inspect_err(|_| device.up.store(false, SeqCst))?;
         update.for_each_peer(|peer| {
             timers::resume(peer);
             config::begin_if_eager(peer);

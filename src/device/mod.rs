@@ -48,6 +48,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod binding;
 mod config;
 mod counters;
 mod delivery;

@@ -151,17 +151,22 @@ static PEER_POLICY: [Policy; peer::MAX as usize + 1] = Policy::table(&[
     (peer::PROTOCOL_VERSION, Policy::U32),
 ]);
 
-static OPTIONS_POLICY: [Policy; extension::options::EAGER_HANDSHAKE as usize + 1] =
-    Policy::table(&[
-        (extension::options::IFINDEX, Policy::U32),
-        (
-            extension::options::IFNAME,
-            Policy::nul_string(uapi::IFNAME_MAX_LEN as u16),
-        ),
-        (extension::options::UDP_GSO, Policy::U8),
-        (extension::options::COPY_DSCP, Policy::U8),
-        (extension::options::EAGER_HANDSHAKE, Policy::U8),
-    ]);
+static OPTIONS_POLICY: [Policy; extension::options::BIND_ADDRESS6 as usize + 1] = Policy::table(&[
+    (extension::options::IFINDEX, Policy::U32),
+    (
+        extension::options::IFNAME,
+        Policy::nul_string(uapi::IFNAME_MAX_LEN as u16),
+    ),
+    (extension::options::UDP_GSO, Policy::U8),
+    (extension::options::COPY_DSCP, Policy::U8),
+    (extension::options::EAGER_HANDSHAKE, Policy::U8),
+    (
+        extension::options::BIND_INTERFACE,
+        Policy::nul_string(uapi::IFNAME_MAX_LEN as u16),
+    ),
+    (extension::options::BIND_ADDRESS4, Policy::exact_len(4)),
+    (extension::options::BIND_ADDRESS6, Policy::exact_len(16)),
+]);
 
 static PEERS_POLICY: [Policy; extension::device::CHANGED_SINCE as usize + 1] = Policy::table(&[
     (extension::device::IFINDEX, Policy::U32),

@@ -3,7 +3,8 @@
 //! The route of a message to an endpoint, and its source address.
 //!
 //! A peer is answered from the address that it talks to ("sticky" source), as long as this host
-//! has that address and, for IPv4, the route still leaves by the interface that it came in by.
+//! has that address and, for IPv4, the route still leaves by the interface that it came in by. A
+//! socket that is bound to an address sends from that.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
@@ -80,15 +81,24 @@ pub(crate) fn send4(
     let cached = outer.cache.and_then(|cache| cache.v4(outer.bh));
     let route = match cached {
         Some(route) => route,
-        None => route4(sock, to, endpoint, outer)?,
+        None => {
+            let route = match socket.bound4() {
+                Some(source) => Route4::lookup(sock, source, to, outer.mark)?,
+                None => sticky4(sock, to, endpoint, outer)?,
+            };
+            if let Some(cache) = outer.cache {
+                cache.set_v4(&route);
+            }
+            route
+        }
     };
     outer.note_bulk_limit((*to.ip()).into(), || route.bulk_limit());
     sock.transmit(route, dev, skb, to, outer.mark, outer.ds);
     Ok(())
 }
 
-/// Looks up a route to an IPv4 endpoint, and caches it.
-fn route4<'a>(
+/// The route to an IPv4 endpoint from the address that it talks to, or else from any.
+fn sticky4<'a>(
     sock: Sock4<'a>,
     to: SocketAddrV4,
     endpoint: &mut Endpoint,
@@ -104,18 +114,14 @@ fn route4<'a>(
     let sticky = endpoint.source4().1 != 0;
     let mut route = lookup(source);
     let gone = match &route {
-        Ok(route) => route.ifindex() != ifindex,
+        Ok(route) => route.ifindex(sock) != ifindex,
         Err(error) => *error == EINVAL,
     };
     if sticky && gone {
         outer.forget_source(endpoint);
         route = lookup(Ipv4Addr::UNSPECIFIED);
     }
-    let route = route?;
-    if let Some(cache) = outer.cache {
-        cache.set_v4(&route);
-    }
-    Ok(route)
+    route
 }
 
 /// Sends a message to an IPv6 address, as [`send4`].
@@ -135,28 +141,29 @@ pub(crate) fn send6(
     let cached = outer.cache.and_then(|cache| cache.v6(outer.bh));
     let route = match cached {
         Some(route) => route,
-        None => route6(sock, to, endpoint, outer)?,
+        None => {
+            let source = match socket.bound6() {
+                Some(source) => source,
+                None => sticky6(sock, endpoint, outer),
+            };
+            let route = Route6::lookup(sock, source, to, outer.mark)?;
+            if let Some(cache) = outer.cache {
+                cache.set_v6(&route);
+            }
+            route
+        }
     };
     outer.note_bulk_limit((*to.ip()).into(), || route.bulk_limit());
     sock.transmit(route, dev, skb, to, outer.mark, outer.ds);
     Ok(())
 }
 
-/// Looks up a route to an IPv6 endpoint, and caches it.
-fn route6<'a>(
-    sock: Sock6<'a>,
-    to: SocketAddrV6,
-    endpoint: &mut Endpoint,
-    outer: &Outer<'_>,
-) -> Result<Route6<'a>> {
-    let mut source = endpoint.source6();
-    if !source.is_unspecified() && !sock.is_local(source) {
-        outer.forget_source(endpoint);
-        source = Ipv6Addr::UNSPECIFIED;
+/// The address that an IPv6 endpoint talks to, if it is one of this host.
+fn sticky6(sock: Sock6<'_>, endpoint: &mut Endpoint, outer: &Outer<'_>) -> Ipv6Addr {
+    let source = endpoint.source6();
+    if source.is_unspecified() || sock.is_local(source) {
+        return source;
     }
-    let route = Route6::lookup(sock, source, to, outer.mark)?;
-    if let Some(cache) = outer.cache {
-        cache.set_v6(&route);
-    }
-    Ok(route)
+    outer.forget_source(endpoint);
+    Ipv6Addr::UNSPECIFIED
 }

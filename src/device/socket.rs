@@ -5,12 +5,13 @@
 //! [`send_to_peer`] takes the messages of one peer, [`send_to_endpoint`] each one of them;
 //! [`route`] does the rest.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 
 use crate::{
     device::{
+        binding::Binding,
         endpoint::Endpoint,
         packet,
         peer::Peer,
@@ -39,43 +40,62 @@ const PORT_RETRIES: u32 = 100;
 
 /// The sockets of a device that is up: the same port for both families.
 pub(crate) struct Sockets {
-    v4: UdpSocket<Device>,
-    /// Absent when the kernel runs without IPv6.
+    port: u16,
+    /// Absent when only an address of IPv6 is bound.
+    v4: Option<UdpSocket<Device>>,
+    /// Absent when only an address of IPv4 is bound, or the kernel runs without IPv6.
     v6: Option<UdpSocket<Device>>,
 }
 
 impl Sockets {
     /// Opens a pair on `port`, 0 for any.
-    fn open(device: &RcuArc<Device>, port: u16) -> Result<Self> {
+    fn open(device: &RcuArc<Device>, port: u16, binding: &Binding) -> Result<Self> {
         let net = device.creating_net.get().ok_or(ENONET)?;
+        let ifindex = match binding.interface() {
+            Some(name) => net.ifindex_of(name).ok_or(ENODEV)?,
+            None => 0,
+        };
+        let open = |addr: Option<IpAddr>, port| match addr {
+            Some(addr) => {
+                let addr = SocketAddr::new(addr, port);
+                UdpSocket::open(&net, addr, ifindex, device.clone()).map(Some)
+            }
+            None => Ok(None),
+        };
+        let v4_addr = binding.address(Family::V4);
+        let v6_addr = binding
+            .address(Family::V6)
+            .filter(|_| udp_tunnel::ipv6_enabled());
         let mut retries = 0;
         loop {
-            let v4 = UdpSocket::open(&net, Family::V4, port, device.clone()).inspect_err(|_| {
-                debug::no_socket(device.netdev(), Family::V4);
-            })?;
-            if !udp_tunnel::ipv6_enabled() {
-                return Ok(Self { v4, v6: None });
-            }
-            match UdpSocket::open(&net, Family::V6, v4.port(), device.clone()) {
-                Ok(v6) => return Ok(Self { v4, v6: Some(v6) }),
-                Err(EADDRINUSE) if port == 0 && retries < PORT_RETRIES => {
-                    v4.release();
-                    retries += 1;
+            let v4 = open(v4_addr, port)
+                .inspect_err(|_| debug::no_socket(device.netdev(), Family::V4))?;
+            let v4_port = v4.as_ref().map(UdpSocket::port);
+            let error = match open(v6_addr, v4_port.unwrap_or(port)) {
+                Ok(v6) => {
+                    let port = v6.as_ref().map(UdpSocket::port).or(v4_port);
+                    let port = port.ok_or(EAFNOSUPPORT)?;
+                    return Ok(Self { port, v4, v6 });
                 }
-                Err(error) => {
-                    v4.release();
-                    debug::no_socket(device.netdev(), Family::V6);
-                    return Err(error);
-                }
+                Err(error) => error,
+            };
+            if let Some(v4) = v4 {
+                v4.release();
             }
+            if error != EADDRINUSE || port != 0 || retries == PORT_RETRIES {
+                debug::no_socket(device.netdev(), Family::V6);
+                return Err(error);
+            }
+            retries += 1;
         }
     }
 
     /// Closes both. Sleeps.
     pub(crate) fn release(&self) {
-        match &self.v6 {
-            Some(v6) => UdpSocket::release_all(&[&self.v4, v6]),
-            None => self.v4.release(),
+        match (&self.v4, &self.v6) {
+            (Some(v4), Some(v6)) => UdpSocket::release_all(&[v4, v6]),
+            (Some(only), None) | (None, Some(only)) => only.release(),
+            (None, None) => {}
         }
     }
 }
@@ -85,9 +105,10 @@ impl Sockets {
 ///
 /// # Errors
 ///
-/// `ENONET` when the creating namespace is gone, `EADDRINUSE` when the port is taken.
-pub(crate) fn open(device: &RcuArc<Device>, port: u16) -> Result {
-    install(device, prepare(device, port)?);
+/// `ENONET` when the creating namespace is gone, `EADDRINUSE` when the port is taken; `ENODEV` and
+/// `EADDRNOTAVAIL` when the interface or an address of the binding is not there.
+pub(crate) fn open(device: &RcuArc<Device>, port: u16, binding: &Binding) -> Result {
+    install(device, prepare(device, port, binding)?);
     Ok(())
 }
 
@@ -96,13 +117,18 @@ pub(crate) fn open(device: &RcuArc<Device>, port: u16) -> Result {
 /// # Errors
 ///
 /// As [`open`].
-pub(crate) fn prepare(device: &RcuArc<Device>, port: u16) -> Result<RcuArc<Sockets>> {
-    Ok(RcuArc::new(Sockets::open(device, port)?, GFP_KERNEL)?)
+pub(crate) fn prepare(
+    device: &RcuArc<Device>,
+    port: u16,
+    binding: &Binding,
+) -> Result<RcuArc<Sockets>> {
+    let sockets = Sockets::open(device, port, binding)?;
+    Ok(RcuArc::new(sockets, GFP_KERNEL)?)
 }
 
 /// Puts sockets in place of the ones before. Process context, under the update lock.
 pub(crate) fn install(device: &Device, sockets: RcuArc<Sockets>) {
-    device.port.store(sockets.v4.port().into(), Relaxed);
+    device.port.store(sockets.port.into(), Relaxed);
     replace(device, Some(sockets));
 }
 
@@ -142,7 +168,10 @@ fn send_to_endpoint(
     let guard = rcu::read_lock();
     let sockets = device.sockets.load(&guard).ok_or(ENONET)?;
     match to {
-        SocketAddr::V4(to) => route::send4(&sockets.v4, to, skb, endpoint, outer),
+        SocketAddr::V4(to) => {
+            let socket = sockets.v4.as_ref().ok_or(ENONET)?;
+            route::send4(socket, to, skb, endpoint, outer)
+        }
         SocketAddr::V6(to) => {
             let socket = sockets.v6.as_ref().ok_or(ENONET)?;
             route::send6(socket, to, skb, endpoint, outer)

@@ -2,6 +2,7 @@
 
 #include <linux/capability.h>
 #include <linux/list.h>
+#include <linux/netdevice.h>
 #include <linux/spinlock.h>
 #include <net/net_namespace.h>
 
@@ -89,4 +90,18 @@ __rust_helper u64 rust_helper_wg_net_cookie(const struct net *net)
 __rust_helper bool rust_helper_wg_net_admin(const struct net *net)
 {
 	return ns_capable(net->user_ns, CAP_NET_ADMIN);
+}
+
+/* The index of the interface of this name, 0 if there is none. */
+__rust_helper int rust_helper_wg_net_ifindex(struct net *net, const char *name)
+{
+	const struct net_device *dev;
+	int ifindex = 0;
+
+	rcu_read_lock();
+	dev = dev_get_by_name_rcu(net, name);
+	if (dev)
+		ifindex = dev->ifindex;
+	rcu_read_unlock();
+	return ifindex;
 }

@@ -6,21 +6,25 @@
 #include <net/icmp.h>
 #include <net/ip6_route.h>
 #include <net/ipv6.h>
+#include <net/l3mdev.h>
 #include <net/route.h>
 #include <net/udp_tunnel.h>
 
 struct wg_udp_sock_request {
 	struct net *net;
-	bool ipv6;
+	__be32 addr4;
+	const struct in6_addr *addr6;
 	__be16 port;
+	int ifindex;
 	void *owner;
 	void (*data_ready)(struct sock *sk);
 	struct sock *sk;
 };
 
 /*
- * Opens a UDP socket on `port` of all local addresses. `data_ready` is told of what it receives,
- * which may be many datagrams in one packet (UDP GRO). Received packets are taken at once, so no
+ * Opens a UDP socket on `port` of `addr6`, or of `addr4` if that is NULL, and for packets of the
+ * interface `ifindex` if that is not 0. `data_ready` is told of what it receives, which may be many
+ * datagrams in one packet (UDP GRO). Received packets are taken at once, so no
  * limit of the receive queue applies, and nothing is polled for. Transmission never waits, neither
  * for memory nor for room in the send buffer, and may use the memory reserves, as swap may be
  * reached through the tunnel.
@@ -29,8 +33,9 @@ static long wg_udp_sock_create(void *arg)
 {
 	struct wg_udp_sock_request *request = arg;
 	struct udp_port_cfg port_cfg = {
-		.family = request->ipv6 ? AF_INET6 : AF_INET,
+		.family = request->addr6 ? AF_INET6 : AF_INET,
 		.local_udp_port = request->port,
+		.bind_ifindex = request->ifindex,
 		.use_udp_checksums = true,
 		.use_udp6_tx_checksums = true,
 		.use_udp6_rx_checksums = true,
@@ -41,6 +46,12 @@ static long wg_udp_sock_create(void *arg)
 	int on = 1;
 	int ret;
 
+	if (!request->addr6)
+		port_cfg.local_ip.s_addr = request->addr4;
+#if IS_ENABLED(CONFIG_IPV6)
+	else
+		port_cfg.local_ip6 = *request->addr6;
+#endif
 	ret = udp_sock_create(request->net, &port_cfg, &sock);
 	if (ret < 0)
 		return ret;
@@ -71,14 +82,18 @@ static long wg_udp_sock_create(void *arg)
  * On a kernel thread: a socket belongs to the memory cgroup and the cgroup of its creator, and the
  * limits and filters of whoever happens to bring the link up are not meant for the tunnel.
  */
-__rust_helper int rust_helper_wg_udp_sock_create(struct net *net, bool ipv6, __be16 port,
-						 void *owner, void (*data_ready)(struct sock *sk),
+__rust_helper int rust_helper_wg_udp_sock_create(struct net *net, __be32 addr4,
+						 const struct in6_addr *addr6, __be16 port,
+						 int ifindex, void *owner,
+						 void (*data_ready)(struct sock *sk),
 						 struct sock **sk)
 {
 	struct wg_udp_sock_request request = {
 		.net = net,
-		.ipv6 = ipv6,
+		.addr4 = addr4,
+		.addr6 = addr6,
 		.port = port,
+		.ifindex = ifindex,
 		.owner = owner,
 		.data_ready = data_ready,
 	};
@@ -189,6 +204,7 @@ __rust_helper struct rtable *rust_helper_wg_route4(struct sock *sk, __be32 saddr
 		.fl4_sport = inet_sk(sk)->inet_sport,
 		.fl4_dport = dport,
 		.flowi4_mark = mark,
+		.flowi4_oif = sk->sk_bound_dev_if,
 		.flowi4_proto = IPPROTO_UDP,
 	};
 	struct rtable *rt;
@@ -209,7 +225,7 @@ __rust_helper struct dst_entry *rust_helper_wg_route6(struct sock *sk, const str
 		.fl6_sport = inet_sk(sk)->inet_sport,
 		.fl6_dport = dport,
 		.flowi6_mark = mark,
-		.flowi6_oif = oif,
+		.flowi6_oif = oif ?: sk->sk_bound_dev_if,
 		.flowi6_proto = IPPROTO_UDP,
 	};
 	struct dst_entry *dst;
@@ -220,9 +236,17 @@ __rust_helper struct dst_entry *rust_helper_wg_route6(struct sock *sk, const str
 	return dst;
 }
 
-__rust_helper int rust_helper_wg_route4_ifindex(const struct rtable *rt)
+/*
+ * The interface that the route leaves by, or its VRF if the socket is bound to that: packets come
+ * in by the VRF then.
+ */
+__rust_helper int rust_helper_wg_route4_ifindex(const struct rtable *rt, const struct sock *sk)
 {
-	return rt->dst.dev->ifindex;
+	const struct net_device *dev = rt->dst.dev;
+
+	if (sk->sk_bound_dev_if && l3mdev_master_ifindex_rcu(dev) == sk->sk_bound_dev_if)
+		return sk->sk_bound_dev_if;
+	return dev->ifindex;
 }
 
 /*

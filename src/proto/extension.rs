@@ -147,6 +147,13 @@ pub mod options {
     pub const COPY_DSCP: u16 = 4;
     /// u8: 1 if a handshake begins as soon as a peer's endpoint is set, else 0.
     pub const EAGER_HANDSHAKE: u16 = 5;
+    /// String: the only interface that messages come and go by, or a VRF; empty for any.
+    pub const BIND_INTERFACE: u16 = 6;
+    /// An `in_addr`: the only IPv4 address that messages are for and from; zeros for any.
+    pub const BIND_ADDRESS4: u16 = 7;
+    /// An `in6_addr`: the same of IPv6. If there is one of IPv4 alone, IPv6 is not used, and the
+    /// other way round.
+    pub const BIND_ADDRESS6: u16 = 8;
 }
 
 /// Events. Every one has [`attr::IFINDEX`], [`attr::IFNAME`] and [`attr::SEQUENCE`]; those about a
@@ -241,4 +248,6 @@ pub mod changed {
     pub const FIXED_ENDPOINT: u32 = 1024;
     /// After what time a silent peer is told of.
     pub const SILENCE: u32 = 2048;
+    /// What the sockets are bound to.
+    pub const BINDING: u32 = 4096;
 }

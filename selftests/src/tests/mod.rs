@@ -4,6 +4,7 @@
 mod atomic;
 mod attack;
 mod basic;
+mod binding;
 mod bulk;
 mod checkers;
 mod counters;
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Test> {
     mtu::register(&mut list);
     transmit::register(&mut list);
     options::register(&mut list);
+    binding::register(&mut list);
     order::register(&mut list);
     events::register(&mut list);
     atomic::register(&mut list);

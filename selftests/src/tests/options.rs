@@ -255,7 +255,7 @@ fn requests(ctx: &Ctx) -> Result<()> {
         }
         Ok(())
     })?;
-    let refused: [(&str, Errno, Fill); 9] = [
+    let refused: [(&str, Errno, Fill); 11] = [
         ("no device", Errno::EBADR, &|fill| {
             fill.u8(options::UDP_GSO, 0);
         }),
@@ -279,9 +279,17 @@ fn requests(ctx: &Ctx) -> Result<()> {
         ("two bytes", Errno::EINVAL, &|fill| {
             fill.str(options::IFNAME, "wg0").u16(options::UDP_GSO, 0);
         }),
+        ("an interface that is none", Errno::ENODEV, &|fill| {
+            fill.str(options::IFNAME, "wg0")
+                .str(options::BIND_INTERFACE, "nosuch");
+        }),
+        ("an IPv4 address of three bytes", Errno::ERANGE, &|fill| {
+            fill.str(options::IFNAME, "wg0")
+                .put(options::BIND_ADDRESS4, &[192, 0, 2]);
+        }),
         ("an attribute that is none", Errno::EINVAL, &|fill| {
             fill.str(options::IFNAME, "wg0").u8(options::UDP_GSO, 0);
-            fill.u8(options::EAGER_HANDSHAKE + 1, 0);
+            fill.u8(options::BIND_ADDRESS6 + 1, 0);
         }),
         ("a name without an end", Errno::EINVAL, &|fill| {
             fill.put(options::IFNAME, b"wg0").u8(options::UDP_GSO, 0);

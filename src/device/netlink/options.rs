@@ -2,14 +2,18 @@
 
 //! The options of an interface that the in-tree driver has not: commands of our own family.
 
+use core::ffi::CStr;
+
 use kernel::prelude::*;
 
 use super::{requested_device, OPTIONS_POLICY};
 use crate::{
-    device::{config, events, link::WireGuardLink, Device},
+    device::{binding::Binding, config, events, link::WireGuardLink, Device},
     kapi::{
         net::{
-            genetlink::{Attr, Do, Dump, DumpBuffer, Permission, Policy, Progress, Request},
+            genetlink::{
+                Attr, Do, Dump, DumpBuffer, Message, Permission, Policy, Progress, Request,
+            },
             rtnl,
         },
         sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -42,7 +46,9 @@ impl Dump for GetOptions {
         let device = rtnl
             .device_by_index::<WireGuardLink>(buffer.net(), ifindex)
             .map_err(|_| ENODEV)?;
-        let generation = config::lock(&device).generation();
+        let update = config::lock(&device);
+        let (generation, binding) = (update.generation(), update.binding());
+        drop(update);
         let mut message = buffer.message(cmd::OPTIONS_GET, generation)?;
         message.put_u32(options::IFINDEX, ifindex as u32)?;
         message.put_str(options::IFNAME, &device.netdev().name())?;
@@ -50,6 +56,7 @@ impl Dump for GetOptions {
             let on = (option.of)(&device).load(Relaxed);
             message.put_u8(option.attr, on.into())?;
         }
+        put_binding(&mut message, &binding)?;
         message.end();
         *cursor = None;
         Ok(Progress::More)
@@ -76,6 +83,22 @@ impl Do for SetOptions {
         }
         let mut update = config::lock(&device);
         let mut noted = 0;
+        // First, as it may fail.
+        if let Some(binding) = asked_binding(request, update.binding())? {
+            if !device.may_manage_creating_net() {
+                return Err(EPERM);
+            }
+            update.set_binding(&binding).inspect_err(|error| {
+                let what = match *error {
+                    ENODEV => "the interface to bind to is not there",
+                    EADDRNOTAVAIL => "the address to bind to is none of this host",
+                    EADDRINUSE => "the port is taken there",
+                    _ => "the sockets cannot be bound so",
+                };
+                request.explain(None, format_args!("{what}"));
+            })?;
+            noted |= changed::BINDING;
+        }
         for option in &OPTIONS {
             if let Some(attr) = request.attr(option.attr) {
                 (option.of)(&device).store(switch(&attr)?, Relaxed);
@@ -88,6 +111,41 @@ impl Do for SetOptions {
         }
         Ok(())
     }
+}
+
+fn put_binding(message: &mut Message<'_>, binding: &Binding) -> Result {
+    if let Some(name) = binding.interface() {
+        message.put_str(
+            options::BIND_INTERFACE,
+            CStr::from_bytes_until_nul(name).map_err(|_| EINVAL)?,
+        )?;
+    }
+    if !binding.v4.is_unspecified() {
+        message.put(options::BIND_ADDRESS4, &binding.v4.octets())?;
+    }
+    if !binding.v6.is_unspecified() {
+        message.put(options::BIND_ADDRESS6, &binding.v6.octets())?;
+    }
+    Ok(())
+}
+
+/// What the sockets are to be bound to, if that is asked for; `before` is what they are bound to.
+fn asked_binding(request: &Request<'_>, before: Binding) -> Result<Option<Binding>> {
+    let mut binding = before;
+    let mut asked = false;
+    if let Some(attr) = request.attr(options::BIND_INTERFACE) {
+        binding.interface = attr.nul_string().ok_or(EINVAL)?;
+        asked = true;
+    }
+    if let Some(attr) = request.attr(options::BIND_ADDRESS4) {
+        binding.v4 = attr.bytes::<4>().ok_or(EINVAL)?.into();
+        asked = true;
+    }
+    if let Some(attr) = request.attr(options::BIND_ADDRESS6) {
+        binding.v6 = attr.bytes::<16>().ok_or(EINVAL)?.into();
+        asked = true;
+    }
+    Ok(asked.then_some(binding))
 }
 
 /// An option that is on or off.

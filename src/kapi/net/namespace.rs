@@ -13,6 +13,9 @@ use kernel::{alloc::flags::GFP_KERNEL, prelude::*, types::Opaque};
 
 use crate::bindings;
 
+/// Bytes of an interface's name at most, with the zero at its end.
+pub const IFNAMSIZ: usize = bindings::IFNAMSIZ as usize;
+
 /// A network namespace, borrowed: the kernel's `struct net`.
 ///
 /// # Invariants
@@ -48,6 +51,17 @@ impl Net {
     pub fn cookie(&self) -> u64 {
         // SAFETY: The namespace is valid by the type invariant.
         unsafe { bindings::wg_net_cookie(self.as_raw()) }
+    }
+
+    /// The index of the interface of this name, which is padded with zeros, and at least one. Any
+    /// context.
+    pub fn ifindex_of(&self, name: &[u8; IFNAMSIZ]) -> Option<u32> {
+        if name.last() != Some(&0) {
+            return None;
+        }
+        // SAFETY: The namespace is valid by the type invariant, and the name ends with a zero.
+        let ifindex = unsafe { bindings::wg_net_ifindex(self.as_raw(), name.as_ptr().cast()) };
+        u32::try_from(ifindex).ok().filter(|index| *index != 0)
     }
 
     /// Whether the current task has `CAP_NET_ADMIN` in the user namespace that owns this one.

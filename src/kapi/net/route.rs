@@ -74,12 +74,13 @@ impl<'a> Route4<'a> {
         self.source
     }
 
-    /// The index of the interface that the route leaves by.
+    /// The index of the interface that the route leaves by; that of its VRF if `sock`, by which the
+    /// route was looked up, is bound to that.
     #[inline]
-    pub fn ifindex(&self) -> i32 {
+    pub fn ifindex(&self, sock: Sock4<'a>) -> i32 {
         // SAFETY: The route is valid by the type invariant, and its device until the end of this
-        // RCU read section.
-        unsafe { bindings::wg_route4_ifindex(self.rt) }
+        // RCU read section; the socket by its own.
+        unsafe { bindings::wg_route4_ifindex(self.rt, sock.as_raw()) }
     }
 
     /// Bytes of UDP payload that a datagram may have to be sent on this route as part of a packet

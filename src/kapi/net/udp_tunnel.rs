@@ -6,7 +6,7 @@
 
 use core::{
     marker::PhantomData,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     ptr::{self, NonNull},
 };
 
@@ -17,7 +17,6 @@ use super::{
     netdevice::RegisteredDevice,
     route::{be32, in6_addr, Route4, Route6},
     skbuff::SkBuff,
-    sockaddr::Family,
 };
 use crate::{
     bindings,
@@ -54,32 +53,42 @@ pub fn ipv6_enabled() -> bool {
 ///
 /// # Invariants
 ///
-/// `sock` is null after the release; until then it is a socket of `family`, made by
+/// `sock` is null after the release; until then it is a socket of the family of `local`, made by
 /// [`UdpSocket::open`], with `_owner` as its user data. It is closed a grace period after it has
 /// become null.
 pub struct UdpSocket<T> {
     sock: AtomicPtr<bindings::sock>,
-    family: Family,
-    port: u16,
+    /// What it is bound to.
+    local: SocketAddr,
     _owner: RcuArc<T>,
 }
 
 impl<T: UdpReceive> UdpSocket<T> {
-    /// Opens a socket on a port (host byte order; 0 for any that is free) of all addresses of the
-    /// family, and that family only, in a namespace. Process context.
+    /// Opens a socket on an address and a port (0 for any that is free) in a namespace, for that
+    /// family only; an unspecified address stands for all. If `ifindex` is not 0, it is for packets
+    /// of that interface alone. Process context.
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE` when the port is taken, and what else binding a socket can say.
-    pub fn open(net: &NetRef, family: Family, port: u16, owner: RcuArc<T>) -> Result<Self> {
+    /// `EADDRINUSE` when the port is taken, `EADDRNOTAVAIL` when the host has not that address, and
+    /// what else binding a socket can say.
+    pub fn open(net: &NetRef, local: SocketAddr, ifindex: u32, owner: RcuArc<T>) -> Result<Self> {
         let mut sock = ptr::null_mut();
-        // SAFETY: The namespace is valid. The owner is valid for as long as the socket refers to
-        // it, and a grace period longer, as the socket has a reference of its own.
+        let (addr4, addr6) = match local.ip() {
+            IpAddr::V4(addr) => (be32(addr), None),
+            IpAddr::V6(addr) => (0, Some(in6_addr(addr))),
+        };
+        let addr6 = addr6.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: The namespace is valid, the address during the call. The owner is valid for as
+        // long as the socket refers to it, and a grace period longer, as the socket has a reference
+        // of its own.
         to_result(unsafe {
             bindings::wg_udp_sock_create(
                 net.as_raw(),
-                family == Family::V6,
-                port.to_be(),
+                addr4,
+                addr6,
+                local.port().to_be(),
+                ifindex as i32,
                 RcuArc::as_ptr(&owner).cast_mut().cast(),
                 Some(Self::receive),
                 &mut sock,
@@ -90,8 +99,7 @@ impl<T: UdpReceive> UdpSocket<T> {
         // INVARIANT: As just done.
         Ok(Self {
             sock: AtomicPtr::new(sock),
-            family,
-            port,
+            local: SocketAddr::new(local.ip(), port),
             _owner: owner,
         })
     }
@@ -122,7 +130,25 @@ impl<T: UdpReceive> UdpSocket<T> {
 impl<T> UdpSocket<T> {
     /// The local port in host byte order.
     pub fn port(&self) -> u16 {
-        self.port
+        self.local.port()
+    }
+
+    /// The IPv4 address that the socket is bound to, if it is.
+    #[inline]
+    pub fn bound4(&self) -> Option<Ipv4Addr> {
+        match self.local.ip() {
+            IpAddr::V4(addr) if !addr.is_unspecified() => Some(addr),
+            _ => None,
+        }
+    }
+
+    /// The IPv6 address that the socket is bound to, if it is.
+    #[inline]
+    pub fn bound6(&self) -> Option<Ipv6Addr> {
+        match self.local.ip() {
+            IpAddr::V6(addr) if !addr.is_unspecified() => Some(addr),
+            _ => None,
+        }
     }
 
     /// The socket, to send from; [`None`] if it is not for IPv4 or has been released.
@@ -130,7 +156,7 @@ impl<T> UdpSocket<T> {
     pub fn v4<'a>(&self, _bh: &'a BhGuard) -> Option<Sock4<'a>> {
         let sock = self.sock.load(Ordering::Acquire);
         // INVARIANT: By the type invariant it is valid until the end of this RCU read section.
-        (self.family == Family::V4 && !sock.is_null()).then_some(Sock4(sock, PhantomData))
+        (self.local.is_ipv4() && !sock.is_null()).then_some(Sock4(sock, PhantomData))
     }
 
     /// The socket, to send from; [`None`] if it is not for IPv6 or has been released.
@@ -138,7 +164,7 @@ impl<T> UdpSocket<T> {
     pub fn v6<'a>(&self, _bh: &'a BhGuard) -> Option<Sock6<'a>> {
         let sock = self.sock.load(Ordering::Acquire);
         // INVARIANT: By the type invariant it is valid until the end of this RCU read section.
-        (self.family == Family::V6 && !sock.is_null()).then_some(Sock6(sock, PhantomData))
+        (self.local.is_ipv6() && !sock.is_null()).then_some(Sock6(sock, PhantomData))
     }
 
     /// Closes the socket, after all who are sending on it or receiving from it have left. Sleeps.

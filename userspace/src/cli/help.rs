@@ -159,6 +159,11 @@ travels in. Off at first: it tells everybody on the way what kind of traffic it 
 eager-handshake: whether a handshake begins as soon as a peer's endpoint is set, or the interface \
 goes up, instead of with the first packet. Off at first.
 
+bind-interface: messages come and go by this interface alone; or by those of a VRF. The name is \
+looked up whenever the sockets are opened, that is when it is set and when the interface goes up. \
+bind-address: messages are for and from this address of the host alone, one of each family at \
+most; with one of one family only, the other is not used at all. Off stands for any.
+
 Of a peer:
 fixed-endpoint: whether the peer is only where it was said to be, wherever its messages come from. \
 silence: after so many seconds without data from the peer (keepalives are none) the event \

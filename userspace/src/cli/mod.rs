@@ -257,8 +257,9 @@ pub struct Options {
     /// Name of the interface
     #[arg(add = ArgValueCandidates::new(complete::interfaces))]
     pub interface: String,
-    /// udp-gso on|off, copy-dscp on|off, eager-handshake on|off; peer KEY fixed-endpoint on|off,
-    /// silence SECONDS|off; without any, all are shown
+    /// udp-gso on|off, copy-dscp on|off, eager-handshake on|off, bind-interface NAME|off,
+    /// bind-address ADDRESS|off; peer KEY fixed-endpoint on|off, silence SECONDS|off; without any,
+    /// all are shown
     #[arg(value_name = "OPTION")]
     pub settings: Vec<String>,
 }

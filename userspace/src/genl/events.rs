@@ -62,7 +62,7 @@ const EVENTS: [(u8, &str); 11] = [
 ];
 
 /// The names of what a request has set.
-const CHANGED: [(u32, &str); 12] = [
+const CHANGED: [(u32, &str); 13] = [
     (changed::PRIVATE_KEY, "private-key"),
     (changed::LISTEN_PORT, "listen-port"),
     (changed::FWMARK, "fwmark"),
@@ -75,6 +75,7 @@ const CHANGED: [(u32, &str); 12] = [
     (changed::EAGER_HANDSHAKE, "eager-handshake"),
     (changed::FIXED_ENDPOINT, "fixed-endpoint"),
     (changed::SILENCE, "silence"),
+    (changed::BINDING, "binding"),
 ];
 
 impl Event {

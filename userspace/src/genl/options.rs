@@ -2,13 +2,14 @@
 //! Options of an interface and its peers that only the module `wireguard_rs` has.
 
 use super::message::{Full, Message, GENL_HEADER};
-use super::{find_extension, Link};
+use super::{find_extension, hint, Link};
 use crate::key::PublicKey;
 use crate::netlink::{attributes, Socket};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_GENERIC;
 use nix::errno::Errno;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use wireguard_rs::proto::extension::{cmd, device, options, peer, show};
 use wireguard_rs::proto::uapi;
 
@@ -24,8 +25,49 @@ pub const SWITCHES: [(&str, u16); 3] = [
 pub struct Options {
     /// As in [`SWITCHES`].
     pub switches: [Option<bool>; SWITCHES.len()],
+    /// What the sockets are bound to.
+    pub binding: Binding,
     /// Those of peers.
     pub peers: Vec<(PublicKey, PeerOptions)>,
+}
+
+/// What the sockets of an interface are bound to, or are to be bound to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Binding {
+    /// The name of an interface; empty for any.
+    pub interface: Option<String>,
+    /// Unspecified for any.
+    pub v4: Option<Ipv4Addr>,
+    /// Unspecified for any.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl Binding {
+    fn read(&mut self, kind: u16, value: &[u8]) {
+        match kind {
+            options::BIND_INTERFACE => {
+                let name = value.strip_suffix(&[0]).unwrap_or(value);
+                self.interface = Some(String::from_utf8_lossy(name).into_owned());
+            }
+            options::BIND_ADDRESS4 => self.v4 = <[u8; 4]>::try_from(value).ok().map(Into::into),
+            options::BIND_ADDRESS6 => self.v6 = <[u8; 16]>::try_from(value).ok().map(Into::into),
+            _ => {}
+        }
+    }
+
+    fn write(&self, request: &mut Message) -> Result<(), Full> {
+        if let Some(name) = &self.interface {
+            let name = [name.as_bytes(), &[0]].concat();
+            request.put(options::BIND_INTERFACE, &name)?;
+        }
+        if let Some(addr) = self.v4 {
+            request.put(options::BIND_ADDRESS4, &addr.octets())?;
+        }
+        if let Some(addr) = self.v6 {
+            request.put(options::BIND_ADDRESS6, &addr.octets())?;
+        }
+        Ok(())
+    }
 }
 
 /// The options of a peer.
@@ -51,6 +93,7 @@ pub fn get(interface: &str) -> io::Result<Options> {
             for (_, to) in switches.filter(|((_, attr), _)| *attr == kind) {
                 *to = value.first().map(|value| *value != 0);
             }
+            found.binding.read(kind, value);
         }
     })?;
     let settings = |request: &mut Message| request.put(device::SHOW, &show::SETTINGS.to_ne_bytes());
@@ -97,7 +140,7 @@ pub fn set(interface: &str, change: &Options) -> io::Result<()> {
                 request.put(*attr, &[on.into()])?;
             }
         }
-        Ok(())
+        change.binding.write(request)
     };
     connection.ask(cmd::OPTIONS_SET, NLM_F_ACK, &switches, &mut |_| ())?;
     if change.peers.is_empty() {
@@ -153,9 +196,13 @@ impl<'a> Connection<'a> {
         let mut request = Message::generic(self.family, NLM_F_REQUEST | flags, command);
         request.link(Link::Name(self.interface))?;
         fill(&mut request).map_err(|_| Errno::EMSGSIZE)?;
-        self.socket.ask(request.finish(), &mut |payload| {
+        let answer = self.socket.ask(request.finish(), &mut |payload| {
             each(payload.get(GENL_HEADER..).unwrap_or_default());
             Ok(())
+        });
+        answer.map_err(|error| {
+            hint::remember(error.message.clone());
+            error
         })?;
         Ok(())
     }

@@ -157,6 +157,13 @@ fn options(ctx: &Ctx) -> Result<()> {
             "",
         ),
         ("options wg0", first),
+        ("options wg0 bind-interface v0 bind-address 192.0.2.1", ""),
+        (
+            "options wg0",
+            &format!("{first}bind-interface v0\nbind-address 192.0.2.1\n"),
+        ),
+        ("options wg0 bind-interface off bind-address off", ""),
+        ("options wg0", first),
         (
             &format!("options wg0 peer {key} fixed-endpoint on silence 60"),
             "",
@@ -173,6 +180,7 @@ fn options(ctx: &Ctx) -> Result<()> {
     }
     for (words, why) in [
         ("options wg9", "wg9"),
+        ("options wg0 bind-interface v9", "is not there"),
         ("options v0", "not a WireGuard interface"),
         ("options wg0 udp-gso", "needs"),
         ("options wg0 udp-gso maybe", "maybe"),
