@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    for name in ["underlay", "calls", "stain", "spoil", "pass", "deny"] {
+    for name in [
+        "underlay", "calls", "stain", "spoil", "pass", "deny", "refusals",
+    ] {
         let source = format!("bpf/{name}.bpf.c");
         println!("cargo:rerun-if-changed={source}");
         SkeletonBuilder::new()

@@ -82,13 +82,13 @@ pub(crate) fn admit<M: HandshakeMessage>(device: &Device, skb: &SkBuff, message:
         .as_ref()
         .and_then(|endpoint| source_of(endpoint.remote()));
     let Some((endpoint, source)) = endpoint.zip(source) else {
-        device.refuse(Rejection::UnknownType, 1);
+        device.refuse_packet(Rejection::UnknownType, skb);
         return false;
     };
     let under_load = is_under_load(device, now);
     events::note_load(device, under_load);
     let Some(checker) = cookie_checker(device, under_load, now) else {
-        device.refuse(Rejection::NoIdentity, 1);
+        device.refuse_packet(Rejection::NoIdentity, skb);
         return false;
     };
     match checker.validate_macs::<KernelCrypto, M>(message, &source, under_load, now) {
@@ -115,12 +115,12 @@ pub(crate) fn admit<M: HandshakeMessage>(device: &Device, skb: &SkBuff, message:
                 let _ = socket::reply(device, &endpoint, reply.as_bytes());
                 device.counters.note_cookie_sent();
             }
-            device.refuse(Rejection::CookieRequired, 1);
+            device.refuse_packet(Rejection::CookieRequired, skb);
             false
         }
         MacState::Invalid => {
             debug::skb(device.netdev(), SkbEvent::InvalidMac, skb);
-            device.refuse(Rejection::InvalidMac1, 1);
+            device.refuse_packet(Rejection::InvalidMac1, skb);
             false
         }
     }
@@ -128,7 +128,7 @@ pub(crate) fn admit<M: HandshakeMessage>(device: &Device, skb: &SkBuff, message:
 
 /// Counts a handshake message that is not looked at any further, with a debug message.
 pub(crate) fn report_drop(device: &Device, skb: &SkBuff, rejection: Rejection) {
-    device.refuse(rejection, 1);
+    device.refuse_packet(rejection, skb);
     let reason = rejection.as_str();
     debug::skb(device.netdev(), SkbEvent::DropHandshake { reason }, skb);
 }

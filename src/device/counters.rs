@@ -10,9 +10,12 @@
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 
 use crate::{
+    device::Device,
     kapi::{
         cpu,
+        net::skbuff::{DropReason, SkBuff, Skb},
         sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        trace::{self, TracedPeer},
     },
     proto::Rejection,
 };
@@ -201,5 +204,65 @@ impl DeviceCounters {
             }
         }
         sum
+    }
+}
+
+impl Device {
+    /// Counts packets of no peer that are refused or lost. Any context.
+    #[cold]
+    pub(crate) fn refuse(&self, reason: Rejection, packets: usize) {
+        self.note_refused(None, reason, None, packets);
+    }
+
+    /// Counts a packet of no peer as refused. Any context.
+    #[cold]
+    pub(crate) fn refuse_packet(&self, reason: Rejection, packet: &Skb) {
+        self.note_refused(None, reason, Some(packet), 1);
+    }
+
+    /// Drops a packet of no peer, which counts as refused. Any context.
+    #[cold]
+    pub(crate) fn discard(&self, reason: Rejection, packet: SkBuff) {
+        self.refuse_packet(reason, &packet);
+        packet.discard(drop_reason(reason));
+    }
+
+    /// Counts what is refused or lost for the interface, and tells those who trace it. `peer` is
+    /// whose it is.
+    #[cold]
+    pub(crate) fn note_refused(
+        &self,
+        peer: Option<TracedPeer<'_>>,
+        reason: Rejection,
+        packet: Option<&Skb>,
+        count: usize,
+    ) {
+        if count == 0 {
+            return;
+        }
+        self.counters.refuse(reason, count);
+        // Attribute types begin with 1.
+        let number = (reason.index() as u32).saturating_add(1);
+        trace::refused(self.netdev(), peer, (number, reason.name()), packet, count);
+    }
+}
+
+/// What the network stack is told when a packet is dropped for this reason.
+pub(crate) fn drop_reason(reason: Rejection) -> DropReason {
+    match reason {
+        Rejection::NoMemory | Rejection::SendNoMemory => DropReason::NoMemory,
+        Rejection::DecryptQueueFull
+        | Rejection::DeliveryQueueFull
+        | Rejection::EncryptQueueFull
+        | Rejection::HandshakeQueueFull
+        | Rejection::StagedOverflow => DropReason::FullRing,
+        Rejection::StagedPurged => DropReason::QueuePurge,
+        Rejection::InvalidInner => DropReason::IpHeader,
+        Rejection::GoingAway | Rejection::SendGoingAway => DropReason::DeviceNotReady,
+        Rejection::CannotSegment => DropReason::Segmentation,
+        Rejection::NoEndpoint | Rejection::NoAllowedIp => DropReason::NoTarget,
+        Rejection::SendFailed => DropReason::NoRoute,
+        Rejection::NotIp | Rejection::UnknownType => DropReason::UnhandledProtocol,
+        _ => DropReason::NotSpecified,
     }
 }

@@ -78,8 +78,8 @@ pub(crate) fn receive(device: &Device, skb: &SkBuff) {
             }
         }
         Ok(Message::CookieReply(message)) => receive_cookie_reply(device, skb, message),
-        Ok(Message::Data(..)) => device.refuse(Rejection::UnknownType, 1),
-        Err(reason) => device.refuse(reason, 1),
+        Ok(Message::Data(..)) => device.refuse_packet(Rejection::UnknownType, skb),
+        Err(reason) => device.refuse_packet(reason, skb),
     }
 }
 
@@ -88,7 +88,7 @@ fn receive_cookie_reply(device: &Device, skb: &SkBuff, message: &CookieReply) {
     let guard = rcu::read_lock();
     let peer = device.sessions().lookup(&guard, message.receiver_index());
     let Some(peer) = peer.map(|entry| entry.peer().clone()) else {
-        device.refuse(Rejection::UnknownIndex, 1);
+        device.refuse_packet(Rejection::UnknownIndex, skb);
         return;
     };
     drop(guard);
@@ -100,19 +100,37 @@ fn receive_cookie_reply(device: &Device, skb: &SkBuff, message: &CookieReply) {
     match consumed {
         Ok(()) => peer.counters.note(Happening::CookieReceived),
         Err(reason) => {
-            peer.refuse(reason, 1);
+            peer.note_refused(reason, Some(skb), 1);
             let reason = reason.as_str();
             debug::skb(device.netdev(), SkbEvent::InvalidCookie { reason }, skb);
         }
     }
 }
 
+/// A handshake message that is refused, and whose it is, if that is known.
+struct Refused(Option<RcuArc<Peer>>, Rejection);
+
+impl Refused {
+    fn note(&self, device: &Device, skb: &SkBuff) {
+        match self {
+            Refused(Some(peer), reason) => peer.note_refused(*reason, Some(skb), 1),
+            Refused(None, reason) => device.refuse_packet(*reason, skb),
+        }
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(reason: Rejection) -> Self {
+        Refused(None, reason)
+    }
+}
+
 fn receive_initiation(device: &Device, skb: &SkBuff, message: &Initiation) {
     let (peer, response) = match consume_initiation(device, skb, message) {
         Ok(accepted) => accepted,
-        Err(reason) => {
-            device.refuse(reason, 1);
-            let reason = reason.as_str();
+        Err(refused) => {
+            refused.note(device, skb);
+            let reason = refused.1.as_str();
             debug::skb(device.netdev(), SkbEvent::InvalidInitiation { reason }, skb);
             return;
         }
@@ -139,14 +157,14 @@ fn consume_initiation(
     device: &Device,
     skb: &SkBuff,
     message: &Initiation,
-) -> Result<(RcuArc<Peer>, Result<Response, Rejection>), Rejection> {
+) -> Result<(RcuArc<Peer>, Result<Response, Rejection>), Refused> {
     let identity = device.identity.get().ok_or(Rejection::NoIdentity)?;
     let opened = noise::open_initiation::<KernelCrypto>(&identity, message)?;
     let Some(peer) = device.find_peer(opened.remote_static()) else {
         if let Some(from) = Endpoint::from_skb(skb) {
             events::unknown_initiator(device, opened.remote_static(), &from);
         }
-        return Err(Rejection::UnknownPeer);
+        return Err(Rejection::UnknownPeer.into());
     };
     let mut handshake = peer.handshake.lock();
     let now = time::boottime_coarse_ns();
@@ -161,7 +179,7 @@ fn consume_initiation(
             }
             handshake.slot.accept_initiation(consumed, now)
         })
-        .inspect_err(|reason| peer.counters.refuse(*reason, 1))?;
+        .map_err(|reason| Refused(Some(peer.clone()), reason))?;
     peer.timer_state.note_handshake_sent(now);
     let response = create_response(&peer, &mut handshake);
     drop(handshake);
@@ -171,9 +189,9 @@ fn consume_initiation(
 fn receive_response(device: &Device, skb: &SkBuff, message: &Response) {
     let peer = match consume_response(device, message) {
         Ok(peer) => peer,
-        Err(reason) => {
-            device.refuse(reason, 1);
-            let reason = reason.as_str();
+        Err(refused) => {
+            refused.note(device, skb);
+            let reason = refused.1.as_str();
             debug::skb(device.netdev(), SkbEvent::InvalidResponse { reason }, skb);
             return;
         }
@@ -197,13 +215,13 @@ fn receive_response(device: &Device, skb: &SkBuff, message: &Response) {
 
 /// Authenticates a response and begins the session that comes of it.
 #[inline(never)]
-fn consume_response(device: &Device, message: &Response) -> Result<RcuArc<Peer>, Rejection> {
+fn consume_response(device: &Device, message: &Response) -> Result<RcuArc<Peer>, Refused> {
     let identity = device.identity.get().ok_or(Rejection::NoIdentity)?;
     let peer = {
         let guard = rcu::read_lock();
         match device.sessions().lookup(&guard, message.receiver_index()) {
             Some(IndexEntry::Handshake(peer)) => peer.clone(),
-            _ => return Err(Rejection::UnknownIndex),
+            _ => return Err(Rejection::UnknownIndex.into()),
         }
     };
     let mut handshake = peer.handshake.lock();
@@ -220,7 +238,7 @@ fn consume_response(device: &Device, message: &Response) -> Result<RcuArc<Peer>,
             }
             begin_session(&peer, &mut handshake, established)
         })
-        .inspect_err(|reason| peer.counters.refuse(*reason, 1))?;
+        .map_err(|reason| Refused(Some(peer.clone()), reason))?;
     drop(handshake);
     Ok(peer)
 }

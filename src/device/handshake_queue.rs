@@ -122,8 +122,7 @@ impl HandshakeQueue {
             let next = self.packets.lock().pop();
             let Some(skb) = next else { return };
             self.count.fetch_sub(1, Relaxed);
-            drop(skb);
-            device.refuse(Rejection::GoingAway, 1);
+            device.discard(Rejection::GoingAway, skb);
         }
     }
 

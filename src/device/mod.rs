@@ -115,7 +115,6 @@ use crate::{
         cookie::CookieChecker,
         crypto::{PublicKey, Secret, SecretKey},
         noise::Identity,
-        Rejection,
     },
     tables::{allowedips::AllowedIps, peerlookup::PubkeyTable},
 };
@@ -226,15 +225,6 @@ impl Device {
     #[inline]
     pub(crate) fn may_bulk(&self) -> bool {
         self.bulk.load(Relaxed)
-    }
-
-    /// Counts packets of no peer, or of one that counts them itself, that are refused or lost. Any
-    /// context.
-    #[cold]
-    pub(crate) fn refuse(&self, reason: Rejection, packets: usize) {
-        if packets != 0 {
-            self.counters.refuse(reason, packets);
-        }
     }
 
     /// Whether a handshake begins as soon as a peer's endpoint is set.

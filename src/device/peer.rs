@@ -19,18 +19,23 @@ use kernel::{
 
 use crate::{
     device::{
-        counters::{Happening, PeerCounters, Silence},
+        counters::{drop_reason, Happening, PeerCounters, Silence},
         delivery::{RxContext, RxFlow},
         endpoint::Endpoint,
         events,
         keypair::{Keypair, Keypairs},
+        packet,
         staging::Staged,
         Device,
     },
     kapi::{
         crypto::KernelCrypto,
         debug::{self, PeerEvent},
-        net::{dst_cache::DstCache, netdevice::NetDevice, skbuff::SkbList},
+        net::{
+            dst_cache::DstCache,
+            netdevice::NetDevice,
+            skbuff::{SkBuff, Skb, SkbList},
+        },
         random,
         sync::{
             atomic::{
@@ -44,6 +49,7 @@ use crate::{
         },
         time,
         timer::{self, HasTimers},
+        trace::TracedPeer,
         workqueue::{self, impl_has_work, new_work, Work},
     },
     new_spinlock_bh, new_timer,
@@ -346,7 +352,7 @@ impl Peer {
     pub(crate) fn deliver(this: &RcuArc<Self>, packets: SkbList) {
         if let Err(refused) = this.rx_context.queue(this, packets) {
             this.netdev().add_rx_dropped(refused.len());
-            this.refuse(Rejection::DeliveryQueueFull, refused.count());
+            this.discard_all(Rejection::DeliveryQueueFull, refused);
         }
     }
 
@@ -461,16 +467,54 @@ impl Peer {
 
     /// Throws away what is staged.
     pub(crate) fn purge_staged(&self) {
-        let purged = self.tx.staged.take().len();
-        self.netdev().add_tx_dropped(purged);
-        self.refuse(Rejection::StagedPurged, purged);
+        let purged = self.tx.staged.take();
+        self.netdev().add_tx_dropped(purged.len());
+        self.discard_all(Rejection::StagedPurged, purged);
     }
 
     /// Counts packets that are refused or lost, here and for the interface. Any context.
     #[cold]
     pub(crate) fn refuse(&self, reason: Rejection, packets: usize) {
-        self.counters.refuse(reason, packets);
-        self.device.refuse(reason, packets);
+        self.note_refused(reason, None, packets);
+    }
+
+    /// Counts a packet, or the messages in it, as refused. Any context.
+    #[cold]
+    pub(crate) fn refuse_packet(&self, reason: Rejection, packet: &Skb) {
+        self.note_refused(reason, Some(packet), packet::messages(packet));
+    }
+
+    /// Drops a packet, which counts as refused. Any context.
+    #[cold]
+    pub(crate) fn discard(&self, reason: Rejection, packet: SkBuff) {
+        self.refuse_packet(reason, &packet);
+        packet.discard(drop_reason(reason));
+    }
+
+    /// As [`Peer::discard`], for a packet that the driver has noted nothing in yet.
+    #[cold]
+    pub(crate) fn discard_one(&self, reason: Rejection, packet: SkBuff) {
+        self.note_refused(reason, Some(&packet), 1);
+        packet.discard(drop_reason(reason));
+    }
+
+    /// Drops packets, which count as refused. Any context.
+    #[cold]
+    pub(crate) fn discard_all(&self, reason: Rejection, mut packets: SkbList) {
+        while let Some(packet) = packets.pop_front() {
+            self.discard(reason, packet);
+        }
+    }
+
+    /// Counts `count` messages or packets as refused, all in one `packet`, if that is there.
+    #[cold]
+    pub(crate) fn note_refused(&self, reason: Rejection, packet: Option<&Skb>, count: usize) {
+        self.counters.refuse(reason, count);
+        let of = TracedPeer {
+            id: self.id,
+            public_key: &self.public_key,
+        };
+        self.device.note_refused(Some(of), reason, packet, count);
     }
 
     /// Counts messages for the peer and the device.

@@ -10,7 +10,7 @@ use crate::{
         queueing, receive, send,
     },
     kapi::{net::skbuff::SkbList, sync::spinlock_bh::SpinLockBh},
-    tables::runqueue::{self, Body, Caller, Fifo, Packets},
+    tables::runqueue::{self, Body, Caller, Fifo},
 };
 
 impl runqueue::Run for Run {
@@ -45,7 +45,7 @@ impl runqueue::Run for Run {
     }
 
     fn lose(&self, packets: SkbList) {
-        self.peer.refuse(self.reason_of_loss(), packets.count());
+        self.peer.discard_all(self.reason_of_loss(), packets);
     }
 
     #[inline]

@@ -25,7 +25,7 @@ use crate::{
     proto::{consts::MAX_QUEUED_PACKETS, Rejection},
     tables::{
         cpulists::{CpuLists, Link},
-        runqueue::{self, Caller, Cpus, Packets, Ring},
+        runqueue::{self, Caller, Cpus, Ring},
     },
 };
 
@@ -68,7 +68,7 @@ pub(crate) fn enqueue(
     match added {
         Ok(Some(run)) => submit(peer.device(), run),
         Ok(None) => {}
-        Err(refused) => peer.refuse(full, refused.count()),
+        Err(refused) => peer.discard_all(full, refused),
     }
 }
 

@@ -8,7 +8,7 @@ use kernel::prelude::*;
 
 use crate::{
     device::{
-        counters::Happening,
+        counters::{drop_reason, Happening},
         endpoint::Endpoint,
         handshake_queue,
         joining::{Added, Joining},
@@ -23,7 +23,7 @@ use crate::{
     kapi::{
         debug::{self, PeerEvent, SkbEvent},
         net::{
-            skbuff::{SkBuff, Skb, SkbList},
+            skbuff::{Fate, SkBuff, Skb, SkbList},
             udp_tunnel::UdpReceive,
         },
         sync::{
@@ -38,7 +38,7 @@ use crate::{
         timers::Event,
         Rejection,
     },
-    tables::runqueue::{Claim, Packets},
+    tables::runqueue::Claim,
 };
 
 /// Messages that may come in one packet: as many as Linux lets a sender put together
@@ -62,7 +62,7 @@ fn receive(device: &Device, mut skb: SkBuff) {
     }
     if count > MAX_PIECES || pieces.piece_len() < DATA_MIN_LEN as u32 {
         debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb);
-        device.refuse(Rejection::BadLength, count);
+        device.note_refused(None, Rejection::BadLength, Some(&skb), count);
         return;
     }
     let ds = skb.outer_dsfield();
@@ -97,7 +97,7 @@ fn receive_bulk(device: &Device, skb: SkBuff) -> Result<(), SkBuff> {
         return Err(skb);
     };
     if peer.is_dead() {
-        peer.refuse(Rejection::GoingAway, packet::messages(&skb));
+        peer.discard(Rejection::GoingAway, skb);
     } else {
         enqueue(peer, keypair, Direction::Decrypt, SkbList::from(skb));
     }
@@ -114,7 +114,7 @@ fn data_header(start: &[u8], len: usize) -> Option<DataHeader> {
 /// Takes a message. Softirq context, or BH disabled.
 fn receive_message(device: &Device, mut skb: SkBuff) {
     if packet::pull_message(&mut skb).is_err() {
-        device.refuse(Rejection::NoMemory, 1);
+        device.discard(Rejection::NoMemory, skb);
         return;
     }
     let kind = skb
@@ -126,8 +126,8 @@ fn receive_message(device: &Device, mut skb: SkBuff) {
         Ok(MessageType::Data) => receive_data(device, skb),
         Ok(_) => handshake_queue::queue(device, skb),
         Err(reason) => {
-            device.refuse(reason, 1);
             debug::skb(device.netdev(), SkbEvent::InvalidHeader, &skb);
+            device.discard(reason, skb);
         }
     }
 }
@@ -135,7 +135,7 @@ fn receive_message(device: &Device, mut skb: SkBuff) {
 /// Finds the session of transport data and decrypts, here or on a worker.
 fn receive_data(device: &Device, mut skb: SkBuff) {
     let Ok((header, _)) = DataHeader::read_from_prefix(skb.data()) else {
-        device.refuse(Rejection::BadLength, 1);
+        device.discard(Rejection::BadLength, skb);
         return;
     };
     let nonce = header.counter();
@@ -148,11 +148,11 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
     let guard = rcu::read_lock();
     let entry = device.sessions().lookup(&guard, header.receiver_index());
     let Some(IndexEntry::Session { peer, keypair }) = entry else {
-        device.refuse(Rejection::UnknownIndex, 1);
+        device.discard(Rejection::UnknownIndex, skb);
         return;
     };
     if peer.is_dead() {
-        peer.refuse(Rejection::GoingAway, 1);
+        peer.discard(Rejection::GoingAway, skb);
         return;
     }
     let claim = if MAY_BE_INLINE && peer.rx.inline.take(time::jiffies() as u32) {
@@ -168,7 +168,7 @@ fn receive_data(device: &Device, mut skb: SkBuff) {
     match keypair.may_receive(now) {
         Ok(()) if open(peer, keypair, &mut skb) => accept_run(peer, keypair, SkbList::from(skb)),
         Ok(()) => {}
-        Err(reason) => peer.refuse(reason, 1),
+        Err(reason) => peer.discard(reason, skb),
     }
     drop(claim);
 }
@@ -185,7 +185,7 @@ fn open(peer: &Peer, keypair: &Keypair, skb: &mut Skb) -> bool {
     } else {
         Rejection::InvalidData
     };
-    peer.refuse(reason, 1);
+    peer.refuse_packet(reason, skb);
     false
 }
 
@@ -193,7 +193,7 @@ fn open(peer: &Peer, keypair: &Keypair, skb: &mut Skb) -> bool {
 pub(crate) fn decrypt(peer: &Peer, keypair: &Keypair, packets: &mut SkbList) {
     let mut sealed = mem::take(packets);
     if let Err(reason) = keypair.may_receive(time::boottime_coarse_ns()) {
-        peer.refuse(reason, sealed.count());
+        peer.discard_all(reason, sealed);
         return;
     }
     while let Some(mut skb) = sealed.pop_front() {
@@ -282,7 +282,7 @@ pub(crate) fn accept_run(peer: &RcuArc<Peer>, keypair: &RcuArc<Keypair>, mut pac
         return;
     }
     if !peer.may_run() {
-        peer.refuse(Rejection::GoingAway, packets.count());
+        peer.discard_all(Rejection::GoingAway, packets);
         return;
     }
     let bh = bh::disable();
@@ -325,8 +325,8 @@ fn accept_packets(
     let mut counted = Counted::default();
     packets.retain_mut(|packet| {
         let Some(endpoint) = from.or_else(|| Endpoint::from_skb(packet)) else {
-            peer.refuse(Rejection::InvalidInner, packet::messages(packet));
-            return false;
+            peer.refuse_packet(Rejection::InvalidInner, packet);
+            return Fate::Drop(drop_reason(Rejection::InvalidInner));
         };
         if sender != Some(endpoint) {
             // Without memory it stays where it was until its next message.
@@ -352,14 +352,16 @@ fn accept_packets(
                 peer.id(),
                 Some(endpoint.remote()),
             );
-            return false;
+            return Fate::Consume;
         }
         event = Event::DataReceived;
-        let accepted = acceptable(peer, &endpoint, packet);
-        if accepted {
-            counted.add(messages, bytes);
+        match check_inner(peer, &endpoint, packet) {
+            Ok(()) => {
+                counted.add(messages, bytes);
+                Fate::Keep
+            }
+            Err(reason) => Fate::Drop(drop_reason(reason)),
         }
-        accepted
     });
     if confirmed {
         peer.tell_completed(Some(keypair.id()), Role::Responder);
@@ -372,8 +374,8 @@ fn accept_packets(
     Peer::deliver(peer, packets);
 }
 
-/// Checks what a packet carries: a whole IP packet whose source is the peer's.
-fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, skb: &mut Skb) -> bool {
+/// Checks what a packet carries: a whole IP packet whose source is the peer's. Counts it otherwise.
+fn check_inner(peer: &RcuArc<Peer>, endpoint: &Endpoint, skb: &mut Skb) -> Result<(), Rejection> {
     let netdev = peer.netdev();
     if let Err(error) = packet::finish_receive(skb) {
         let event = match error {
@@ -387,25 +389,24 @@ fn acceptable(peer: &RcuArc<Peer>, endpoint: &Endpoint, skb: &mut Skb) -> bool {
             }
         };
         netdev.inc_rx_errors();
-        peer.refuse(Rejection::InvalidInner, packet::messages(skb));
+        peer.refuse_packet(Rejection::InvalidInner, skb);
         debug::peer(netdev, event, peer.id(), Some(endpoint.remote()));
-        return false;
+        return Err(Rejection::InvalidInner);
     }
     let guard = rcu::read_lock();
     let owner = skb
         .src_addr()
         .and_then(|addr| peer.device().allowed_ips().lookup(&guard, addr));
     if !owner.is_some_and(|owner| owner.ptr_eq(peer)) {
-        let messages = packet::messages(skb);
-        peer.refuse(Rejection::SourceNotAllowed, messages);
-        for _ in 0..messages {
+        peer.refuse_packet(Rejection::SourceNotAllowed, skb);
+        for _ in 0..packet::messages(skb) {
             netdev.inc_rx_errors();
             netdev.inc_rx_frame_errors();
         }
         debug::unallowed_src(netdev, skb, peer.id(), endpoint.remote());
-        return false;
+        return Err(Rejection::SourceNotAllowed);
     }
-    true
+    Ok(())
 }
 
 /// Starts a new handshake when the session is about to end and nothing was sent that would have

@@ -43,7 +43,7 @@ pub(crate) fn xmit(device: &Device, skb: SkBuff) -> Result {
     if !skb.is_valid_ip_packet() {
         debug::skb(&device.netdev, SkbEvent::InvalidIp, &skb);
         device.netdev.inc_tx_errors();
-        device.refuse(Rejection::NotIp, 1);
+        device.discard(Rejection::NotIp, skb);
         return Err(EPROTONOSUPPORT);
     }
     let guard = rcu::read_lock();
@@ -52,14 +52,16 @@ pub(crate) fn xmit(device: &Device, skb: SkBuff) -> Result {
         .and_then(|addr| device.allowed_ips.lookup(&guard, addr));
     let Some(peer) = peer.and_then(|peer| peer.upgrade()) else {
         debug::skb(&device.netdev, SkbEvent::NoPeer, &skb);
-        device.refuse(Rejection::NoAllowedIp, 1);
-        return Err(refuse(device, skb, ENOKEY));
+        tell_sender(device, &skb);
+        device.discard(Rejection::NoAllowedIp, skb);
+        return Err(ENOKEY);
     };
     drop(guard);
     if !peer.has_endpoint() {
         debug::peer(&device.netdev, PeerEvent::NoEndpoint, peer.id(), None);
-        peer.refuse(Rejection::NoEndpoint, 1);
-        return Err(refuse(device, skb, EDESTADDRREQ));
+        tell_sender(device, &skb);
+        peer.discard_one(Rejection::NoEndpoint, skb);
+        return Err(EDESTADDRREQ);
     }
     let mtu = skb.dst_mtu().unwrap_or(device.netdev.mtu());
     let mut skb = skb;
@@ -73,8 +75,9 @@ pub(crate) fn xmit(device: &Device, skb: SkBuff) -> Result {
     let mut packets = match skb.segment(limit != 0) {
         Ok(packets) => packets,
         Err((skb, error)) => {
-            peer.refuse(Rejection::CannotSegment, 1);
-            return Err(refuse(device, skb, error));
+            tell_sender(device, &skb);
+            peer.discard_one(Rejection::CannotSegment, skb);
+            return Err(error);
         }
     };
     for packet in packets.iter_mut() {
@@ -92,7 +95,7 @@ pub(crate) fn xmit(device: &Device, skb: SkBuff) -> Result {
     let excess = peer.tx.staged.append(packets);
     if !excess.is_empty() {
         device.netdev.add_tx_dropped(excess.len());
-        peer.refuse(Rejection::StagedOverflow, excess.len());
+        peer.discard_all(Rejection::StagedOverflow, excess);
     }
     send_staged(&peer);
     Ok(())
@@ -129,10 +132,9 @@ fn try_send_whole(
 }
 
 /// Tells the sender that the packet cannot be delivered.
-fn refuse(device: &Device, skb: SkBuff, error: Error) -> Error {
-    icmp::unreachable(&skb);
+fn tell_sender(device: &Device, skb: &SkBuff) {
+    icmp::unreachable(skb);
     device.netdev.inc_tx_errors();
-    error
 }
 
 /// Sends what waits for a session if there is one, and asks for one otherwise.
@@ -162,7 +164,7 @@ fn try_send(peer: &RcuArc<Peer>, mut packets: SkbList) -> Result<(), SkbList> {
         return Err(packets);
     };
     if peer.is_dead() {
-        peer.refuse(Rejection::SendGoingAway, packets.count());
+        peer.discard_all(Rejection::SendGoingAway, packets);
         return Ok(());
     }
     let claim = if may_be_inline(peer, &packets) {
@@ -224,7 +226,7 @@ pub(crate) fn encrypt(peer: &Peer, keypair: &Keypair, packets: &mut SkbList) {
         } else if packet::seal(&mut skb, peer.netdev(), key, index).is_ok() {
             packets.push_back(skb);
         } else {
-            peer.refuse(Rejection::SendNoMemory, 1);
+            peer.discard(Rejection::SendNoMemory, skb);
         }
     }
 }
@@ -252,7 +254,7 @@ fn encrypt_bulk(
     let PacketCb { ds, .. } = *skb.cb();
     let len = packet::sealed_len(&skb);
     let Ok(mut bulk) = packet::begin_bulk(&mut skb, len, peer.netdev()) else {
-        peer.refuse(Rejection::SendNoMemory, 1);
+        peer.discard(Rejection::SendNoMemory, skb);
         return;
     };
     loop {
@@ -277,7 +279,7 @@ fn encrypt_bulk(
 fn encrypt_whole(peer: &Peer, keypair: &Keypair, mut skb: SkBuff, sealed: &mut SkbList) {
     let PacketCb { ds, mtu, .. } = *skb.cb();
     let Some(segments) = skb.segments() else {
-        peer.refuse(Rejection::CannotSegment, packet::messages(&skb));
+        peer.discard(Rejection::CannotSegment, skb);
         return;
     };
     let longest = segments.header_len.saturating_add(segments.size);
@@ -329,7 +331,7 @@ pub(crate) fn transmit_run(peer: &RcuArc<Peer>, packets: SkbList) {
         return;
     }
     if !peer.may_run() {
-        peer.refuse(Rejection::SendGoingAway, packets.count());
+        peer.discard_all(Rejection::SendGoingAway, packets);
         return;
     }
     let has_data = packets.iter().any(|packet| packet.len() != DATA_MIN_LEN);

@@ -32,7 +32,6 @@ use crate::{
         },
     },
     proto::Rejection,
-    tables::runqueue::Packets,
 };
 
 /// How often another random port is tried when IPv6 refuses the one that IPv4 was given.
@@ -192,7 +191,7 @@ pub(crate) fn send_to_peer(
     // Whoever removes the peer waits for this guard's end.
     let guard = rcu::read_lock();
     if peer.is_dead() {
-        peer.refuse(Rejection::SendGoingAway, messages.count());
+        peer.discard_all(Rejection::SendGoingAway, messages);
         return 0;
     }
     let seen = peer.remote.read(&guard);

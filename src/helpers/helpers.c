@@ -25,4 +25,5 @@
 #include "skbuff.c"
 #include "sync.c"
 #include "time.c"
+#include "trace.c"
 #include "udp_tunnel.c"

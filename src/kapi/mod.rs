@@ -18,6 +18,7 @@ pub mod siphash;
 pub mod sync;
 pub mod time;
 pub mod timer;
+pub mod trace;
 pub mod workqueue;
 
 /// Allocation, under the names that `tables/` uses on the host too.

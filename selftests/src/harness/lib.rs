@@ -56,6 +56,7 @@ pub mod runner;
 pub mod suspend;
 pub mod tool;
 pub mod topo;
+pub mod trace;
 pub mod traffic;
 pub mod userspace;
 pub mod wgdev;

@@ -5,6 +5,7 @@
 use super::receive::Scene;
 use super::{needs_ours, Check, Test};
 use anyhow::{ensure, Context, Result};
+use harness::bpf::Refusals;
 use harness::gnl::{Gnl, Request, DUMP};
 use harness::modules::Modules;
 use harness::netlink::{family_id, Attrs, Netlink};
@@ -15,6 +16,7 @@ use harness::packet::{ip, Datagram, PacketSocket, IPV4};
 use harness::peers::{get, Answer, Refused};
 use harness::runner::{Boot, Ctx, Subject};
 use harness::topo::{inner, outer, port, Opts, Tunnel};
+use harness::trace::Trace;
 use harness::traffic::{ping_all, udp};
 use harness::wgdev::{random_key, uapi, DeviceConf, Key, PeerConf, Wg};
 use nix::errno::Errno;
@@ -32,11 +34,12 @@ use wireguard_rs::proto::Rejection;
 const LIMIT: Duration = Duration::from_secs(10);
 
 pub fn register(list: &mut Vec<Test>) {
-    let tests: [(&str, Boot, Check); 6] = [
+    let tests: [(&str, Boot, Check); 7] = [
         ("counters-received", Boot::Config, received),
         ("counters-handshakes", Boot::Config, handshakes),
         ("counters-sent", Boot::Config, sent),
         ("counters-overflow", Boot::Smp, overflow),
+        ("counters-traced", Boot::Config, traced),
         ("peers-requests", Boot::Config, requests),
         ("peers-many", Boot::Config, many),
     ];
@@ -96,6 +99,7 @@ fn received(ctx: &Ctx) -> Result<()> {
     let mut scene = Scene::new(false)?;
     let mut session = scene.session()?;
     let _sink = udp(scene.link.end(0), SocketAddr::new(inner(false, 0), 9))?;
+    let trace = Refusals::attach()?;
     let before = counters(scene.link.end(0), "wg0")?;
     let [of_peer] = before.peers.as_slice() else {
         anyhow::bail!("not one peer: {before:?}");
@@ -177,6 +181,16 @@ fn received(ctx: &Ctx) -> Result<()> {
         "{counted} and {of_device:?} of {}",
         messages.len()
     );
+    same_as_traced(&trace, &of_device, &of_peer_wanted)
+}
+
+/// The tracepoint has told of the same.
+fn same_as_traced(trace: &Refusals, all: &Refused, of_peers: &Refused) -> Result<()> {
+    let seen = trace.seen()?;
+    ensure!(
+        (&seen.0, &seen.1) == (all, of_peers),
+        "traced: {seen:?}, not {all:?} and {of_peers:?}"
+    );
     Ok(())
 }
 
@@ -184,6 +198,7 @@ fn received(ctx: &Ctx) -> Result<()> {
 fn handshakes(ctx: &Ctx) -> Result<()> {
     needs_ours(ctx)?;
     let scene = Scene::new(false)?;
+    let trace = Refusals::attach()?;
     let before = counters(scene.link.end(0), "wg0")?;
     ensure!(total(&before.refused) == 0, "refused: {before:?}");
     let to = SocketAddr::new(outer(false, 0), port(0));
@@ -249,13 +264,14 @@ fn handshakes(ctx: &Ctx) -> Result<()> {
         peer.attrs.contains_key(&peer::LAST_HANDSHAKE_TIME),
         "no time of the handshake"
     );
-    Ok(())
+    same_as_traced(&trace, &refused, &of_peer)
 }
 
 /// Packets to be sent: each is sent or has its reason.
 fn sent(ctx: &Ctx) -> Result<()> {
     needs_ours(ctx)?;
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
+    let trace = Refusals::attach()?;
     let silent = PeerConf {
         public_key: random_key(),
         allowed_ips: vec![("10.9.0.60".parse()?, 32)],
@@ -315,6 +331,61 @@ fn sent(ctx: &Ctx) -> Result<()> {
     ensure!(of(far.public_key)?.refused == far_wanted, "{now:?}");
     let silent_wanted = wanted(&[(Rejection::NoEndpoint, 4)]);
     ensure!(of(silent.public_key)?.refused == silent_wanted, "{now:?}");
+    let mut of_peers = far_wanted;
+    of_peers.extend(silent_wanted);
+    same_as_traced(&trace, &refused, &of_peers)
+}
+
+/// A trace as text, and what the kernel is told when packets are dropped.
+fn traced(ctx: &Ctx) -> Result<()> {
+    needs_ours(ctx)?;
+    let mut scene = Scene::new(false)?;
+    let mut session = scene.session()?;
+    let ours = scene.client.keys.public;
+    let key: String = ours.iter().map(|byte| format!("{byte:02x}")).collect();
+    let before = total(&counters(scene.link.end(0), "wg0")?.refused);
+    let socket = udp(scene.link.end(0), "0.0.0.0:0".parse()?)?;
+    let (stolen, own) = ("192.0.2.2:9".parse()?, SocketAddr::new(inner(false, 0), 9));
+    let stolen = Datagram::new(stolen, own, 0, &[6; 40]).packet();
+    let trace = Trace::start(&["wireguard_rs/wg_refused", "skb/kfree_skb"])?;
+    // The first is processed, not dropped.
+    for content in [&[] as &[u8], &stolen, &[0x55; 40]] {
+        let message = session.data(content);
+        scene.client.send(&message)?;
+    }
+    let _ = socket.send_to(&[1; 50], ("10.9.0.77", 9));
+    until(&3, || {
+        Ok(total(&counters(scene.link.end(0), "wg0")?.refused) - before)
+    })?;
+    let text = trace.end()?;
+    let lines = |word: &str| -> Vec<&str> { text.lines().filter(|l| l.contains(word)).collect() };
+    ensure!(
+        lines("wg_refused: ").len() == 3 && lines("[wireguard_rs]").len() == 3,
+        "{text}"
+    );
+    let zeros = "0".repeat(64);
+    for (reason, key, len, dropped) in [
+        ("source-not-allowed", &key, 68, "NOT_SPECIFIED"),
+        ("invalid-inner", &key, 48, "IP_INHDR"), // with padding
+        ("no-allowed-ip", &zeros, 78, "NO_TX_TARGET"),
+    ] {
+        let told = lines(&format!("public_key={key} reason={reason} count=1 "));
+        let [line] = told.as_slice() else {
+            anyhow::bail!("{reason}: {text}");
+        };
+        let peer = line.contains("dev=wg0 peer=0 ");
+        ensure!(peer == (*key == zeros), "{line}");
+        let packet = line.split_whitespace().find(|w| w.starts_with("skbaddr="));
+        let packet = packet.context("no packet")?;
+        ensure!(line.ends_with(&format!(" len={len}")), "{line}");
+        let reasons = lines(&format!("kfree_skb: {packet} "));
+        ensure!(
+            reasons
+                .iter()
+                .any(|line| line.ends_with(&format!("reason: {dropped}"))),
+            "{packet}: {reasons:?}"
+        );
+    }
     Ok(())
 }
 

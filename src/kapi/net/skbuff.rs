@@ -39,7 +39,11 @@ mod list;
 mod private;
 
 pub use self::{
-    bulk::UdpBulk, growing::FragPool, joined::Joined, list::SkbList, private::PrivateSkb,
+    bulk::UdpBulk,
+    growing::FragPool,
+    joined::Joined,
+    list::{Fate, SkbList},
+    private::PrivateSkb,
 };
 
 /// A packet: the kernel's [`struct sk_buff`], borrowed.
@@ -433,6 +437,12 @@ impl SkBuff {
         unsafe { bindings::wg_consume_skb(self.into_raw()) };
     }
 
+    /// Drops a packet for a reason.
+    pub fn discard(self, reason: DropReason) {
+        // SAFETY: The packet is ours, and given up.
+        unsafe { free(ManuallyDrop::new(self).0, reason) };
+    }
+
     /// Cuts a segmentation offload packet into its segments; any other makes a list of one. None
     /// of them shares its `struct sk_buff` or has a route. What the driver noted is gone. If they
     /// are to be copied anyway, `scattered` saves work: what they carry then stays where it is, and
@@ -471,19 +481,49 @@ impl SkBuff {
     }
 }
 
+/// Why a packet is dropped, as `drop_monitor` and the like are told (`enum skb_drop_reason`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum DropReason {
+    /// No reason of the kernel's fits.
+    NotSpecified = bindings::skb_drop_reason_SKB_DROP_REASON_NOT_SPECIFIED,
+    /// No memory.
+    NoMemory = bindings::skb_drop_reason_SKB_DROP_REASON_NOMEM,
+    /// A queue is full.
+    FullRing = bindings::skb_drop_reason_SKB_DROP_REASON_FULL_RING,
+    /// A queue is emptied.
+    QueuePurge = bindings::skb_drop_reason_SKB_DROP_REASON_QUEUE_PURGE,
+    /// The IP header is wrong.
+    IpHeader = bindings::skb_drop_reason_SKB_DROP_REASON_IP_INHDR,
+    /// The device is down or going away.
+    DeviceNotReady = bindings::skb_drop_reason_SKB_DROP_REASON_DEV_READY,
+    /// Segmentation failed.
+    Segmentation = bindings::skb_drop_reason_SKB_DROP_REASON_SKB_GSO_SEG,
+    /// There is nobody to send it to.
+    NoTarget = bindings::skb_drop_reason_SKB_DROP_REASON_NO_TX_TARGET,
+    /// There is no route.
+    NoRoute = bindings::skb_drop_reason_SKB_DROP_REASON_IP_OUTNOROUTES,
+    /// The protocol is not known.
+    UnhandledProtocol = bindings::skb_drop_reason_SKB_DROP_REASON_UNHANDLED_PROTO,
+}
+
 impl Drop for SkBuff {
     #[inline]
     fn drop(&mut self) {
-        // `kfree_skb()`.
         // SAFETY: By the type invariant the packet is ours, and it is not used again.
-        unsafe {
-            bindings::sk_skb_reason_drop(
-                ptr::null(),
-                self.0.as_ptr(),
-                bindings::skb_drop_reason_SKB_DROP_REASON_NOT_SPECIFIED,
-            )
-        };
+        unsafe { free(self.0, DropReason::NotSpecified) };
     }
+}
+
+/// `kfree_skb_reason()`.
+///
+/// # Safety
+///
+/// The packet is valid, and the caller gives it up.
+#[inline]
+unsafe fn free(skb: NonNull<bindings::sk_buff>, reason: DropReason) {
+    // SAFETY: By the requirement of this function.
+    unsafe { bindings::sk_skb_reason_drop(ptr::null(), skb.as_ptr(), reason as u32) };
 }
 
 impl Deref for SkBuff {

@@ -8,8 +8,18 @@ use core::{
     ptr::{self, NonNull},
 };
 
-use super::{SkBuff, Skb};
+use super::{DropReason, SkBuff, Skb};
 use crate::bindings;
+
+/// What becomes of a packet.
+pub enum Fate {
+    /// It stays.
+    Keep,
+    /// It has been processed.
+    Consume,
+    /// It is dropped.
+    Drop(DropReason),
+}
 
 /// Packets that travel together, in order.
 ///
@@ -148,12 +158,14 @@ impl SkbList {
         front
     }
 
-    /// Keeps the packets for which `keep` is true and drops the others.
-    pub fn retain_mut(&mut self, mut keep: impl FnMut(&mut Skb) -> bool) {
+    /// Keeps the packets of which `fate` says so.
+    pub fn retain_mut(&mut self, mut fate: impl FnMut(&mut Skb) -> Fate) {
         let mut all = mem::take(self);
         while let Some(mut skb) = all.pop_front() {
-            if keep(&mut skb) {
-                self.push_back(skb);
+            match fate(&mut skb) {
+                Fate::Keep => self.push_back(skb),
+                Fate::Consume => skb.consume(),
+                Fate::Drop(reason) => skb.discard(reason),
             }
         }
     }
