@@ -68,6 +68,9 @@ fn counters(ctx: &Ctx) -> Result<()> {
     rig.say(0)?;
     rig.clients[0].wait_data(&session, WAIT)?;
     drain(&rig.app)?;
+    // The driver learns from these how long messages may be that travel together.
+    let said = say(&rig, 1000, 2, 500)?;
+    hear(&rig, &session, &said)?;
 
     let before = (rig.link.rt(0).counters("wg0")?, rig.peer(0)?);
     let said = say(&rig, 1000, 40, 500)?;

@@ -12,7 +12,7 @@ use harness::rig::{inside, Rig, MOMENT, WAIT};
 use harness::runner::{Ctx, Subject};
 use harness::topo::inner;
 use harness::traffic::set_option;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
@@ -73,10 +73,14 @@ fn accept(client: &Client, session: &mut Session, at: SocketAddr) -> Result<(Vec
     let mut resent = false;
     let mut next = None;
     let mut due: Option<Segment> = None;
+    let mut nonces = BTreeSet::new();
     loop {
         let limit = if due.is_some() { PAUSE } else { WAIT };
         let plain = match client.wait_data(session, limit) {
-            Ok((_, plain)) => plain,
+            Ok((nonce, plain)) => {
+                ensure!(nonces.insert(nonce), "two messages with nonce {nonce}");
+                plain
+            }
             Err(error) => match due.take() {
                 Some(ack) => {
                     client.send(&session.data(&ack.packet()))?;
