@@ -88,6 +88,13 @@ impl PeerCounters {
             .get(reason.index())
             .map_or(0, |counter| counter.load(Relaxed))
     }
+
+    /// Whether any packet was refused.
+    #[inline]
+    pub(crate) fn refused_any(&self) -> bool {
+        let all = self.refused.iter();
+        all.fold(0, |all, counter| all | counter.load(Relaxed)) != 0
+    }
 }
 
 /// Whether a peer is silent: nothing but keepalives and handshake messages comes from it.

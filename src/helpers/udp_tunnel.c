@@ -292,12 +292,38 @@ __rust_helper void rust_helper_wg_dst_cache_set4(struct dst_cache *cache, struct
 	dst_cache_set_ip4(cache, &rt->dst, saddr);
 }
 
+/* How many packets of the device this CPU has counted as sent. BH disabled. */
+static u64 wg_sent_here(const struct net_device *dev)
+{
+	return u64_stats_read(&this_cpu_ptr(dev->tstats)->tx_packets);
+}
+
+/*
+ * A packet that stands for `count` has been counted as one: counts the others as well, be it as
+ * sent or, if this CPU has counted none as sent since `before`, as what the stack counts a packet
+ * that is refused.
+ */
+static void wg_count_others(struct net_device *dev, u64 before, unsigned int count, bool ipv6)
+{
+	if (count <= 1)
+		return;
+	if (wg_sent_here(dev) != before) {
+		dev_sw_netstats_tx_add(dev, count - 1, 0);
+	} else if (ipv6) {
+		DEV_STATS_ADD(dev, tx_errors, count - 1);
+		DEV_STATS_ADD(dev, tx_aborted_errors, count - 1);
+	} else {
+		DEV_STATS_ADD(dev, tx_dropped, count - 1);
+	}
+}
+
 /* Consumes the packet and the reference to the route. BH disabled. */
 __rust_helper void rust_helper_wg_udp_xmit4(struct rtable *rt, struct sock *sk, struct sk_buff *skb,
 					    struct net_device *dev, u32 mark, __be32 saddr,
 					    __be32 daddr, __be16 dport, u8 ds)
 {
 	const unsigned int count = skb_shinfo(skb)->gso_segs;
+	const u64 before = wg_sent_here(dev);
 
 	skb_mark_not_on_list(skb);
 	skb->dev = dev;
@@ -305,9 +331,7 @@ __rust_helper void rust_helper_wg_udp_xmit4(struct rtable *rt, struct sock *sk, 
 	skb->ignore_df = 1;
 	udp_tunnel_xmit_skb(rt, sk, skb, saddr, daddr, ds, ip4_dst_hoplimit(&rt->dst), 0,
 			    inet_sk(sk)->inet_sport, dport, false, false, 0);
-	/* It has been counted as one. */
-	if (count > 1)
-		dev_sw_netstats_tx_add(dev, count - 1, 0);
+	wg_count_others(dev, before, count, false);
 }
 
 __rust_helper void rust_helper_wg_udp_xmit6(struct dst_entry *dst, struct sock *sk,
@@ -316,6 +340,7 @@ __rust_helper void rust_helper_wg_udp_xmit6(struct dst_entry *dst, struct sock *
 					    const struct in6_addr *daddr, __be16 dport, u8 ds)
 {
 	const unsigned int count = skb_shinfo(skb)->gso_segs;
+	const u64 before = wg_sent_here(dev);
 
 	skb_mark_not_on_list(skb);
 	skb->dev = dev;
@@ -323,8 +348,7 @@ __rust_helper void rust_helper_wg_udp_xmit6(struct dst_entry *dst, struct sock *
 	skb->ignore_df = 1;
 	udp_tunnel6_xmit_skb(dst, sk, skb, dev, saddr, daddr, ds, ip6_dst_hoplimit(dst), 0,
 			     inet_sk(sk)->inet_sport, dport, false, 0);
-	if (count > 1)
-		dev_sw_netstats_tx_add(dev, count - 1, 0);
+	wg_count_others(dev, before, count, true);
 }
 
 __rust_helper void rust_helper_wg_dst_cache_reset(struct dst_cache *cache)

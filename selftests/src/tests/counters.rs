@@ -26,6 +26,7 @@ use rand::seq::SliceRandom;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use wireguard_rs::proto::extension::{cmd, device, peer, show, GENL_NAME};
@@ -625,23 +626,31 @@ fn many(ctx: &Ctx) -> Result<()> {
     let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
     let keys: Vec<Key> = (0..PEERS).map(|_| random_key()).collect();
     let mut wg = Wg::open(tunnel.ns(0), ctx.plain()[0].kind)?;
-    for (n, keys) in keys.chunks(200).enumerate() {
-        let peers = keys.iter().zip(0_u8..).map(|(key, k)| PeerConf {
-            public_key: *key,
-            allowed_ips: vec![
-                ([10, 64 + n as u8, k, 0].into(), 24),
-                ([0xfd01, n as u16, k.into(), 0, 0, 0, 0, 0].into(), 64),
-            ],
-            ..PeerConf::default()
-        });
-        let conf = DeviceConf {
-            peers: peers.collect(),
-            ..DeviceConf::default()
-        };
-        wg.set("wg0", &conf)?;
-    }
+    // Numbers of allowed IPs, of both families in turn.
+    let mut give = |ips: Range<u16>| -> Result<()> {
+        for (n, keys) in keys.chunks(200).enumerate() {
+            let peers = keys.iter().zip(0_u8..).map(|(key, k)| {
+                let ip = |i: u16| match i % 2 {
+                    0 => ([10, 64 + n as u8, k, i as u8 * 4].into(), 30),
+                    _ => ([0xfd01, n as u16, k.into(), i, 0, 0, 0, 0].into(), 64),
+                };
+                PeerConf {
+                    public_key: *key,
+                    allowed_ips: ips.clone().map(ip).collect(),
+                    ..PeerConf::default()
+                }
+            });
+            let conf = DeviceConf {
+                peers: peers.collect(),
+                ..DeviceConf::default()
+            };
+            wg.set("wg0", &conf)?;
+        }
+        Ok(())
+    };
+    give(0..2)?;
     // How long a dump takes; the fastest of some.
-    let time = |what: &str, dump: &(dyn Fn() -> Result<()> + Sync)| -> Result<Duration> {
+    let time = |what: &str, dump: &(dyn Fn() -> Result<()> + Sync)| -> Result<()> {
         let mut best = Duration::MAX;
         for _ in 0..5 {
             let begin = Instant::now();
@@ -649,7 +658,7 @@ fn many(ctx: &Ctx) -> Result<()> {
             best = best.min(begin.elapsed());
         }
         ctx.note(format!("{PEERS} peers, {what}: {best:.1?}"));
-        Ok(best)
+        Ok(())
     };
     let raw = |family: &str, cmd: u8, show: Option<u32>| -> Result<()> {
         let mut body = Attrs::new();
@@ -665,10 +674,13 @@ fn many(ctx: &Ctx) -> Result<()> {
     };
     let ordinary = || raw("wireguard", uapi::cmd::GET_DEVICE, None);
     let own = |show| move || raw(GENL_NAME, cmd::PEERS_GET, Some(show));
-    time("the ordinary dump", &ordinary)?;
+    time("the ordinary dump, 2 allowed IPs each", &ordinary)?;
     time("all of ours", &own(7))?;
     time("counters alone", &own(show::COUNTERS))?;
     time("public keys alone", &own(0))?;
+    give(2..8)?;
+    time("the ordinary dump, 8 allowed IPs each", &ordinary)?;
+    time("counters alone", &own(show::COUNTERS))?;
     let all = counters(tunnel.ns(0), "wg0")?;
     let told: Vec<Key> = all.peers.iter().skip(1).filter_map(|p| p.key()).collect();
     ensure!(told == keys, "{} peers, not {PEERS}", told.len());

@@ -593,26 +593,43 @@ fn send_errors(ctx: &Ctx) -> Result<()> {
             ),
         ] {
             let what = format!("{what}, IPv6 {v6}");
-            tunnel.ns(0).sh(&on)?;
-            let (before, peer) = (tunnel.counters(0)?, tunnel.peer(0)?);
-            for n in 0..5 {
-                let sent = socket.send_to(&[7; 100], to);
-                sent.with_context(|| format!("{what}: packet {n}"))?;
-            }
-            // The kernel's IPv4 and IPv6 paths count a refusal differently.
-            let wanted: &[_] = match (counted, v6) {
-                (false, _) => &[],
-                (true, false) => &[("tx_dropped", 5)],
-                (true, true) => &[("tx_errors", 5), ("tx_aborted_errors", 5)],
+            // Alone or, in turn, together: the driver may send those in one packet.
+            let send = |together: bool| -> Result<()> {
+                let (len, count) = if together { (500, 1) } else { (100, 5) };
+                set_option(
+                    &socket,
+                    libc::SOL_UDP,
+                    libc::UDP_SEGMENT,
+                    if together { 100 } else { 0 },
+                )?;
+                for n in 0..count {
+                    let sent = socket.send_to(&vec![7; len], to);
+                    sent.with_context(|| format!("{what}: packet {n}"))?;
+                }
+                Ok(())
             };
+            // Ours learns how long messages may be that travel together.
+            send(true)?;
             sleep(A_WHILE);
-            tunnel.expect_moved(0, &before, wanted, &what)?;
-            let bytes = tunnel.peer(0)?.tx_bytes - peer.tx_bytes;
-            let wanted = if counted { 5 * (128 + 32) } else { 0 };
-            ensure!(
-                bytes == wanted,
-                "{what}: the peer counts {bytes} bytes sent, not {wanted}"
-            );
+            tunnel.ns(0).sh(&on)?;
+            for together in [false, true] {
+                let (before, peer) = (tunnel.counters(0)?, tunnel.peer(0)?);
+                send(together)?;
+                // The kernel's IPv4 and IPv6 paths count a refusal differently.
+                let wanted: &[_] = match (counted, v6) {
+                    (false, _) => &[],
+                    (true, false) => &[("tx_dropped", 5)],
+                    (true, true) => &[("tx_errors", 5), ("tx_aborted_errors", 5)],
+                };
+                sleep(A_WHILE);
+                tunnel.expect_moved(0, &before, wanted, &what)?;
+                let bytes = tunnel.peer(0)?.tx_bytes - peer.tx_bytes;
+                let wanted = if counted { 5 * (128 + 32) } else { 0 };
+                ensure!(
+                    bytes == wanted,
+                    "{what}, together {together}: the peer counts {bytes} bytes sent, not {wanted}"
+                );
+            }
             tunnel.ns(0).sh(&off)?;
             ping_all(tunnel.ns(0), inner(false, 1), 2).context(what)?;
         }

@@ -212,6 +212,9 @@ fn put_counters(nest: &mut AttrWriter<'_>, of: &Peer) -> Result {
     ] {
         put_count(nest, attr, count)?;
     }
+    if !of.counters.refused_any() {
+        return Ok(());
+    }
     let refused = |reason| of.counters.refused(reason);
     put_refused(nest, peer::REFUSED, Rejection::OF_PEERS, refused)
 }
@@ -223,7 +226,7 @@ fn put_count(nest: &mut AttrWriter<'_>, attr: u16, count: u64) -> Result {
     nest.put_u64(attr, count, peer::PAD)
 }
 
-/// Writes the first `reasons` counters that are not 0, if any is.
+/// Writes those of the first `reasons` counters that are not 0.
 fn put_refused(
     message: &mut AttrWriter<'_>,
     attr: u16,
@@ -231,9 +234,6 @@ fn put_refused(
     refused: impl Fn(Rejection) -> u64,
 ) -> Result {
     let all = Rejection::ALL.get(..reasons).unwrap_or_default();
-    if all.iter().all(|reason| refused(*reason) == 0) {
-        return Ok(());
-    }
     let mut nest = message.nest(attr)?;
     for reason in all {
         let count = refused(*reason);
