@@ -25,5 +25,6 @@ pub mod quick;
 pub mod say;
 pub mod signals;
 pub mod stats;
+pub mod status;
 pub mod uapi;
 pub mod wg;

@@ -3,11 +3,13 @@
 
 use nix::errno::Errno;
 use std::io::{self, Write};
+use std::path::Path;
 
 use crate::cli::{Events, Native, Options, What};
 use crate::metrics::{self, Source};
 use crate::say::{hint, os_message, say, CommandResult, Failed};
 use crate::signals::end_by_broken_pipe;
+use crate::status::Facts;
 use crate::wg::{is_dumb, Context, Out};
 use crate::{check, driver, events, generate, genl, json, monitor, options, quick, stats};
 
@@ -88,6 +90,18 @@ pub fn run(context: &Context, command: &Native) -> CommandResult {
             match written {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failed::USUAL),
                 written => written.map_err(|error| failed(&error, "")),
+            }
+        }
+        Native::Status => {
+            let facts = Facts::read(Path::new("/")).map_err(|error| failed(&error, ""))?;
+            let mut out = Out::new(context);
+            // Errors are kept for `finish`.
+            let _ = facts.write(&mut out);
+            out.finish()?;
+            if facts.has_driver() {
+                Ok(())
+            } else {
+                Err(Failed::USUAL)
             }
         }
         Native::Check { files } => {

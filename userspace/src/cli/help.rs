@@ -99,6 +99,18 @@ The sections and keys of wg-rs-up(8) but for Address, DNS, MTU, Table, the hooks
 strip removes those.
 ";
 
+/// More about `status`.
+pub const STATUS: &str = "\
+Lines:
+driver: wireguard_rs or in-tree, with its version, or none yet if none is loaded: then that which \
+is loaded on demand. kernel: its release. why: if the in-tree driver serves, why wireguard_rs does \
+not: it is not installed for this kernel, the kernel refused it, or the in-tree driver was loaded \
+before. hint: what to do about that.
+
+The kernel log, which tells whether the kernel refused the module, is read by root only. The exit \
+status is 1 if there is no driver.
+";
+
 /// More about `monitor`.
 pub const EVENTS: &str = "\
 Lines:

@@ -195,6 +195,9 @@ pub enum Native {
     /// Show or set what only the module wireguard_rs can do with an interface and its peers
     #[command(after_long_help = help::OPTIONS)]
     Options(Options),
+    /// Tell which driver serves, and why it is not the module wireguard_rs if so
+    #[command(after_long_help = help::STATUS)]
+    Status,
     /// Find everything that is wrong with configuration files
     #[command(after_long_help = help::CHECK)]
     Check {

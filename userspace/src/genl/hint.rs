@@ -62,9 +62,7 @@ fn not_loaded(kernel: Option<(u32, u32)>) -> String {
                 IN_TREE.0, IN_TREE.1
             )
         }
-        _ => "the kernel module is not loaded: try `modprobe wireguard_rs' (or `modprobe \
-              wireguard' for the in-tree one)"
-            .into(),
+        _ => "no driver is loaded: try `modprobe wireguard', and see `wg-rs status'".into(),
     }
 }
 

@@ -164,6 +164,15 @@ fn find_extension(socket: &mut Socket) -> io::Result<Family> {
     Err(Errno::EPROTONOSUPPORT.into())
 }
 
+/// Our module is loaded, and with `coexist=1`.
+pub fn coexists() -> io::Result<bool> {
+    match find_extension(&mut Socket::open(NETLINK_GENERIC)?) {
+        Ok(family) => Ok(family.beside != FAMILIES[0]),
+        Err(error) if error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Tries the families in turn until one knows the device.
 fn with_family<T>(
     family: Option<&str>,
