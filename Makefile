@@ -5,15 +5,15 @@
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all module tool demo test check netns fuzz fuzz-netlink soak sanitize mutants shell vng
-.PHONY: bench setup update install uninstall clean distclean help
+.PHONY: bench setup update deb install uninstall clean distclean help
 MAKEFLAGS += --no-print-directory
-# T=pattern selects tests, or bugs; KDIR is the kernel to build for; DESTDIR and PREFIX are for
-# install.
+# T=pattern selects tests, or bugs; KERNEL (a release) or KDIR (a build directory) is the kernel to
+# build for; DESTDIR and PREFIX are for install.
 T ?=
 RUNS ?= 1
 DESTDIR ?=
 PREFIX ?= /usr/local
-export KDIR T RUNS TIME
+export KDIR KERNEL T RUNS TIME
 
 all: module tool
 
@@ -65,6 +65,9 @@ setup:
 update:
 	@scripts/setup --update
 
+deb:
+	@scripts/deb
+
 install:
 	@WG_LINKS="$(WG_LINKS)" scripts/install "$(DESTDIR)" "$(PREFIX)"
 
@@ -81,7 +84,7 @@ help:
 	@echo 'make            make module and make tool'
 	@echo 'make module     build wireguard_rs.ko: for the running kernel if possible, else'
 	@echo '                for the stock 7.3 kernel in the rootfs (made if needed).'
-	@echo '                KDIR=DIR: for that kernel'
+	@echo '                KERNEL=RELEASE or KDIR=DIR: for that kernel'
 	@echo 'make tool       build wg-rs, man pages, completions and systemd unit, in'
 	@echo '                userspace/dist'
 	@echo 'make demo       a tunnel on the stock kernel in QEMU (as root; the first run'
@@ -109,6 +112,7 @@ help:
 	@echo 'make install    install the module for the running kernel, the tool below'
 	@echo '                PREFIX (default /usr/local). DESTDIR=DIR is supported'
 	@echo 'make uninstall  remove both'
+	@echo 'make deb        build the Debian packages, in results/deb'
 	@echo 'make setup      make the rootfs'
 	@echo 'make update     look for a newer kernel and move to it'
 	@echo 'make clean      remove build results from the checkout'

@@ -6,7 +6,7 @@ TREE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 CACHE=${WGRS_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/wireguard_rs}
 ROOT=${WGRS_ROOT:-$CACHE/root}     # the Debian 13 rootfs: for builds and for guests
 LOGS=$CACHE/log
-KERNEL_SERIES=7.3                  # Debian's stock kernel of trixie-backports, newest 7.3.x
+KERNEL_SERIES="7.3"                # kernel series that the module is for, the newest last
 
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s\n' "$*" >&2; }
@@ -55,6 +55,15 @@ kernel_version() {
     image=$(find "$ROOT/boot" -maxdepth 1 -name 'vmlinuz-*' 2>/dev/null | sort -V | tail -n 1)
     [ -n "$image" ] || die "no kernel image in $ROOT/boot" "run scripts/setup"
     printf '%s\n' "${image##*/vmlinuz-}"
+}
+
+# supported KERNEL: the module is for kernels of its series.
+supported() {
+    local series
+    for series in $KERNEL_SERIES; do
+        if [[ $1 == "$series".* ]]; then return 0; fi
+    done
+    return 1
 }
 
 # need_setup: makes sure that there is a complete rootfs. One named by WGRS_ROOT is used as it is.
