@@ -624,14 +624,12 @@ impl Peer {
     /// As [`Peer::roam`] for who has sent a message; but a peer with a fixed endpoint stays.
     #[inline]
     pub(crate) fn follow(&self, sender: &Endpoint) -> Result {
-        let now = self.endpoint();
-        if now == *sender {
+        if self.has_fixed_endpoint()
+            && self.endpoint().remote().as_bytes() != sender.remote().as_bytes()
+        {
             return Ok(());
         }
-        if self.has_fixed_endpoint() && now.remote().as_bytes() != sender.remote().as_bytes() {
-            return Ok(());
-        }
-        self.move_to(sender, GFP_ATOMIC)
+        self.roam(sender)
     }
 
     pub(crate) fn has_fixed_endpoint(&self) -> bool {
