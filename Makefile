@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all module tool demo test check netns fuzz fuzz-netlink soak sanitize mutants shell vng
-.PHONY: bench setup update deb install uninstall clean distclean help
+.PHONY: bench setup update deb test-install install uninstall clean distclean help
 MAKEFLAGS += --no-print-directory
 # T=pattern selects tests, or bugs; KERNEL (a release) or KDIR (a build directory) is the kernel to
 # build for; DESTDIR and PREFIX are for install.
@@ -68,6 +68,9 @@ update:
 deb:
 	@scripts/deb
 
+test-install:
+	@scripts/test-install
+
 install:
 	@WG_LINKS="$(WG_LINKS)" scripts/install "$(DESTDIR)" "$(PREFIX)"
 
@@ -113,6 +116,8 @@ help:
 	@echo '                PREFIX (default /usr/local). DESTDIR=DIR is supported'
 	@echo 'make uninstall  remove both'
 	@echo 'make deb        build the Debian packages, in results/deb'
+	@echo 'make test-install   install them on a Debian 13 image, and boot it with several'
+	@echo '                kernels: who serves, and do the tunnels come up?'
 	@echo 'make setup      make the rootfs'
 	@echo 'make update     look for a newer kernel and move to it'
 	@echo 'make clean      remove build results from the checkout'
