@@ -35,7 +35,7 @@ pub mod device {
     pub const PRIVATE_KEY: u16 = 3;
     /// u32, to be set: [`F_REPLACE_PEERS`](super::super::uapi::device::F_REPLACE_PEERS).
     pub const FLAGS: u16 = 5;
-    /// u16, to be set; 0 picks one.
+    /// u16; 0, to be set, picks one.
     pub const LISTEN_PORT: u16 = 6;
     /// u32, to be set; 0 disables it.
     pub const FWMARK: u16 = 7;
@@ -74,7 +74,8 @@ pub mod allowedip {
 
 /// What a request for peers wants to know of each, beside the public key.
 pub mod show {
-    /// What can be set but for the allowed IPs, and the protocol version.
+    /// What can be set but for the allowed IPs, and the protocol version; of the interface, the
+    /// port that it listens on.
     pub const SETTINGS: u32 = 1;
     /// The allowed IPs.
     pub const ALLOWED_IPS: u32 = 2;

@@ -134,6 +134,9 @@ fn put_device(
     if let Some(generation) = update.removed_in() {
         message.put_u32(device::REMOVED_IN, generation)?;
     }
+    if selection.shows(show::SETTINGS) {
+        message.put_u16(device::LISTEN_PORT, of.port())?;
+    }
     if selection.shows(show::COUNTERS) {
         put_count(message, device::COOKIES_SENT, of.counters.cookies_sent())?;
         let refused = |reason| of.counters.refused(reason);
