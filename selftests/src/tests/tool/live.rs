@@ -2,6 +2,7 @@
 //! `wg show` of a device in use: times and amounts, at any time of day.
 
 use super::call::{Call, Sink};
+use super::clock::Clock;
 use super::sides::{difference, prepare, program, DIR};
 use super::words::FIELDS;
 use anyhow::{bail, ensure, Context, Result};
@@ -11,8 +12,6 @@ use harness::runner::Ctx;
 use harness::topo::{inner, names, Opts, Tunnel};
 use harness::traffic::ping_all;
 use harness::wgdev::{base64, random_key};
-use nix::sys::time::TimeSpec;
-use nix::time::{clock_gettime, clock_settime, ClockId};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,32 +24,6 @@ const AGES: &[i64] = &[
 const KEEPALIVES: &[u16] = &[
     1, 2, 59, 60, 61, 120, 125, 3599, 3600, 3601, 3660, 3661, 7325, 65535,
 ];
-
-/// Moves the wall clock, and restores it when dropped.
-struct Clock {
-    /// Wall-clock time at boot, seconds.
-    offset: i64,
-}
-
-impl Clock {
-    fn new() -> Result<Self> {
-        let now = clock_gettime(ClockId::CLOCK_REALTIME)?.tv_sec();
-        let up = clock_gettime(ClockId::CLOCK_MONOTONIC)?.tv_sec();
-        Ok(Clock { offset: now - up })
-    }
-
-    fn ahead(&self, secs: i64) -> Result<()> {
-        let up = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-        let time = TimeSpec::new(up.tv_sec() + self.offset + secs, up.tv_nsec());
-        clock_settime(ClockId::CLOCK_REALTIME, time).context("set the clock")
-    }
-}
-
-impl Drop for Clock {
-    fn drop(&mut self) {
-        let _ = self.ahead(0);
-    }
-}
 
 /// Both tools print the same about the device in `ns` (repeated if the output of `wg` changes
 /// meanwhile).
@@ -114,10 +87,7 @@ pub fn live(ctx: &Ctx) -> Result<()> {
     let last = last.context("no handshake")?;
     let mut wordings = std::collections::BTreeSet::new();
     for age in AGES {
-        // The clock as it would be without this test.
-        clock.ahead(0)?;
-        let real = clock_gettime(ClockId::CLOCK_REALTIME)?.tv_sec();
-        clock.ahead(last + age - real)?;
+        clock.to(last + age)?;
         let mode = if age % 2 == 0 { "always" } else { "never" };
         let shown = same(ns, &show.clone().env("WG_COLOR_MODE", mode))?;
         let line = shown.lines().find(|line| line.contains("latest handshake"));

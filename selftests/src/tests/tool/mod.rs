@@ -4,6 +4,7 @@
 
 mod bad;
 mod call;
+mod clock;
 mod events;
 mod forms;
 mod generate;
@@ -12,6 +13,7 @@ mod hints;
 mod live;
 mod program;
 mod quick;
+mod reresolve;
 mod scale;
 mod sides;
 mod words;
@@ -29,4 +31,5 @@ pub fn register(list: &mut Vec<Test>) {
     hints::register(list);
     program::register(list);
     quick::register(list);
+    drop_in(list, "tool-reresolve", 90, reresolve::reresolve);
 }
