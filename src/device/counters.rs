@@ -268,7 +268,6 @@ pub(crate) fn drop_reason(reason: Rejection) -> DropReason {
         Rejection::GoingAway | Rejection::SendGoingAway => DropReason::DeviceNotReady,
         Rejection::CannotSegment => DropReason::Segmentation,
         Rejection::NoEndpoint | Rejection::NoAllowedIp => DropReason::NoTarget,
-        Rejection::SendFailed => DropReason::NoRoute,
         Rejection::NotIp | Rejection::UnknownType => DropReason::UnhandledProtocol,
         _ => DropReason::NotSpecified,
     }

@@ -7,7 +7,7 @@ use core::net::IpAddr;
 use kernel::{alloc::flags::GFP_KERNEL, prelude::*};
 
 use crate::{
-    device::{admission::report_drop, handshake, workers::Workers, Device},
+    device::{admission::report_drop, counters::drop_reason, handshake, workers::Workers, Device},
     kapi::{
         net::skbuff::{SkBuff, SkbList},
         random,
@@ -144,15 +144,20 @@ impl HandshakeQueue {
     }
 }
 
+fn discard(device: &Device, skb: SkBuff, reason: Rejection) {
+    report_drop(device, &skb, reason);
+    skb.discard(drop_reason(reason));
+}
+
 /// Queues a received handshake message. Softirq context.
 pub(crate) fn queue(device: &Device, skb: SkBuff) {
     if !random::is_ready() {
-        report_drop(device, &skb, Rejection::NotReady);
+        discard(device, skb, Rejection::NotReady);
         return;
     }
     // The sockets may still give out what came in before they were closed.
     if !device.is_up() {
-        report_drop(device, &skb, Rejection::GoingAway);
+        discard(device, skb, Rejection::GoingAway);
         return;
     }
     let queue = &device.handshakes;
@@ -161,7 +166,7 @@ pub(crate) fn queue(device: &Device, skb: SkBuff) {
     let evicted = queue.packets.lock().push(hash, skb);
     if let Some(skb) = evicted {
         queue.count.fetch_sub(1, Relaxed);
-        report_drop(device, &skb, Rejection::HandshakeQueueFull);
+        discard(device, skb, Rejection::HandshakeQueueFull);
     }
     queue
         .workers

@@ -24,10 +24,10 @@ struct wg_udp_sock_request {
 /*
  * Opens a UDP socket on `port` of `addr6`, or of `addr4` if that is NULL, and for packets of the
  * interface `ifindex` if that is not 0. `data_ready` is told of what it receives, which may be many
- * datagrams in one packet (UDP GRO). Received packets are taken at once, so no
- * limit of the receive queue applies, and nothing is polled for. Transmission never waits, neither
- * for memory nor for room in the send buffer, and may use the memory reserves, as swap may be
- * reached through the tunnel.
+ * datagrams in one packet (UDP GRO). Received packets are taken at once, so no limit of the receive
+ * queue applies, and nothing is polled for. Transmission never waits, neither for memory nor for
+ * room in the send buffer, and may use the memory reserves, as swap may be reached through the
+ * tunnel.
  */
 static long wg_udp_sock_create(void *arg)
 {

@@ -30,10 +30,9 @@ pub fn show(options: &Options, out: &mut impl Write) -> io::Result<()> {
     if let Some(name) = interface {
         writeln!(out, "bind-interface {name}")?;
     }
-    for addr in [v4.map(IpAddr::from), v6.map(IpAddr::from)] {
-        if let Some(addr) = addr {
-            writeln!(out, "bind-address {addr}")?;
-        }
+    let addresses = [v4.map(IpAddr::from), v6.map(IpAddr::from)];
+    for addr in addresses.into_iter().flatten() {
+        writeln!(out, "bind-address {addr}")?;
     }
     for (key, of) in &options.peers {
         if of.fixed_endpoint == Some(true) {

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The request of our own family that changes a device and its peers as a whole or not at all.
 
-use super::{needs_ours, Check, Test};
+use super::{needs_ours, ours, Check, Test};
 use anyhow::{ensure, Context, Result};
 use harness::events::Listener;
 use harness::gnl::{Answer, Gnl, Request, DO};
-use harness::modules::Modules;
 use harness::netlink::{family_id, Attrs, Netlink};
 use harness::netns::Netns;
 use harness::pace::slow;
-use harness::runner::{Boot, Ctx, Subject};
+use harness::runner::{Boot, Ctx};
 use harness::topo::{inner, Opts, Tunnel};
 use harness::traffic::{ping_all, udp};
 use harness::wgdev::{random_key, uapi, whole, Device, DeviceConf, Key, PeerConf, Wg};
@@ -26,14 +25,7 @@ pub fn register(list: &mut Vec<Test>) {
         ("atomic-namespaces", namespaces),
     ];
     for (name, body) in tests {
-        list.push(Test {
-            name: name.to_owned(),
-            boot: Boot::Config,
-            modules: Modules::Ours,
-            subject: Subject::Rs,
-            bound: Duration::from_secs(90),
-            body: Box::new(body),
-        });
+        ours(list, name, Boot::Config, 90, body);
     }
 }
 

@@ -2,14 +2,13 @@
 //! Devices that are bound to an address, an interface or a VRF: what they send comes from there,
 //! and what arrives elsewhere does not reach them.
 
-use super::{needs_ours, Check, Test};
+use super::{needs_ours, ours, Check, Test};
 use anyhow::{ensure, Context, Result};
 use harness::capture::Capture;
-use harness::modules::Modules;
 use harness::netlink::Attrs;
 use harness::netns::Netns;
 use harness::options::set;
-use harness::runner::{Boot, Ctx, Subject};
+use harness::runner::{Boot, Ctx};
 use harness::topo::{inner, outer, port, Opts, Tunnel};
 use harness::traffic::{ping, ping_all};
 use harness::wgdev::PeerConf;
@@ -29,14 +28,7 @@ pub fn register(list: &mut Vec<Test>) {
         ("binding-vrf", vrf),
     ];
     for (name, body) in tests {
-        list.push(Test {
-            name: name.to_owned(),
-            boot: Boot::Config,
-            modules: Modules::Ours,
-            subject: Subject::Rs,
-            bound: Duration::from_secs(60),
-            body: Box::new(body),
-        });
+        ours(list, name, Boot::Config, 60, body);
     }
 }
 
@@ -67,18 +59,29 @@ fn to_interface(ns: &Netns, name: &str, interface: &str) -> Result<()> {
     let set = change(ns, name, |attrs| {
         attrs.str(options::BIND_INTERFACE, interface);
     })?;
-    Ok(set.with_context(|| format!("{name} to {interface:?}"))?)
+    set.with_context(|| format!("{name} to {interface:?}"))
 }
 
-/// The addresses that UDP datagrams on the wire of end 0 came from.
-fn sources(capture: Capture) -> Result<Vec<IpAddr>> {
-    let mut found = Vec::new();
-    for frame in capture.stop()? {
+/// End 0 has sent at least that many datagrams to the wire, all from this address.
+fn all_from(wire: Capture, addr: IpAddr, count: usize) -> Result<()> {
+    let mut seen = Vec::new();
+    for frame in wire.stop()? {
         if let (true, Frame::Udp { src, .. }) = (frame.outgoing, wire::frame(&frame.bytes)) {
-            found.push(src.ip());
+            seen.push(src.ip());
         }
     }
-    Ok(found)
+    ensure!(
+        seen.len() >= count && seen.iter().all(|src| *src == addr),
+        "from {seen:?}, not {count} from {addr}"
+    );
+    Ok(())
+}
+
+/// Whether end 0 has a socket of the family on its port.
+fn listens(tunnel: &Tunnel, v6: bool) -> Result<bool> {
+    let file = if v6 { "udp6" } else { "udp" };
+    let list = tunnel.ns(0).sh(&format!("cat /proc/net/{file}"))?;
+    Ok(list.contains(&format!(":{:04X} ", port(0))))
 }
 
 /// Bound to the second of two addresses, or to none again.
@@ -100,27 +103,20 @@ fn address(ctx: &Ctx) -> Result<()> {
             &format!("ip neigh add {second} lladdr 02:00:00:00:00:01 dev v1"),
         )?;
         ping_all(tunnel.ns(1), inner(false, 0), 1)?;
+        ensure!(listens(&tunnel, false)? && listens(&tunnel, true)?);
         ensure!(to_address(tunnel.ns(0), second)?.is_ok(), "{second}");
         // What comes for the first address is for nobody.
         let lost = ping(tunnel.ns(1), inner(false, 0), 1, 64, SHORT)?;
         ensure!(lost == 0, "{v6}: answered at the first address");
         let wire = Capture::start(tunnel.ns(0), "v0")?;
         ping_all(tunnel.ns(0), inner(false, 1), 3)?;
-        let seen = sources(wire)?;
-        ensure!(
-            seen.len() >= 3 && seen.iter().all(|addr| *addr == second),
-            "{v6}: from {seen:?}"
-        );
+        all_from(wire, second, 3)?;
         let there = tunnel.peer(1)?.endpoint;
         ensure!(
             there == Some(SocketAddr::new(second, port(0))),
             "{v6}: {there:?}"
         );
-        // The other family has no socket.
-        let other = if v6 { "udp" } else { "udp6" };
-        let list = tunnel.ns(0).sh(&format!("cat /proc/net/{other}"))?;
-        let number = format!(":{:04X} ", port(0));
-        ensure!(!list.contains(&number), "{other}: {list}");
+        ensure!(listens(&tunnel, v6)? && !listens(&tunnel, !v6)?);
         // Of no host; nothing changes.
         let nobody: IpAddr = if v6 { "2001:db8::77" } else { "192.0.2.77" }.parse()?;
         let refused = to_address(tunnel.ns(0), nobody)?;
@@ -139,6 +135,7 @@ fn address(ctx: &Ctx) -> Result<()> {
         ping_all(tunnel.ns(1), inner(false, 0), 1)?;
         let there = tunnel.peer(1)?.endpoint;
         ensure!(there == Some(SocketAddr::new(outer(v6, 0), port(0))));
+        ensure!(listens(&tunnel, false)? && listens(&tunnel, true)?);
     }
     Ok(())
 }
@@ -232,11 +229,7 @@ fn vrf(ctx: &Ctx) -> Result<()> {
         ping_all(tunnel.ns(1), inner(false, 0), 1)?;
         let wire = Capture::start(tunnel.ns(0), "v0")?;
         ping_all(tunnel.ns(1), inner(false, 0), 5)?;
-        let seen = sources(wire)?;
-        ensure!(
-            seen.len() >= 5 && seen.iter().all(|addr| *addr == second),
-            "{v6}: from {seen:?}"
-        );
+        all_from(wire, second, 5)?;
     }
     Ok(())
 }

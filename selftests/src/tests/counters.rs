@@ -3,18 +3,17 @@
 //! accepted, sent, or counted once with the reason why not. And the requests that show it.
 
 use super::receive::Scene;
-use super::{needs_ours, Check, Test};
+use super::{needs_ours, ours, Check, Test};
 use anyhow::{ensure, Context, Result};
 use harness::bpf::Refusals;
-use harness::gnl::{Gnl, Request, DUMP};
-use harness::modules::Modules;
+use harness::gnl::{hex, Gnl, Request, DUMP};
 use harness::netlink::{family_id, Attrs, Netlink};
 use harness::netns::Netns;
 use harness::noise::{Client, Keys, Tweak};
 use harness::pace::slow;
 use harness::packet::{ip, Datagram, PacketSocket, IPV4};
 use harness::peers::{get, Answer, Refused};
-use harness::runner::{Boot, Ctx, Subject};
+use harness::runner::{Boot, Ctx};
 use harness::topo::{inner, outer, port, Opts, Tunnel};
 use harness::trace::Trace;
 use harness::traffic::{ping_all, udp};
@@ -45,14 +44,7 @@ pub fn register(list: &mut Vec<Test>) {
         ("peers-many", Boot::Config, many),
     ];
     for (name, boot, body) in tests {
-        list.push(Test {
-            name: name.to_owned(),
-            boot,
-            modules: Modules::Ours,
-            subject: Subject::Rs,
-            bound: Duration::from_secs(90),
-            body: Box::new(body),
-        });
+        ours(list, name, boot, 90, body);
     }
 }
 
@@ -342,8 +334,7 @@ fn traced(ctx: &Ctx) -> Result<()> {
     needs_ours(ctx)?;
     let mut scene = Scene::new(false)?;
     let mut session = scene.session()?;
-    let ours = scene.client.keys.public;
-    let key: String = ours.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = hex(&scene.client.keys.public);
     let before = total(&counters(scene.link.end(0), "wg0")?.refused);
     let socket = udp(scene.link.end(0), "0.0.0.0:0".parse()?)?;
     let (stolen, own) = ("192.0.2.2:9".parse()?, SocketAddr::new(inner(false, 0), 9));

@@ -199,6 +199,18 @@ fn both(
     });
 }
 
+/// A test of what only our module has.
+fn ours(list: &mut Vec<Test>, name: &str, boot: Boot, secs: u64, body: Check) {
+    list.push(Test {
+        name: name.to_owned(),
+        boot,
+        modules: Modules::Ours,
+        subject: Subject::Rs,
+        bound: Duration::from_secs(secs),
+        body: Box::new(body),
+    });
+}
+
 #[test]
 fn every_test_has_a_name_of_its_own() {
     let mut list = all();

@@ -4,16 +4,15 @@
 
 use super::atomic::ask;
 use super::receive::Scene;
-use super::{needs_ours, Check, Test};
+use super::{needs_ours, ours, Check, Test};
 use anyhow::{ensure, Context, Result};
 use harness::capture::Capture;
 use harness::events::Listener;
-use harness::modules::Modules;
 use harness::netlink::Attrs;
 use harness::netns::Netns;
 use harness::noise::{self, Client, Keys};
 use harness::options::{set, set_udp_gso, udp_gso};
-use harness::runner::{Boot, Ctx, Subject};
+use harness::runner::{Boot, Ctx};
 use harness::topo::{inner, outer, port, End, Link, Opts, Tunnel};
 use harness::traffic::{ping_all, set_option, udp};
 use harness::wgdev::{Key, PeerConf};
@@ -34,14 +33,13 @@ pub fn register(list: &mut Vec<Test>) {
         ("vtime-silence", Boot::Vtime, silence),
     ];
     for (name, boot, body) in tests {
-        list.push(Test {
-            name: name.to_owned(),
+        ours(
+            list,
+            name,
             boot,
-            modules: Modules::Ours,
-            subject: Subject::Rs,
-            bound: Duration::from_secs(if boot == Boot::Vtime { 600 } else { 60 }),
-            body: Box::new(body),
-        });
+            if boot == Boot::Vtime { 600 } else { 60 },
+            body,
+        );
     }
 }
 

@@ -501,8 +501,6 @@ pub enum DropReason {
     Segmentation = bindings::skb_drop_reason_SKB_DROP_REASON_SKB_GSO_SEG,
     /// There is nobody to send it to.
     NoTarget = bindings::skb_drop_reason_SKB_DROP_REASON_NO_TX_TARGET,
-    /// There is no route.
-    NoRoute = bindings::skb_drop_reason_SKB_DROP_REASON_IP_OUTNOROUTES,
     /// The protocol is not known.
     UnhandledProtocol = bindings::skb_drop_reason_SKB_DROP_REASON_UNHANDLED_PROTO,
 }

@@ -200,10 +200,7 @@ impl<'a> Connection<'a> {
             each(payload.get(GENL_HEADER..).unwrap_or_default());
             Ok(())
         });
-        answer.map_err(|error| {
-            hint::remember(error.message.clone());
-            error
-        })?;
+        answer.inspect_err(|error| hint::remember(error.message.clone()))?;
         Ok(())
     }
 }
