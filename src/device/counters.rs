@@ -14,7 +14,7 @@ use crate::{
     kapi::{
         cpu,
         net::skbuff::{DropReason, SkBuff, Skb},
-        sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
         trace::{self, TracedPeer},
     },
     proto::Rejection,
@@ -32,7 +32,7 @@ pub(crate) enum Happening {
     KeepaliveReceived,
     /// An initiation was sent because there was no response to the last.
     Retry,
-    /// The peer has another endpoint.
+    /// The peer has roamed: a message of it came from elsewhere.
     Roam,
 }
 
@@ -40,6 +40,8 @@ const HAPPENINGS: usize = 8;
 
 /// The counters of a peer.
 pub(crate) struct PeerCounters {
+    /// Whether any of them was ever counted: of most of many peers, none.
+    used: AtomicBool,
     happenings: [AtomicU64; HAPPENINGS],
     refused: [AtomicU64; Rejection::OF_PEERS],
 }
@@ -47,6 +49,7 @@ pub(crate) struct PeerCounters {
 impl PeerCounters {
     pub(crate) const fn new() -> Self {
         Self {
+            used: AtomicBool::new(false),
             happenings: [const { AtomicU64::new(0) }; HAPPENINGS],
             refused: [const { AtomicU64::new(0) }; Rejection::OF_PEERS],
         }
@@ -55,7 +58,13 @@ impl PeerCounters {
     pub(crate) fn note(&self, what: Happening) {
         if let Some(counter) = self.happenings.get(what as usize) {
             counter.fetch_add(1, Relaxed);
+            self.used.store(true, Relaxed);
         }
+    }
+
+    /// Whether any of them is not 0.
+    pub(crate) fn used(&self) -> bool {
+        self.used.load(Relaxed)
     }
 
     pub(crate) fn count(&self, what: Happening) -> u64 {
@@ -79,6 +88,7 @@ impl PeerCounters {
     pub(crate) fn refuse(&self, reason: Rejection, packets: usize) {
         if let Some(counter) = self.refused.get(reason.index()) {
             counter.fetch_add(packets as u64, Relaxed);
+            self.used.store(true, Relaxed);
         }
     }
 

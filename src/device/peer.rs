@@ -624,12 +624,24 @@ impl Peer {
     /// As [`Peer::roam`] for who has sent a message; but a peer with a fixed endpoint stays.
     #[inline]
     pub(crate) fn follow(&self, sender: &Endpoint) -> Result {
-        if self.has_fixed_endpoint()
-            && self.endpoint().remote().as_bytes() != sender.remote().as_bytes()
-        {
+        if self.endpoint() == *sender {
             return Ok(());
         }
-        self.roam(sender)
+        self.follow_to(sender)
+    }
+
+    #[inline(never)]
+    fn follow_to(&self, sender: &Endpoint) -> Result {
+        let before = self.endpoint();
+        let elsewhere = before.remote().as_bytes() != sender.remote().as_bytes();
+        if elsewhere && self.has_fixed_endpoint() {
+            return Ok(());
+        }
+        self.move_to(sender, GFP_ATOMIC)?;
+        if elsewhere && !before.remote().as_bytes().is_empty() {
+            self.counters.note(Happening::Roam);
+        }
+        Ok(())
     }
 
     pub(crate) fn has_fixed_endpoint(&self) -> bool {
@@ -655,7 +667,6 @@ impl Peer {
         if endpoint.remote().as_bytes() != before.remote().as_bytes() {
             let to = Some(endpoint.remote());
             debug::peer(self.netdev(), PeerEvent::Roamed, self.id(), to);
-            self.counters.note(Happening::Roam);
             events::endpoint_changed(&self.device, &self.public_key, &before, endpoint);
         }
         Ok(())

@@ -124,7 +124,7 @@ pub mod peer {
     pub const KEEPALIVES_RECEIVED: u16 = 18;
     /// u64: initiations that were sent because there was no response to the one before.
     pub const RETRIES: u16 = 19;
-    /// u64: changes of the endpoint.
+    /// u64: times that the peer has roamed: a message of it came from elsewhere.
     pub const ENDPOINT_CHANGES: u16 = 20;
     /// As [`super::device::REFUSED`].
     pub const REFUSED: u16 = 21;

@@ -100,7 +100,7 @@ const COUNTERS: [Counter; 10] = [
     ),
     (
         "wireguard_endpoint_changes",
-        "Changes of the peer's endpoint.",
+        "Times that a message of the peer came from elsewhere.",
         |peer| peer.endpoint_changes,
     ),
 ];

@@ -205,6 +205,15 @@ fn handshakes(ctx: &Ctx) -> Result<()> {
     scene
         .client
         .ping(&mut session, inner(false, 1), inner(false, 0))?;
+    // It roams, and is back with its next message.
+    let elsewhere = Client::new(
+        scene.link.end(1),
+        scene.client.keys,
+        own,
+        SocketAddr::new(outer(false, 1), 0),
+        to,
+    )?;
+    elsewhere.ping(&mut session, inner(false, 1), inner(false, 0))?;
     sleep(Duration::from_millis(100));
     let pending = scene.client.initiate(&Tweak::default())?;
     scene.client.wait_response(&pending, LIMIT)?;
@@ -247,8 +256,8 @@ fn handshakes(ctx: &Ctx) -> Result<()> {
         (peer::RESPONSES_SENT, 2),
         (peer::INITIATIONS_SENT, 0),
         (peer::RESPONSES_RECEIVED, 0),
-        // The client has the port that the device was told of.
-        (peer::ENDPOINT_CHANGES, 1),
+        // The endpoint that was configured is none.
+        (peer::ENDPOINT_CHANGES, 2),
     ] {
         let counted = peer.count(kind);
         ensure!(counted == count, "attribute {kind}: {counted}, not {count}");

@@ -185,6 +185,10 @@ fn put_settings(nest: &mut AttrWriter<'_>, of: &Peer) -> Result {
 }
 
 fn put_counters(nest: &mut AttrWriter<'_>, of: &Peer) -> Result {
+    // Whatever is sent or received is counted; before, all below is 0.
+    if !of.counters.used() && of.tx_bytes() == 0 && of.rx_bytes() == 0 {
+        return Ok(());
+    }
     match of.last_handshake() {
         (0, 0) => {}
         last => nest.put(peer::LAST_HANDSHAKE_TIME, &get::timespec(last))?,

@@ -20,6 +20,10 @@ use kernel::{
 use super::attr::F_NESTED;
 use crate::bindings;
 
+/// Attributes begin at multiples of this, and so do their payloads.
+const ALIGNMENT: usize = bindings::NLA_ALIGNTO as usize;
+const HEADER: usize = size_of::<bindings::nlattr>();
+
 /// Appends attributes to a netlink buffer.
 ///
 /// Every method fails with [`EMSGSIZE`], and changes nothing, when there is no room left.
@@ -72,17 +76,43 @@ impl AttrWriter<'_> {
     }
 
     /// Appends an attribute.
+    #[inline]
     pub fn put(&mut self, attr_type: u16, payload: &[u8]) -> Result {
-        let len = c_int::from(u16::try_from(payload.len()).map_err(|_| EMSGSIZE)?);
-        // SAFETY: The buffer is valid and ours by the type invariant, `payload` has `len` bytes.
-        to_result(unsafe {
-            bindings::nla_put(
-                self.skb.as_ptr(),
-                c_int::from(attr_type),
-                len,
-                payload.as_ptr().cast::<c_void>(),
-            )
-        })
+        let len = payload.len().saturating_add(HEADER);
+        let nla_len = u16::try_from(len).map_err(|_| EMSGSIZE)?;
+        let padding = len.wrapping_neg() % ALIGNMENT;
+        let place = self.extend(len.saturating_add(padding))?;
+        let header = bindings::nlattr {
+            nla_len,
+            nla_type: attr_type,
+        };
+        // SAFETY: The `len` + `padding` bytes from `place` on are in the buffer, and ours; the
+        // header and the payload are `len` bytes.
+        unsafe {
+            place.cast::<bindings::nlattr>().write_unaligned(header);
+            let after = place.add(HEADER);
+            after.copy_from_nonoverlapping(NonNull::from(payload).cast(), payload.len());
+            after.add(payload.len()).write_bytes(0, padding);
+        }
+        Ok(())
+    }
+
+    /// Makes the buffer `len` bytes longer, and returns where they begin. They are not initialised.
+    #[inline]
+    fn extend(&mut self, len: usize) -> Result<NonNull<u8>> {
+        let len = u32::try_from(len).map_err(|_| EMSGSIZE)?;
+        // SAFETY: The buffer is valid and nobody else uses it, by the type invariant.
+        let skb = unsafe { self.skb.as_mut() };
+        let end = skb.tail.checked_add(len).ok_or(EMSGSIZE)?;
+        if end > skb.end {
+            return Err(EMSGSIZE);
+        }
+        // SAFETY: The buffer is linear by the type invariant: from `head`, what lies before `end` is
+        // one allocation, and what lies behind `tail` is free.
+        let place = unsafe { skb.head.add(skb.tail as usize) };
+        skb.tail = end;
+        skb.len = skb.len.saturating_add(len);
+        NonNull::new(place).ok_or(EMSGSIZE)
     }
 
     /// Appends a number of 8 bits.
@@ -103,6 +133,9 @@ impl AttrWriter<'_> {
     /// Appends a number of 64 bits in host byte order. Where the architecture needs it aligned, it
     /// is preceded by an empty attribute of type `pad_type`.
     pub fn put_u64(&mut self, attr_type: u16, value: u64, pad_type: u16) -> Result {
+        if cfg!(CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS) {
+            return self.put(attr_type, &value.to_ne_bytes());
+        }
         // SAFETY: The buffer is valid and ours by the type invariant, `value` has eight bytes.
         to_result(unsafe {
             bindings::nla_put_64bit(
