@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all module tool demo test check netns fuzz fuzz-netlink soak sanitize mutants shell vng
+.PHONY: all module tool demo test test-all check netns fuzz fuzz-netlink soak sanitize mutants shell vng
 .PHONY: bench setup update deb test-install install uninstall clean distclean help
 MAKEFLAGS += --no-print-directory
 # T=pattern selects tests, or bugs; KERNEL (a release) or KDIR (a build directory) is the kernel to
@@ -31,6 +31,9 @@ check:
 
 test:
 	@scripts/test
+
+test-all:
+	@scripts/test all
 
 netns:
 	@scripts/netns
@@ -92,8 +95,10 @@ help:
 	@echo '                userspace/dist'
 	@echo 'make demo       a tunnel on the stock kernel in QEMU (as root; the first run'
 	@echo '                takes 4 to 6 minutes)'
-	@echo 'make test       check, then the guest tests. T=pattern: only tests with that in'
-	@echo '                the name'
+	@echo 'make test       the host and guest tests of this module. T=pattern: only tests with'
+	@echo '                that in the name'
+	@echo 'make test-all   make check and make test, controls with the in-tree module, foreign'
+	@echo '                implementations that are compiled, a sanitizer kernel'
 	@echo 'make check      formatting, lints, host tests, module build, rules: no guest'
 	@echo 'make sanitize   the tests on a kernel with KASAN, lockdep, kmemleak and more'
 	@echo '                (which takes about 17 minutes to build, once)'

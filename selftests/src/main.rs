@@ -14,6 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
+use tests::{needs_compiled, Part};
 
 /// Set after a virtual-time run has re-executed itself (see [`to_tmpfs`]).
 const COPIED: &str = "WGRS_SELFTESTS_COPIED";
@@ -27,8 +28,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Print every test's name and the kind of boot it needs.
+    /// Print every test's name, the kind of boot it needs, and `compiled` if it needs a program that
+    /// is compiled for it.
     List {
+        /// Only this part.
+        #[arg(long, default_value = "all")]
+        part: Part,
         /// Parts of names, or globs with `*`; none means all.
         patterns: Vec<String>,
     },
@@ -40,6 +45,9 @@ enum Verb {
         /// Where to keep the artefacts of failed tests.
         #[arg(long)]
         out: Option<PathBuf>,
+        /// Only this part.
+        #[arg(long, default_value = "all")]
+        part: Part,
         /// Leave these out: parts of names, or globs with `*` (may be repeated).
         #[arg(long)]
         skip: Vec<String>,
@@ -81,6 +89,10 @@ enum Verb {
     /// Measure this module beside the in-tree one with more and more peers. Needs root; meant for
     /// guests with more and more CPUs.
     BenchScale(bench::scale::Args),
+    /// Time and memory against the number of peers, this driver and the in-tree one.
+    BenchPeers(bench::peers::Args),
+    /// Draw what was measured.
+    Chart(bench::chart::Args),
     /// Measure wg-rs beside wg. Needs root; meant for a guest.
     BenchTool(bench::tool::Args),
 }
@@ -96,24 +108,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn chosen<'a>(all: &'a [Test], patterns: &[String]) -> Vec<&'a Test> {
-    let wanted = |t: &&Test| patterns.is_empty() || patterns.iter().any(|p| matches(&t.name, p));
+fn chosen<'a>(all: &'a [Test], part: Part, patterns: &[String]) -> Vec<&'a Test> {
+    let named = |t: &Test| patterns.is_empty() || patterns.iter().any(|p| matches(&t.name, p));
+    let wanted = |t: &&Test| part.includes(t) && named(t);
     all.iter().filter(wanted).collect()
 }
 
 fn real_main() -> Result<bool> {
     let all = tests::all();
     match Cli::parse().verb {
-        Verb::List { patterns } => {
-            for test in chosen(&all, &patterns) {
+        Verb::List { part, patterns } => {
+            for test in chosen(&all, part, &patterns) {
                 let boot = test.boot.to_possible_value().context("unnamed boot")?;
-                println!("{}\t{}", test.name, boot.get_name());
+                let needs = if needs_compiled(test) {
+                    "\tcompiled"
+                } else {
+                    ""
+                };
+                println!("{}\t{}{needs}", test.name, boot.get_name());
             }
             Ok(true)
         }
         Verb::Run {
             boot,
             out,
+            part,
             skip,
             pcap,
             patterns,
@@ -126,7 +145,7 @@ fn real_main() -> Result<bool> {
                     bail!("no test is called like {pattern}");
                 }
             }
-            let mut tests = chosen(&all, &patterns);
+            let mut tests = chosen(&all, part, &patterns);
             tests.retain(|test| {
                 test.boot.runs_in(boot) && !skip.iter().any(|p| matches(&test.name, p))
             });
@@ -178,6 +197,8 @@ fn real_main() -> Result<bool> {
         }
         Verb::Bench(args) => bench::run(&args).map(|()| true),
         Verb::BenchScale(args) => bench::scale::run(&args).map(|()| true),
+        Verb::BenchPeers(args) => bench::peers::run(&args).map(|()| true),
+        Verb::Chart(args) => bench::chart::run(&args).map(|()| true),
         Verb::BenchTool(args) => bench::tool::run(&args).map(|()| true),
     }
 }

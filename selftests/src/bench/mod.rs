@@ -6,7 +6,10 @@
 //! first; within a round each contender is measured on each load in turn, and the order alternates
 //! between rounds. No file is touched during a measurement.
 
+pub mod chart;
+mod others;
 mod pair;
+pub mod peers;
 mod profile;
 mod report;
 pub mod scale;
@@ -29,12 +32,16 @@ use report::{Metric, Report, Sample};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::PathBuf;
+use std::thread::sleep;
 use std::time::Duration;
 
 /// Another link kind in place of ours (`wireguard`: C against itself, to see the bench's error).
 const KIND: &str = "WGRS_BENCH_KIND";
 /// The commit that the module was built from, for the header.
 const COMMIT: &str = "WGRS_COMMIT";
+
+/// A program in user space may work so long on what it has accepted, at the cost of the next.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// One load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -126,6 +133,9 @@ pub fn run(args: &Args) -> Result<()> {
         };
         for load in &args.only {
             for pair in &pairs {
+                if matches!(load, Load::Forward) && !pair.who.is_module_or_link() {
+                    continue;
+                }
                 let mut keep = |metric: Metric, value: f64| {
                     samples.push(Sample {
                         round,
@@ -137,6 +147,9 @@ pub fn run(args: &Args) -> Result<()> {
                 let sampler = symbols.as_ref().map(|_| Sampler::start()).transpose()?;
                 measure(*load, pair, time, pings, &mut keep)
                     .with_context(|| format!("{}, {load:?}, round {round}", pair.who.label()))?;
+                if !pair.who.is_module_or_link() {
+                    sleep(SETTLING);
+                }
                 if let (Some(sampler), Some(symbols)) = (sampler, &symbols) {
                     println!("profile: {load:?} over {}, round {round}", pair.who.label());
                     for (name, part) in sampler.stop(symbols).iter().take(args.profile.unwrap_or(0))
@@ -199,6 +212,11 @@ fn measure(
         }
         Load::Quic => {
             let (size, together) = traffic::QUIC;
+            let together = if pair.who.takes_segments() {
+                together
+            } else {
+                1
+            };
             let seen = traffic::datagrams(&pair.ends(), size, together, time)?;
             ensure!(seen.received > 0, "nothing arrived");
             let mbit = |datagrams| seen.rate(datagrams) * size as f64 * 8e-6;
@@ -259,7 +277,7 @@ impl Setup {
         match who {
             Impl::C => Some(INTREE),
             Impl::Rs => Some(&self.kind),
-            Impl::Veth => None,
+            _ => None,
         }
     }
 

@@ -6,11 +6,13 @@
 //! only in the driver. Addresses are those of [`topo`]; the pairs do not see each other, so all use
 //! the same ones.
 
+use super::others::{join_by, join_by_openvpn, Esp};
 use anyhow::{Context, Result};
 use harness::netns::Netns;
 use harness::nics::Nics;
 use harness::rtnl::LinkStats;
 use harness::topo::{inner, mac, names, outer, port};
+use harness::userspace::Program;
 use harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -24,6 +26,18 @@ pub enum Impl {
     Rs,
     /// No tunnel at all: what the underlay carries.
     Veth,
+    /// IPsec in the kernel, with the cipher of WireGuard.
+    Esp,
+    /// IPsec in the kernel, with AES-GCM.
+    EspGcm,
+    /// wireguard-go.
+    Go,
+    /// Cloudflare's boringtun.
+    Boringtun,
+    /// Mullvad's gotatun.
+    Gotatun,
+    /// OpenVPN, in user space.
+    Openvpn,
 }
 
 impl Impl {
@@ -33,8 +47,46 @@ impl Impl {
             Impl::C => "c",
             Impl::Rs => "rs",
             Impl::Veth => "veth",
+            Impl::Esp => "esp",
+            Impl::EspGcm => "esp-gcm",
+            Impl::Go => "go",
+            Impl::Boringtun => "boringtun",
+            Impl::Gotatun => "gotatun",
+            Impl::Openvpn => "openvpn",
         }
     }
+
+    /// Whether it is one of the two modules, or the bare link: only there do hosts behind the two
+    /// ends reach each other.
+    pub fn is_module_or_link(self) -> bool {
+        self.other().is_none()
+    }
+
+    /// Whether a socket may send several datagrams in one call (`UDP_SEGMENT`): the stack refuses
+    /// that where IPsec applies.
+    pub fn takes_segments(self) -> bool {
+        !matches!(self, Impl::Esp | Impl::EspGcm)
+    }
+
+    /// How it joins two ends, unless it is a device of the kernel.
+    fn other(self) -> Option<Other> {
+        Some(match self {
+            Impl::C | Impl::Rs | Impl::Veth => return None,
+            Impl::Esp => Other::Esp(Esp::ChaChaPoly),
+            Impl::EspGcm => Other::Esp(Esp::AesGcm),
+            Impl::Go => Other::Program(Program::Go),
+            Impl::Boringtun => Other::Program(Program::BoringTun),
+            Impl::Gotatun => Other::Program(Program::GotaTun),
+            Impl::Openvpn => Other::OpenVpn,
+        })
+    }
+}
+
+/// A contender that is no device of the kernel.
+enum Other {
+    Esp(Esp),
+    Program(Program),
+    OpenVpn,
 }
 
 /// Where traffic goes from and to.
@@ -62,7 +114,7 @@ pub struct Pair {
     /// End 0 sends, end 1 receives.
     ns: [Netns; 2],
     hosts: [Netns; 2],
-    device: &'static str,
+    device: String,
 }
 
 impl Pair {
@@ -100,6 +152,21 @@ impl Pair {
         for (n, host) in (0u8..).zip(&hosts) {
             add_host(&ns[usize::from(n)], host, n)?;
         }
+        if let Some(other) = who.other() {
+            let device = match other {
+                Other::Esp(esp) => esp.join(&ns).map(|()| "v0".to_owned()),
+                Other::Program(program) => {
+                    join_by(program, label, &ns).map(|()| format!("{label}0"))
+                }
+                Other::OpenVpn => join_by_openvpn(&ns).map(|()| "openvpn0".to_owned()),
+            }?;
+            return Ok(Pair {
+                who,
+                ns,
+                hosts,
+                device,
+            });
+        }
         let Some(kind) = kind else {
             for (n, rt) in (0u8..).zip(&mut rt) {
                 let (_, veth) = names(n);
@@ -110,7 +177,7 @@ impl Pair {
                 who,
                 ns,
                 hosts,
-                device: "v0",
+                device: "v0".to_owned(),
             });
         };
         let mut keys = Vec::new();
@@ -153,7 +220,7 @@ impl Pair {
             who,
             ns,
             hosts,
-            device: "wg0",
+            device: "wg0".to_owned(),
         })
     }
 
@@ -191,7 +258,7 @@ impl Pair {
 
     /// The counters of the sending end's device.
     pub fn stats(&self) -> Result<LinkStats> {
-        Ok(self.ns[0].rtnl()?.stats(self.device)?)
+        Ok(self.ns[0].rtnl()?.stats(&self.device)?)
     }
 }
 

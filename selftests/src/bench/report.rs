@@ -2,6 +2,7 @@
 //! Samples, their medians and ratios, the table and the JSON lines.
 
 use super::pair::Impl;
+use clap::ValueEnum;
 use std::fmt::Write;
 
 /// A spread (maximum less minimum, over the median) above this is reported.
@@ -236,6 +237,40 @@ impl Report {
         for remark in remarks {
             let _ = writeln!(out, "! {remark}");
         }
+        out + &self.field()
+    }
+
+    /// If others than the two drivers were measured: the medians of all, and what part of the bare
+    /// link's they are.
+    fn field(&self) -> String {
+        let has = |who: &&Impl| self.samples.iter().any(|s| s.who == **who);
+        let all: Vec<Impl> = Impl::value_variants().iter().filter(has).copied().collect();
+        let mut out = String::new();
+        if all.iter().all(|who| who.is_module_or_link()) {
+            return out;
+        }
+        let _ = write!(out, "\n{:<26}", "median (of bare veth)");
+        for who in &all {
+            let _ = write!(out, " {:>16}", who.label());
+        }
+        for metric in METRICS {
+            let of = |who| Summary::of(self.values(who, metric)).map(|s| s.median);
+            if all.iter().all(|who| of(*who).is_none()) {
+                continue;
+            }
+            let _ = write!(out, "\n{:<26}", metric.title);
+            for who in &all {
+                let cell = match (of(*who), of(Impl::Veth)) {
+                    (Some(value), Some(bare)) if bare > 0.0 => {
+                        format!("{} ({:.2})", figures(value), value / bare)
+                    }
+                    (Some(value), _) => figures(value),
+                    (None, _) => "-".to_owned(),
+                };
+                let _ = write!(out, " {cell:>16}");
+            }
+        }
+        out.push('\n');
         out
     }
 
@@ -258,7 +293,8 @@ impl Report {
             );
         }
         for metric in METRICS {
-            for who in [Impl::C, Impl::Rs, Impl::Veth] {
+            for who in Impl::value_variants() {
+                let who = *who;
                 let Some(s) = Summary::of(self.values(who, metric)) else {
                     continue;
                 };

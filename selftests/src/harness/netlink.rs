@@ -200,6 +200,22 @@ impl Netlink {
     /// Sends one request and reads its whole answer: up to the acknowledgement, or to the end of
     /// a dump when `flags` has `NLM_F_DUMP`. The kernel's refusal comes back as its errno.
     pub fn request(&mut self, kind: u16, flags: i32, body: &[u8]) -> Result<Vec<Reply>, Errno> {
+        self.send(kind, flags, body)?;
+        let mut replies = Vec::new();
+        self.answer(|flags, body| {
+            let body = body.to_vec();
+            replies.push(Reply { flags, body });
+        })?;
+        Ok(replies)
+    }
+
+    /// Asks for a dump, reads it and keeps nothing: takes as little time as a reader can.
+    pub fn drain(&mut self, kind: u16, body: &[u8]) -> Result<(), Errno> {
+        self.send(kind, libc::NLM_F_DUMP, body)?;
+        self.answer(|_, _| {})
+    }
+
+    fn send(&mut self, kind: u16, flags: i32, body: &[u8]) -> Result<(), Errno> {
         self.seq = self.seq.wrapping_add(1);
         let dump = flags & libc::NLM_F_DUMP == libc::NLM_F_DUMP;
         let flags = flags | libc::NLM_F_REQUEST | if dump { 0 } else { libc::NLM_F_ACK };
@@ -215,12 +231,11 @@ impl Netlink {
         msg.extend_from_slice(&self.seq.to_ne_bytes());
         msg.extend_from_slice(&[0; 4]);
         msg.extend_from_slice(body);
-        send(self.fd.as_raw_fd(), &msg, MsgFlags::empty())?;
-        self.answer()
+        send(self.fd.as_raw_fd(), &msg, MsgFlags::empty()).map(drop)
     }
 
-    fn answer(&mut self) -> Result<Vec<Reply>, Errno> {
-        let mut replies = Vec::new();
+    /// Reads the answer to the last request; `keep` gets the flags and body of each message.
+    fn answer(&mut self, mut keep: impl FnMut(u16, &[u8])) -> Result<(), Errno> {
         let mut buf = vec![0u8; 1 << 17];
         loop {
             let n = match recv(self.fd.as_raw_fd(), &mut buf, MsgFlags::empty()) {
@@ -242,13 +257,10 @@ impl Netlink {
                         return if code < 0 {
                             Err(Errno::from_raw(-code))
                         } else {
-                            Ok(replies)
+                            Ok(())
                         };
                     }
-                    _ => replies.push(Reply {
-                        flags: header.flags,
-                        body: body.to_vec(),
-                    }),
+                    _ => keep(header.flags, body),
                 }
             }
         }

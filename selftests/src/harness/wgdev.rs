@@ -208,6 +208,12 @@ fn put_peers(body: &mut Attrs, peers: &[PeerConf]) {
     }
 }
 
+fn get_device(name: &str) -> Attrs {
+    let mut body = Attrs::after(&[uapi::cmd::GET_DEVICE, uapi::GENL_VERSION, 0, 0]);
+    body.str(uapi::device::IFNAME, name);
+    body
+}
+
 impl Wg {
     /// Opens the family called `family` inside `ns`.
     pub fn open(ns: &Netns, family: &str) -> Result<Self> {
@@ -254,9 +260,13 @@ impl Wg {
 
     /// The raw messages of a dump of device `name`.
     pub fn get_raw(&mut self, name: &str) -> Result<Vec<Reply>, Errno> {
-        let mut body = Attrs::after(&[uapi::cmd::GET_DEVICE, uapi::GENL_VERSION, 0, 0]);
-        body.str(uapi::device::IFNAME, name);
+        let body = get_device(name);
         self.nl.request(self.family, libc::NLM_F_DUMP, body.bytes())
+    }
+
+    /// As [`Wg::get_raw`], but keeps nothing.
+    pub fn drain(&mut self, name: &str) -> Result<(), Errno> {
+        self.nl.drain(self.family, get_device(name).bytes())
     }
 
     /// The state of device `name`.

@@ -55,6 +55,42 @@ use harness::modules::Modules;
 use harness::runner::{Boot, Ctx, Skip, Subject, Test};
 use std::time::Duration;
 
+/// Programs that `scripts/peers` compiles, as tests that need them have them in their names.
+const COMPILED: [&str; 4] = ["boringtun", "gotatun", "innernet", "exporter"];
+
+/// A part of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Those about this module that need neither the sanitizer kernel nor programs which are
+    /// compiled for them: what `make test` runs.
+    Ours,
+    /// All others: controls with the in-tree module, foreign programs.
+    Rest,
+    /// All.
+    All,
+}
+
+impl Part {
+    /// Whether it includes `test`.
+    pub fn includes(self, test: &Test) -> bool {
+        let is_ours = test.subject == Subject::Rs
+            && !matches!(test.boot, Boot::San | Boot::SanVtime)
+            && !needs_compiled(test);
+        match self {
+            Part::Ours => is_ours,
+            Part::Rest => !is_ours,
+            Part::All => true,
+        }
+    }
+}
+
+/// Whether a test needs a program of [`COMPILED`].
+pub fn needs_compiled(test: &Test) -> bool {
+    test.name
+        .split(['-', '@'])
+        .any(|word| COMPILED.contains(&word))
+}
+
 /// The plain form of a test's body.
 type Check = fn(&Ctx) -> Result<()>;
 
