@@ -140,27 +140,40 @@ fn live(options: &Options, mut watch: Watch<'_>) -> io::Result<()> {
     let bars = Bars::of_locale(|name| std::env::var(name).ok());
     let mut before = Totals::new(Instant::now(), watch.devices());
     let mut growth = Growth::default();
-    let mut begin = Instant::now();
-    let mut due = begin + options.interval;
-    let mut pace = Pace::new(begin);
+    let start = Instant::now();
+    let mut due = start + options.interval;
+    let mut pace = Pace::new(start);
+    // Since when something is read that the pace has not heard of.
+    let mut working = Some(start);
     let mut screen = Screen::new(options.colour)?;
     let mut shown = 0;
     loop {
         let table = Table::live(&rows(watch.devices(), &growth, SystemTime::now()), bars);
         let title = title(&watch, options);
+        let mut stale = true;
         let wish = loop {
-            screen.draw(&title, |width| table.lines(width))?;
-            pace.worked(begin, Instant::now());
-            match screen.wait(due, pace.opens(), &watch.sources())? {
-                Wish::Redraw => begin = Instant::now(),
+            if std::mem::take(&mut stale) {
+                screen.draw(&title, |width| table.lines(width))?;
+            }
+            if let Some(begin) = working.take() {
+                pace.worked(begin, Instant::now());
+            }
+            let wish = screen.wait(due, pace.opens(), &watch.sources())?;
+            if wish == Wish::Redraw {
+                stale = true;
+                continue;
+            }
+            working = Some(Instant::now());
+            match wish {
+                // Of what is not shown.
+                Wish::News if !watch.news()? => {}
                 wish => break wish,
             }
         };
-        begin = Instant::now();
         match wish {
-            Wish::News => watch.news()?,
+            Wish::News | Wish::Redraw => {}
             Wish::Quit => break,
-            Wish::Refresh | Wish::Redraw => {
+            Wish::Refresh => {
                 shown += 1;
                 if options.count.is_some_and(|count| shown > count) {
                     break;

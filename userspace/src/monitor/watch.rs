@@ -102,40 +102,45 @@ impl<'a> Watch<'a> {
         self.rescan()
     }
 
-    /// Looks at the news, and reads what it makes necessary.
+    /// Looks at the news, and reads what it makes necessary; true if there is something to show.
     ///
     /// # Errors
     ///
     /// As [`chosen`](super::chosen).
-    pub fn news(&mut self) -> io::Result<()> {
+    pub fn news(&mut self) -> io::Result<bool> {
         self.hear()?;
-        if self.rescan {
-            return self.rescan();
-        }
+        let changed = self.rescan || self.watched.iter().any(|w| w.need != Need::Nothing);
         for watched in &mut self.watched {
             match watched.read(&mut self.module) {
                 // It has just gone.
                 Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => {
-                    return self.rescan();
+                    self.rescan = true;
                 }
                 result => result?,
             }
         }
-        Ok(())
+        if self.rescan {
+            self.rescan()?;
+        }
+        Ok(changed)
     }
 
     /// Finds the devices there are, and reads of each what is needed; of new ones, everything.
     fn rescan(&mut self) -> io::Result<()> {
         self.rescan = false;
-        if self.module.is_none() {
-            self.module = Module::open()?;
-        }
         let (module, watched) = (&mut self.module, &mut self.watched);
+        // The kernel tries to load a module that it is asked for: only a new device is a reason.
+        let mut asked = module.is_some();
         let watched = super::chosen(self.names, self.family, |link| {
             let known = watched.iter().position(|known| is_same(&known.link, link));
             let mut watching = match known {
                 Some(at) => watched.swap_remove(at),
-                None => Watched::new(link, module.as_ref()),
+                None => {
+                    if !std::mem::replace(&mut asked, true) {
+                        *module = Module::open()?;
+                    }
+                    Watched::new(link, module.as_ref())
+                }
             };
             watching.link = link.clone();
             watching.reading.name.clone_from(&link.name);
