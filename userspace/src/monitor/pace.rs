@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 /// The least time between two looks.
 const GAP: Duration = Duration::from_millis(100);
-/// After some work, news waits for this many times the work's duration.
+/// After some work, news waits for this many times the work's duration,
 const REST: u32 = 9;
+/// but no longer than this.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// When news may be looked at.
 pub struct Pace(Instant);
@@ -24,8 +26,8 @@ impl Pace {
 
     /// Something was read and drawn in this time.
     pub fn worked(&mut self, begin: Instant, end: Instant) {
-        let rest = GAP.max(end.saturating_duration_since(begin) * REST);
-        self.0 = end + rest;
+        let rest = end.saturating_duration_since(begin) * REST;
+        self.0 = end + rest.clamp(GAP, LONGEST);
     }
 }
 
@@ -36,7 +38,7 @@ mod tests {
     #[test]
     fn a_storm_causes_little_work() {
         // There is news at any time; each look takes so long.
-        for (millis, most) in [(1, 99), (10, 91), (50, 20), (1000, 1)] {
+        for (millis, most) in [(1, 99), (10, 91), (50, 20), (1000, 5)] {
             let (start, cost) = (Instant::now(), Duration::from_millis(millis));
             let mut pace = Pace::new(start);
             let (mut now, mut looks) = (start, 0);

@@ -72,14 +72,14 @@ fn changes(ctx: &Ctx) -> Result<()> {
         ..PeerConf::default()
     };
     let key = base64(&peer.public_key);
-    let mut set = |tunnel: &mut Tunnel, flags, keepalive, endpoint: Option<&str>| {
+    let set = |tunnel: &mut Tunnel, flags, keepalive, endpoint: Option<&str>| {
         let peer = PeerConf {
             flags,
             keepalive,
             endpoint: endpoint.map(str::parse).transpose()?,
             ..peer.clone()
         };
-        tunnel.set_peer(0, peer)
+        tunnel.ends[0].set_peer(&tunnel.link, peer)
     };
     set(&mut tunnel, 0, Some(33), None)?;
     monitor.shows("a new peer", soon, has(&key, "  33s"))?;
@@ -152,12 +152,12 @@ fn storm(ctx: &Ctx) -> Result<()> {
             public_key: random_key(),
             ..PeerConf::default()
         };
-        tunnel.set_peer(0, peer.clone())?;
+        tunnel.ends[0].set_peer(&tunnel.link, peer.clone())?;
         changes += 1;
         // Those of every third stay.
         if changes % 3 != 0 {
             peer.flags = uapi::peer::F_REMOVE_ME;
-            tunnel.set_peer(0, peer)?;
+            tunnel.ends[0].set_peer(&tunnel.link, peer)?;
         }
     }
     let peers = tunnel.ends[0].get(&tunnel.link)?.peers.len();
