@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The settings of an interface and its peers that a table shows, as the module `wireguard_rs` tells
-//! them: all, or those that have changed.
+//! The settings of an interface and its peers that a table shows, as the module `wireguard_rs`
+//! tells them: all, or those that have changed.
 
 use super::extension::Extension;
 use super::message::Message;

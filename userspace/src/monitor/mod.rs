@@ -43,8 +43,8 @@ pub struct Options {
     pub colour: bool,
 }
 
-/// What `read` finds of each device of these names, or of all. Those that go away meanwhile are left
-/// out; only if none of those asked for is there, that is an error.
+/// What `read` finds of each device of these names, or of all. Those that go away meanwhile are
+/// left out; only if none of those asked for is there, that is an error.
 fn chosen<T>(
     names: &[String],
     family: Option<&str>,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How often news may cause work: the first is looked at immediately, those that follow it together.
+//! How often news may cause work: the first is looked at immediately, what follows soon after it
+//! together.
 
 use std::time::{Duration, Instant};
 
