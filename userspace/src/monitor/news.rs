@@ -24,8 +24,16 @@ pub enum Need {
 /// What is shown of what a request can set.
 const SHOWN: [&str; 3] = ["listen-port", "endpoint", "persistent-keepalive"];
 
-/// Takes in an event of the device that came at `now`.
-pub fn take(event: &Event, device: &mut DeviceReading, now: SystemTime) -> Need {
+/// Takes in an event of the device that came at `now`, after so many that did not come.
+pub fn take(event: &Event, missing: u32, device: &mut DeviceReading, now: SystemTime) -> Need {
+    let need = apply(event, device, now);
+    match missing {
+        0 => need,
+        _ => Need::Everything,
+    }
+}
+
+fn apply(event: &Event, device: &mut DeviceReading, now: SystemTime) -> Need {
     let trouble = |name| Some(Trouble { name, at: now });
     let change: &dyn Fn(&mut PeerReading) = match event.name.as_str() {
         "peer-added" => return Need::Settings,
@@ -103,15 +111,15 @@ mod tests {
             (event("session-expired"), Need::Draw),
         ] {
             let mut device = device("wg0", 2, vec![peer(1, 0, 0, 0)]);
-            let need = take(&event, &mut device, SystemTime::now());
+            let need = take(&event, 0, &mut device, SystemTime::now());
             assert_eq!(need, wanted, "{event:?}");
         }
-        let unknown = take(
-            &event("endpoint-changed"),
-            &mut device("wg0", 2, vec![]),
-            SystemTime::now(),
-        );
-        assert_eq!(unknown, Need::Peers);
+        for (missing, wanted) in [(0, Need::Peers), (1, Need::Everything)] {
+            let mut nobody = device("wg0", 2, vec![]);
+            let event = event("endpoint-changed");
+            let need = take(&event, missing, &mut nobody, SystemTime::now());
+            assert_eq!(need, wanted);
+        }
     }
 
     #[test]
@@ -124,7 +132,7 @@ mod tests {
                 endpoint,
                 ..event(name)
             };
-            take(&event, &mut device, now);
+            take(&event, 0, &mut device, now);
             let peer = &device.peers[&PublicKey::new(KEY)];
             let trouble = peer.trouble.map(|trouble| trouble.name);
             let endpoint = peer.endpoint.map(|endpoint| endpoint.to_string());

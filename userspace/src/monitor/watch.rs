@@ -204,11 +204,7 @@ fn told(event: &Event, sequence: &mut Sequence, watched: &mut [Watched]) {
     let Some(watched) = watched.iter_mut().find(of) else {
         return;
     };
-    let need = take(event, &mut watched.reading, SystemTime::now());
-    let need = match missing {
-        0 => need,
-        _ => Need::Everything,
-    };
+    let need = take(event, missing, &mut watched.reading, SystemTime::now());
     watched.need = watched.need.max(need);
 }
 
