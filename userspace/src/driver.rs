@@ -32,6 +32,14 @@ impl Interface {
             Driver::Program => uapi::get(folder(), &self.name),
         }
     }
+
+    /// The index and the netlink family, if it is the kernel's.
+    pub fn of_kernel(&self) -> Option<(u32, &'static str)> {
+        match self.driver {
+            Driver::Kernel { index, family } => Some((index, family)),
+            Driver::Program => None,
+        }
+    }
 }
 
 fn folder() -> &'static Path {

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `wg-rs events`: what happens, as it happens, a line for each event.
 
-use crate::genl::events::{Event, Heard, Listener};
+use crate::genl::events::{Event, Heard, Listener, Sequence};
 use crate::model::ShownEndpoint;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::time::SystemTime;
@@ -18,10 +17,10 @@ use std::time::SystemTime;
 /// As [`Listener::open`] and [`Listener::hear`] have them, and those of `out`.
 pub fn run(interfaces: &[String], json: bool, out: &mut impl Write) -> io::Result<()> {
     let mut listener = Listener::open()?;
-    let mut expected = BTreeMap::new();
+    let mut sequence = Sequence::default();
     loop {
         let heard = listener.hear()?;
-        for line in lines(heard, interfaces, &mut expected) {
+        for line in lines(heard, interfaces, &mut sequence) {
             let time = humantime::format_rfc3339_millis(SystemTime::now());
             let stamped = Stamped {
                 time: time.to_string(),
@@ -46,19 +45,17 @@ enum Line {
     Lost(Option<(String, u32)>),
 }
 
-/// The lines for what was heard. `expected` has the number of each interface's next event.
-fn lines(heard: Heard, interfaces: &[String], expected: &mut BTreeMap<u32, u32>) -> Vec<Line> {
+/// The lines for what was heard.
+fn lines(heard: Heard, interfaces: &[String], sequence: &mut Sequence) -> Vec<Line> {
     let Heard::Events(events) = heard else {
         return vec![Line::Lost(None)];
     };
     let mut lines = Vec::new();
     for event in events {
-        let next = event.sequence.wrapping_add(1);
-        let wanted = expected.insert(event.ifindex, next);
+        let missing = sequence.missing(&event);
         if !interfaces.is_empty() && !interfaces.contains(&event.interface) {
             continue;
         }
-        let missing = wanted.map_or(0, |wanted| event.sequence.wrapping_sub(wanted));
         if missing != 0 {
             lines.push(Line::Lost(Some((event.interface.clone(), missing))));
         }
@@ -167,9 +164,9 @@ mod tests {
 
     #[test]
     fn gaps_are_told() {
-        let mut expected = BTreeMap::new();
+        let mut sequence = Sequence::default();
         let only = ["wg0".to_owned()];
-        let mut hear = |events: Vec<Event>| lines(Heard::Events(events), &only, &mut expected);
+        let mut hear = |events: Vec<Event>| lines(Heard::Events(events), &only, &mut sequence);
         let (first, other) = (event("wg0", 1, 40), event("wg1", 2, 0));
         assert_eq!(hear(vec![first.clone(), other]), [Line::Event(first)]);
         let later = event("wg0", 1, 43);
@@ -177,7 +174,7 @@ mod tests {
             hear(vec![event("wg1", 2, 9), later.clone()]),
             [Line::Lost(Some(("wg0".into(), 2))), Line::Event(later)]
         );
-        assert_eq!(lines(Heard::Lost, &only, &mut expected), [Line::Lost(None)]);
+        assert_eq!(lines(Heard::Lost, &only, &mut sequence), [Line::Lost(None)]);
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub fn run(context: &Context, command: &Native) -> CommandResult {
             };
             let names = &arguments.interfaces;
             let first = names.first().map_or("", String::as_str);
-            let read = || monitor::devices(names, context.family.as_deref());
-            monitor::run(&options, read).map_err(|error| failed(&error, first))
+            monitor::run(&options, names, context.family.as_deref())
+                .map_err(|error| failed(&error, first))
         }
         Native::Events(Events { interfaces, json }) => {
             match events::run(interfaces, *json, &mut io::stdout().lock()) {

@@ -183,6 +183,7 @@ mod tests {
         Counters {
             interface: "wg0".into(),
             ifindex: 7,
+            generation: Some(3),
             cookies_sent: 2,
             refused: vec![(Rejection::ReplayedData, 5), (Rejection::InvalidMac1, 9)],
             peers: vec![full],

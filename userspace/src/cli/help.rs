@@ -188,15 +188,32 @@ Columns:
 A line for each interface sums up its peers, whose lines follow, the busiest first. HANDSHAKE is \
 the time since the last handshake: below three minutes a session is in use (green on a terminal), \
 \"never\" means that the peer has not answered yet. RX/s and TX/s are bytes received and sent per \
-second over the last interval, RX and TX since the peer was added. Keys are shortened where the \
-terminal is narrow. No private or preshared key is ever shown.
+second over the last interval, RX and TX since the peer was added. Keys are shortened, and some \
+columns left out, where the terminal is narrow. No private or preshared key is ever shown.
+
+On a terminal, a bar beside each rate of a peer compares it with the largest one. It is of blocks \
+if the locale (LC_ALL, LC_CTYPE, LANG) has UTF-8, else of #.
+
+Notes:
+With the module wireguard_rs, a line below an interface or a peer tells what was refused or lost \
+in the last interval, and how often: the reason, as `show NAME stats --json' calls it. Those of an \
+interface include those of its peers. handshake-given-up and session-expired are the events of \
+wg-rs-events(8), and stand until there is a handshake. If there is nothing to tell, there is no \
+line.
+
+Events:
+The module wireguard_rs also tells of changes (of peers, endpoints, handshakes): these are shown \
+when they happen, with the rates of the last interval, and between them only counters are read. \
+With other drivers everything is read after each interval; the title then says \"no events\". New \
+interfaces are shown at once with each of them.
 
 Keys:
 Arrows, page up, page down, home and end move through a long table; space reads at once; q ends.
 
 Elsewhere than on a terminal:
 Each table is printed as plain text, whole, after an interval, with an empty line between two of \
-them.
+them. Notes are a last column, NOTES, of those tables that have any: names separated by commas, \
+each reason followed by a colon and its count.
 
 Examples:
   wg-rs monitor

@@ -5,11 +5,13 @@ use super::find_extension;
 use super::message::GENL_HEADER;
 use super::reply::read_endpoint;
 use crate::key::PublicKey;
-use crate::netlink::{attributes, Socket};
+use crate::netlink::{attributes, Error, Socket};
 use netlink_sys::protocols::NETLINK_GENERIC;
 use nix::errno::Errno;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use wireguard_rs::proto::extension::{attr, changed, event, role, GROUP_EVENTS};
 
 /// The kernel keeps so many bytes of events for us.
@@ -157,14 +159,60 @@ impl Listener {
     /// The socket's.
     pub fn hear(&mut self) -> io::Result<Heard> {
         let mut events = Vec::new();
-        match self
+        let heard = self
             .0
-            .hear(&mut |payload| events.extend(Event::read(payload)))
-        {
-            Ok(()) => Ok(Heard::Events(events)),
-            Err(error) if error.errno == Errno::ENOBUFS as i32 => Ok(Heard::Lost),
-            Err(error) => Err(error.into()),
-        }
+            .hear(&mut |payload| events.extend(Event::read(payload)));
+        Ok(lost(heard)?.map_or(Heard::Lost, |()| Heard::Events(events)))
+    }
+
+    /// What has come, without waiting for more; `None` if nothing.
+    ///
+    /// # Errors
+    ///
+    /// The socket's.
+    pub fn hear_waiting(&mut self) -> io::Result<Option<Heard>> {
+        let mut events = Vec::new();
+        let heard = self
+            .0
+            .hear_waiting(&mut |payload| events.extend(Event::read(payload)));
+        Ok(match lost(heard)? {
+            None => Some(Heard::Lost),
+            Some(true) => Some(Heard::Events(events)),
+            Some(false) => None,
+        })
+    }
+}
+
+/// `None` if the kernel had more than it could keep for us.
+fn lost<T>(heard: Result<T, Error>) -> io::Result<Option<T>> {
+    match heard {
+        Ok(heard) => Ok(Some(heard)),
+        Err(error) if error.errno == Errno::ENOBUFS as i32 => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The numbers of the events that come next, by interface.
+#[derive(Default)]
+pub struct Sequence(BTreeMap<u32, u32>);
+
+impl Sequence {
+    /// How many events of its interface were lost before this one.
+    pub fn missing(&mut self, event: &Event) -> u32 {
+        let next = event.sequence.wrapping_add(1);
+        let wanted = self.0.insert(event.ifindex, next);
+        wanted.map_or(0, |wanted| event.sequence.wrapping_sub(wanted))
+    }
+
+    /// Forgets the other interfaces.
+    pub fn retain(&mut self, stays: impl Fn(u32) -> bool) {
+        self.0.retain(|ifindex, _| stays(*ifindex));
     }
 }
 

@@ -5,11 +5,15 @@ use super::FAMILIES;
 use crate::netlink::{read_link, Link, Request, Socket};
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::libc::RTM_GETLINK;
+use nix::errno::Errno;
+use nix::libc::{RTM_GETLINK, RTNLGRP_LINK};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Bytes of the header in front of a link's attributes.
 const IFINFOMSG: usize = 16;
+/// The kernel keeps so many bytes of news about links for us.
+const BACKLOG: usize = 1 << 18;
 
 /// A WireGuard interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +48,50 @@ fn of_wireguard(link: Link) -> Option<WireguardLink> {
     })
 }
 
+/// Hears of WireGuard interfaces that come, go or change.
+pub struct LinkListener(Socket);
+
+impl LinkListener {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    ///
+    /// The socket's.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::open(NETLINK_ROUTE)?;
+        socket.listen(RTNLGRP_LINK, BACKLOG)?;
+        Ok(Self(socket))
+    }
+
+    /// The indices of those of which something was told; `None` if there was more than we could
+    /// read. At most `limit` datagrams are looked at, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// The socket's.
+    pub fn hear(&mut self, limit: usize) -> io::Result<Option<Vec<u32>>> {
+        let mut found = Vec::new();
+        for _ in 0..limit {
+            let heard = self.0.hear_waiting(&mut |payload| {
+                found.extend(read_link(payload).and_then(of_wireguard).map(|l| l.index));
+            });
+            match heard {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if error.errno == Errno::ENOBUFS as i32 => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(found))
+    }
+}
+
+impl AsFd for LinkListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,7 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn lists_without_privilege() {
+    fn lists_and_listens_without_privilege() {
         wireguard_links().unwrap();
+        assert_eq!(LinkListener::open().unwrap().hear(1).unwrap(), Some(vec![]));
     }
 }

@@ -8,6 +8,7 @@
 
 mod atomic;
 pub mod events;
+pub mod extension;
 mod hint;
 mod links;
 mod message;
@@ -15,11 +16,12 @@ pub mod options;
 pub mod peers;
 mod reply;
 mod request;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use hint::explain;
-pub use links::{wireguard_links, WireguardLink};
+pub use links::{wireguard_links, LinkListener, WireguardLink};
 pub use reply::{read_reply, Malformed};
 pub use request::write_requests;
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Options of an interface and its peers that only the module `wireguard_rs` has.
 
-use super::message::{Full, Message, GENL_HEADER};
-use super::{find_extension, hint, Link};
+use super::extension::Extension;
+use super::message::{Full, Message};
+use super::Link;
 use crate::key::PublicKey;
-use crate::netlink::{attributes, Socket};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use netlink_sys::protocols::NETLINK_GENERIC;
-use nix::errno::Errno;
+use crate::netlink::attributes;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use wireguard_rs::proto::extension::{cmd, device, options, peer, show};
@@ -85,24 +84,37 @@ pub struct PeerOptions {
 ///
 /// `EPROTONOSUPPORT` if the driver has none; otherwise as for other requests.
 pub fn get(interface: &str) -> io::Result<Options> {
-    let mut connection = Connection::open(interface)?;
+    let link = Link::Name(interface);
+    let mut extension = Extension::open_for(link)?;
     let mut found = Options::default();
-    connection.ask(cmd::OPTIONS_GET, NLM_F_DUMP, &|_| Ok(()), &mut |payload| {
-        for (kind, value) in attributes(payload) {
-            let switches = SWITCHES.iter().zip(&mut found.switches);
-            for (_, to) in switches.filter(|((_, attr), _)| *attr == kind) {
-                *to = value.first().map(|value| *value != 0);
+    extension.ask(
+        link,
+        cmd::OPTIONS_GET,
+        NLM_F_DUMP,
+        &|_| Ok(()),
+        &mut |payload| {
+            for (kind, value) in attributes(payload) {
+                let switches = SWITCHES.iter().zip(&mut found.switches);
+                for (_, to) in switches.filter(|((_, attr), _)| *attr == kind) {
+                    *to = value.first().map(|value| *value != 0);
+                }
+                found.binding.read(kind, value);
             }
-            found.binding.read(kind, value);
-        }
-    })?;
+        },
+    )?;
     let settings = |request: &mut Message| request.put(device::SHOW, &show::SETTINGS.to_ne_bytes());
-    connection.ask(cmd::PEERS_GET, NLM_F_DUMP, &settings, &mut |payload| {
-        for (_, list) in attributes(payload).filter(|(kind, _)| *kind == device::PEERS) {
-            let peers = attributes(list).filter_map(|(_, nest)| read_peer(nest));
-            found.peers.extend(peers);
-        }
-    })?;
+    extension.ask(
+        link,
+        cmd::PEERS_GET,
+        NLM_F_DUMP,
+        &settings,
+        &mut |payload| {
+            for (_, list) in attributes(payload).filter(|(kind, _)| *kind == device::PEERS) {
+                let peers = attributes(list).filter_map(|(_, nest)| read_peer(nest));
+                found.peers.extend(peers);
+            }
+        },
+    )?;
     Ok(found)
 }
 
@@ -125,14 +137,15 @@ fn read_peer(nest: &[u8]) -> Option<(PublicKey, PeerOptions)> {
 ///
 /// As for [`get`]; `ENOENT` for a peer that is not there.
 pub fn set(interface: &str, change: &Options) -> io::Result<()> {
-    let mut connection = Connection::open(interface)?;
+    let link = Link::Name(interface);
+    let mut extension = Extension::open_for(link)?;
     // Otherwise it would be passed over in silence.
     for (key, _) in &change.peers {
         let only = |request: &mut Message| {
             request.put(device::SHOW, &0_u32.to_ne_bytes())?;
             request.put(device::PEER, key.as_bytes())
         };
-        connection.ask(cmd::PEERS_GET, NLM_F_DUMP, &only, &mut |_| ())?;
+        extension.ask(link, cmd::PEERS_GET, NLM_F_DUMP, &only, &mut |_| ())?;
     }
     let switches = |request: &mut Message| {
         for ((_, attr), value) in SWITCHES.iter().zip(change.switches) {
@@ -142,7 +155,7 @@ pub fn set(interface: &str, change: &Options) -> io::Result<()> {
         }
         change.binding.write(request)
     };
-    connection.ask(cmd::OPTIONS_SET, NLM_F_ACK, &switches, &mut |_| ())?;
+    extension.ask(link, cmd::OPTIONS_SET, NLM_F_ACK, &switches, &mut |_| ())?;
     if change.peers.is_empty() {
         return Ok(());
     }
@@ -163,44 +176,6 @@ pub fn set(interface: &str, change: &Options) -> io::Result<()> {
         request.end(list);
         Ok(())
     };
-    connection.ask(cmd::SET, NLM_F_ACK, &peers, &mut |_| ())
-}
-
-/// A connection to our family, about one interface.
-struct Connection<'a> {
-    socket: Socket,
-    family: u16,
-    interface: &'a str,
-}
-
-impl<'a> Connection<'a> {
-    fn open(interface: &'a str) -> io::Result<Self> {
-        Link::Name(interface).check()?;
-        let mut socket = Socket::open(NETLINK_GENERIC)?;
-        let family = find_extension(&mut socket)?.id;
-        Ok(Self {
-            socket,
-            family,
-            interface,
-        })
-    }
-
-    /// `each` gets the attributes of each reply.
-    fn ask(
-        &mut self,
-        command: u8,
-        flags: u16,
-        fill: &dyn Fn(&mut Message) -> Result<(), Full>,
-        each: &mut dyn FnMut(&[u8]),
-    ) -> io::Result<()> {
-        let mut request = Message::generic(self.family, NLM_F_REQUEST | flags, command);
-        request.link(Link::Name(self.interface))?;
-        fill(&mut request).map_err(|_| Errno::EMSGSIZE)?;
-        let answer = self.socket.ask(request.finish(), &mut |payload| {
-            each(payload.get(GENL_HEADER..).unwrap_or_default());
-            Ok(())
-        });
-        answer.inspect_err(|error| hint::remember(error.message.clone()))?;
-        Ok(())
-    }
+    extension.ask(link, cmd::SET, NLM_F_ACK, &peers, &mut |_| ())?;
+    Ok(())
 }

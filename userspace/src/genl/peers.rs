@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The counters of an interface and its peers that only the module `wireguard_rs` has.
 
-use super::message::{Message, GENL_HEADER};
-use super::{find_extension, Link};
+use super::extension::Extension;
+use super::message::Message;
+use super::Link;
 use crate::key::PublicKey;
-use crate::netlink::{attributes, Socket};
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
-use netlink_sys::protocols::NETLINK_GENERIC;
-use nix::errno::Errno;
+use crate::netlink::attributes;
 use std::io;
 use wireguard_rs::proto::extension::{cmd, device, peer, show};
 use wireguard_rs::proto::Rejection;
@@ -22,6 +20,8 @@ pub struct Counters {
     pub interface: String,
     /// Its number.
     pub ifindex: u32,
+    /// The generation of the settings; `None` if they changed while this was read.
+    pub generation: Option<u32>,
     /// Cookie replies that were sent.
     pub cookies_sent: u64,
     /// What was refused, by peers and by the interface.
@@ -71,23 +71,23 @@ pub struct PeerCounters {
 ///
 /// `EPROTONOSUPPORT` if the driver has none; otherwise as for other requests.
 pub fn counters(interface: &str) -> io::Result<Counters> {
-    Link::Name(interface).check()?;
-    let mut socket = Socket::open(NETLINK_GENERIC)?;
-    let family = find_extension(&mut socket)?.id;
-    loop {
-        let mut request = Message::generic(family, NLM_F_REQUEST | NLM_F_DUMP, cmd::PEERS_GET);
-        request.link(Link::Name(interface))?;
-        request
-            .put(device::SHOW, &show::COUNTERS.to_ne_bytes())
-            .map_err(|_| Errno::EMSGSIZE)?;
-        let mut found = Counters::default();
-        let interrupted = socket.ask(request.finish(), &mut |payload| {
-            read(payload.get(GENL_HEADER..).unwrap_or_default(), &mut found);
-            Ok(())
-        })?;
-        if !interrupted {
-            return Ok(found);
+    let link = Link::Name(interface);
+    Extension::open_for(link)?.counters(link)
+}
+
+impl Extension {
+    /// Reads the counters of an interface, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As for other requests.
+    pub fn counters(&mut self, link: Link<'_>) -> io::Result<Counters> {
+        let show = |request: &mut Message| request.put(device::SHOW, &show::COUNTERS.to_ne_bytes());
+        let (mut found, whole) = self.dump(link, cmd::PEERS_GET, &show, &read)?;
+        if !whole {
+            found.generation = None;
         }
+        Ok(found)
     }
 }
 
@@ -104,6 +104,7 @@ fn read(payload: &[u8], to: &mut Counters) {
                 let name = value.strip_suffix(&[0]).unwrap_or(value);
                 to.interface = String::from_utf8_lossy(name).into_owned();
             }
+            device::GENERATION => to.generation = value.try_into().ok().map(u32::from_ne_bytes),
             device::COOKIES_SENT => to.cookies_sent = number(value),
             device::REFUSED => to.refused = refused(value),
             device::PEERS => to

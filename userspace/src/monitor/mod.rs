@@ -2,22 +2,34 @@
 //! `wg-rs monitor`: what the tunnels are doing, again and again. A live table on a terminal, plain
 //! lines elsewhere.
 
+mod bar;
+mod cells;
+mod growth;
+mod news;
+mod pace;
 mod reading;
+mod rows;
 mod screen;
 mod table;
+mod watch;
 
 use std::io::{self, IsTerminal, Write};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
 use crate::driver::{interfaces, Interface};
 use crate::model::Device;
-use reading::Reading;
+use bar::Bars;
+use growth::{Growth, Totals};
+use pace::Pace;
+use reading::DeviceReading;
+use rows::rows;
 use screen::{Screen, Wish};
 use table::Table;
+use watch::Watch;
 
 /// What the command line asks for.
 pub struct Options {
@@ -31,24 +43,28 @@ pub struct Options {
     pub colour: bool,
 }
 
-/// The devices of the moment: those of these names, or all. Those that go away meanwhile are left
-/// out; only if none of those asked for is there, that is an error.
-pub fn devices(names: &[String], family: Option<&str>) -> io::Result<Vec<Device>> {
+/// What `read` finds of each device of these names, or of all. Those that go away meanwhile are
+/// left out; only if none of those asked for is there, that is an error.
+fn chosen<T>(
+    names: &[String],
+    family: Option<&str>,
+    mut read: impl FnMut(&Interface) -> io::Result<T>,
+) -> io::Result<Vec<T>> {
     let links = interfaces(family)?;
-    let mut devices = Vec::new();
+    let mut found = Vec::new();
     let mut missing = None;
     let chosen = |link: &&Interface| names.is_empty() || names.contains(&link.name);
     for link in links.iter().filter(chosen) {
-        match link.get() {
-            Ok(device) => devices.push(device),
+        match read(link) {
+            Ok(device) => found.push(device),
             Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => {
                 missing = Some(error)
             }
             Err(error) => return Err(error),
         }
     }
-    match (devices.is_empty() && !names.is_empty(), missing) {
-        (false, _) => Ok(devices),
+    match (found.is_empty() && !names.is_empty(), missing) {
+        (false, _) => Ok(found),
         (true, Some(error)) => Err(error),
         // There, but not WireGuard's, or not there.
         (true, None)
@@ -62,18 +78,30 @@ pub fn devices(names: &[String], family: Option<&str>) -> io::Result<Vec<Device>
     }
 }
 
-/// The lines of a table without rates.
-pub fn table(devices: &[Device]) -> Vec<String> {
-    Table::new(&Reading::new(devices).rows(None)).plain()
+/// The devices of the moment, with the same rules.
+pub fn devices(names: &[String], family: Option<&str>) -> io::Result<Vec<Device>> {
+    chosen(names, family, Interface::get)
 }
 
-/// Runs until it has shown `count` tables, or the user ends it. `read` gives the devices of the
-/// moment.
-pub fn run(options: &Options, read: impl FnMut() -> io::Result<Vec<Device>>) -> io::Result<()> {
+/// The lines of a table without rates.
+pub fn table(devices: &[Device]) -> Vec<String> {
+    let readings: Vec<_> = devices.iter().map(DeviceReading::new).collect();
+    let growth = Growth::default();
+    Table::plain(&rows(readings.iter(), &growth, SystemTime::now()))
+}
+
+/// Runs until it has shown `count` tables, or the user ends it: tables of the devices of these
+/// names, or of all.
+///
+/// # Errors
+///
+/// As [`devices`], and those of the terminal or the output.
+pub fn run(options: &Options, names: &[String], family: Option<&str>) -> io::Result<()> {
+    let watch = Watch::new(names, family)?;
     if io::stdout().is_terminal() && io::stdin().is_terminal() && !options.plain {
-        live(options, read)
+        live(options, watch)
     } else {
-        match plain(options, read) {
+        match plain(options, watch) {
             // The reader has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result,
@@ -82,19 +110,21 @@ pub fn run(options: &Options, read: impl FnMut() -> io::Result<Vec<Device>>) -> 
 }
 
 /// Tables one after the other, each after an interval, with the rates over it.
-fn plain(options: &Options, mut read: impl FnMut() -> io::Result<Vec<Device>>) -> io::Result<()> {
-    let mut before = Reading::new(&read()?);
+fn plain(options: &Options, mut watch: Watch<'_>) -> io::Result<()> {
+    let mut before = Totals::new(Instant::now(), watch.devices());
     let mut due = Instant::now();
     let mut shown = 0;
     while options.count.is_none_or(|count| shown < count) {
         due += options.interval;
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let now = Reading::new(&read()?);
+        watch.tick()?;
+        let now = Totals::new(Instant::now(), watch.devices());
+        let growth = Growth::new(&before, &now);
         let mut out = io::stdout().lock();
         if shown > 0 {
             writeln!(out)?;
         }
-        for line in Table::new(&now.rows(Some(&before))).plain() {
+        for line in Table::plain(&rows(watch.devices(), &growth, SystemTime::now())) {
             writeln!(out, "{line}")?;
         }
         out.flush()?;
@@ -104,40 +134,73 @@ fn plain(options: &Options, mut read: impl FnMut() -> io::Result<Vec<Device>>) -
     Ok(())
 }
 
-/// One table that changes in place; it is there at once, the rates from the second reading on.
-fn live(options: &Options, mut read: impl FnMut() -> io::Result<Vec<Device>>) -> io::Result<()> {
-    let mut now = Reading::new(&read()?);
-    let mut before = None;
-    let mut due = Instant::now() + options.interval;
+/// One table that changes in place; it is there at once, the rates from the second reading on. What
+/// events tell is shown at once too, with the rates of the last interval.
+fn live(options: &Options, mut watch: Watch<'_>) -> io::Result<()> {
+    let bars = Bars::of_locale(|name| std::env::var(name).ok());
+    let mut before = Totals::new(Instant::now(), watch.devices());
+    let mut growth = Growth::default();
+    let start = Instant::now();
+    let mut due = start + options.interval;
+    let mut pace = Pace::new(start);
+    // Since when something is read that the pace has not heard of.
+    let mut working = Some(start);
     let mut screen = Screen::new(options.colour)?;
     let mut shown = 0;
     loop {
-        let table = Table::new(&now.rows(before.as_ref()));
-        let title = title(&now, options);
+        let table = Table::live(&rows(watch.devices(), &growth, SystemTime::now()), bars);
+        let title = title(&watch, options);
+        let mut stale = true;
         let wish = loop {
-            screen.draw(&title, |width| table.lines(width))?;
-            match screen.wait(due)? {
-                Wish::Redraw => {}
+            if std::mem::take(&mut stale) {
+                screen.draw(&title, |width| table.lines(width))?;
+            }
+            if let Some(begin) = working.take() {
+                pace.worked(begin, Instant::now());
+            }
+            let wish = screen.wait(due, pace.opens(), &watch.sources())?;
+            if wish == Wish::Redraw {
+                stale = true;
+                continue;
+            }
+            working = Some(Instant::now());
+            match wish {
+                // Of what is not shown.
+                Wish::News if !watch.news()? => {}
                 wish => break wish,
             }
         };
-        shown += 1;
-        if wish == Wish::Quit || options.count.is_some_and(|count| shown > count) {
-            break;
+        match wish {
+            Wish::News | Wish::Redraw => {}
+            Wish::Quit => break,
+            Wish::Refresh => {
+                shown += 1;
+                if options.count.is_some_and(|count| shown > count) {
+                    break;
+                }
+                watch.tick()?;
+                let now = Totals::new(Instant::now(), watch.devices());
+                growth = Growth::new(&before, &now);
+                before = now;
+                due = Instant::now() + options.interval;
+            }
         }
-        before = Some(std::mem::replace(&mut now, Reading::new(&read()?)));
-        due = Instant::now() + options.interval;
     }
     screen.close()
 }
 
-fn title(reading: &Reading, options: &Options) -> String {
-    let peers: usize = reading.devices.iter().map(|d| d.peers.len()).sum();
+fn title(watch: &Watch<'_>, options: &Options) -> String {
+    let peers: usize = watch.devices().map(|d| d.peers.len()).sum();
     let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    let devices = plural(reading.devices.len(), "device");
+    let devices = plural(watch.devices().count(), "device");
     format!(
-        "{devices}, {}, every {} s   q quits, arrows scroll",
+        "{devices}, {}, every {} s{}   q quits, arrows scroll",
         plural(peers, "peer"),
-        options.interval.as_secs_f64()
+        options.interval.as_secs_f64(),
+        if watch.has_events() {
+            " and on events"
+        } else {
+            ", no events"
+        }
     )
 }

@@ -3,6 +3,7 @@
 //! the monitor ends.
 
 use std::io::{self, Stdout};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use crossterm::style::{Attribute, Color, Print, SetAttribute, SetForegroundColor};
 use crossterm::{cursor, execute, queue, terminal};
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 
 use super::table::Look;
@@ -22,6 +25,8 @@ const SLICE: Duration = Duration::from_millis(200);
 pub enum Wish {
     /// The time is over: read the devices again.
     Refresh,
+    /// There is news of the devices.
+    News,
     /// Draw again: another size, or another part of the table.
     Redraw,
     Quit,
@@ -149,6 +154,7 @@ impl Screen {
             Some(Look::Heading) => queue!(self.out, SetAttribute(Attribute::Reverse))?,
             Some(Look::Device) => queue!(self.out, SetAttribute(Attribute::Bold))?,
             Some(Look::Alive) => queue!(self.out, SetForegroundColor(Color::Green))?,
+            Some(Look::Note) => queue!(self.out, SetForegroundColor(Color::Yellow))?,
             Some(Look::Idle) | None => {}
         }
         queue!(
@@ -160,26 +166,41 @@ impl Screen {
         queue!(self.out, cursor::MoveToNextLine(1))
     }
 
-    /// Waits for a key, another size, a signal, or `until`.
-    pub fn wait(&mut self, until: Instant) -> io::Result<Wish> {
+    /// Waits for a key, another size, a signal, or `until`; from `opens` on, also for one of
+    /// `sources` to be readable.
+    pub fn wait(
+        &mut self,
+        until: Instant,
+        opens: Instant,
+        sources: &[BorrowedFd<'_>],
+    ) -> io::Result<Wish> {
         loop {
             if self.signal.load(Ordering::Relaxed) != 0 {
                 return Ok(Wish::Quit);
             }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let now = Instant::now();
+            if now >= until {
                 return Ok(Wish::Refresh);
             }
-            if !event::poll(left.min(SLICE))? {
+            if event::poll(Duration::ZERO)? {
+                match event::read()? {
+                    Event::Resize(..) => return Ok(Wish::Redraw),
+                    Event::Key(key) if key.kind == KeyEventKind::Press => match self.key(key)? {
+                        None => {}
+                        Some(wish) => return Ok(wish),
+                    },
+                    _ => {}
+                }
                 continue;
             }
-            match event::read()? {
-                Event::Resize(..) => return Ok(Wish::Redraw),
-                Event::Key(key) if key.kind == KeyEventKind::Press => match self.key(key)? {
-                    None => {}
-                    Some(wish) => return Ok(wish),
-                },
-                _ => {}
+            let (sources, end) = match now < opens {
+                true => (&[][..], until.min(opens)),
+                false => (sources, until),
+            };
+            match ready(sources, end.saturating_duration_since(now))? {
+                Ready::Nothing => {}
+                Ready::News => return Ok(Wish::News),
+                Ready::Gone => return Ok(Wish::Quit),
             }
         }
     }
@@ -193,7 +214,7 @@ impl Screen {
                 self.leave()?;
                 signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
                 self.enter()?;
-                return Ok(Some(Wish::Redraw));
+                return Ok(Some(Wish::Refresh));
             }
             KeyCode::Char('q') | KeyCode::Esc => return Ok(Some(Wish::Quit)),
             KeyCode::Char(' ') => return Ok(Some(Wish::Refresh)),
@@ -224,4 +245,38 @@ impl Drop for Screen {
         // There is nobody left to tell.
         let _ = self.leave();
     }
+}
+
+/// What a slice of time has brought.
+enum Ready {
+    /// Perhaps a key or a signal.
+    Nothing,
+    News,
+    /// There is no terminal any more.
+    Gone,
+}
+
+/// Waits for input, for one of `sources`, or for a signal.
+fn ready(sources: &[BorrowedFd<'_>], limit: Duration) -> io::Result<Ready> {
+    let stdin = io::stdin();
+    let mut fds = vec![PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    fds.extend(sources.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)));
+    // Rounded up: none of it is spent in a loop.
+    let limit = limit.min(SLICE) + Duration::from_micros(999);
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::ZERO);
+    match poll(&mut fds, limit) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut heard = fds
+        .iter()
+        .map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    if heard.next().is_some_and(|input| input.intersects(gone)) {
+        return Ok(Ready::Gone);
+    }
+    Ok(match heard.any(|source| !source.is_empty()) {
+        true => Ready::News,
+        false => Ready::Nothing,
+    })
 }

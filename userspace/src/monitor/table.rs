@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use super::reading::{Handshake, Row, Traffic};
-use crate::model::ShownEndpoint;
+use super::bar::Bars;
+use super::cells::{cells, notes, HEADINGS};
+use super::reading::Handshake;
+use super::rows::{Of, Row};
 
 /// How a line looks on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,56 +16,66 @@ pub enum Look {
     /// A session can be in use: the last handshake is younger than what a key may live.
     Alive,
     Idle,
+    /// What there is to say of the line above.
+    Note,
 }
 
 /// Sessions end 180 s after their handshake.
 const SESSION: Duration = Duration::from_secs(180);
 
-const HEADINGS: [&str; 9] = [
-    "DEVICE",
-    "PEER",
-    "ENDPOINT",
-    "HANDSHAKE",
-    "RX/s",
-    "TX/s",
-    "RX",
-    "TX",
-    "KEEPALIVE",
-];
 const PEER: usize = 1;
 const ENDPOINT: usize = 2;
+const BARS: [usize; 2] = [5, 7];
+/// The heading of notes in the plain table, where they are a column.
+const NOTES: &str = "NOTES";
 /// Columns that a narrow terminal does without, the first to go first.
-const DISPENSABLE: [usize; 3] = [8, 7, 6];
+const DISPENSABLE: [&[usize]; 4] = [&[10], &BARS, &[9], &[8]];
 /// Below this many characters a key or an endpoint says nothing.
 const SHORTEST: usize = 9;
 
 /// A table: cells as text, each row with its look, the headings first.
 pub struct Table {
     rows: Vec<(Look, Vec<String>)>,
+    /// A line below each row, if not empty.
+    notes: Vec<String>,
 }
 
 impl Table {
-    pub fn new(rows: &[Row]) -> Self {
-        let headings = HEADINGS.map(String::from).to_vec();
-        let rows = rows.iter().map(|row| (look(row), cells(row)));
+    /// For a terminal: with bars, and notes below the rows.
+    pub fn live(rows: &[Row], bars: Bars) -> Self {
+        let peers = rows.iter().filter(|row| matches!(row.of, Of::Peer { .. }));
+        let rates = peers.filter_map(|row| row.rate);
+        let largest = rates.map(|rate| rate.rx.max(rate.tx)).max().unwrap_or(0);
+        let notes = rows.iter().map(|row| notes(row, ' ', ", "));
         Self {
-            rows: std::iter::once((Look::Heading, headings))
-                .chain(rows)
-                .collect(),
+            notes: std::iter::once(String::new()).chain(notes).collect(),
+            rows: with_headings(rows, Some((bars, largest))),
         }
     }
 
-    /// The lines, nothing shortened, columns aligned.
-    pub fn plain(&self) -> Vec<String> {
-        self.lines(usize::MAX)
-            .into_iter()
-            .map(|(_, line)| line)
-            .collect()
+    /// The lines of a table for programs: nothing shortened, columns aligned, those who have notes
+    /// with a last column of them.
+    pub fn plain(rows: &[Row]) -> Vec<String> {
+        let mut table = with_headings(rows, None);
+        let notes: Vec<_> = rows.iter().map(|row| notes(row, ':', ",")).collect();
+        if notes.iter().any(|note| !note.is_empty()) {
+            let notes = std::iter::once(NOTES.to_owned()).chain(notes);
+            for ((_, cells), note) in table.iter_mut().zip(notes) {
+                cells.push(note);
+            }
+        }
+        let table = Self {
+            rows: table,
+            notes: Vec::new(),
+        };
+        let lines = table.lines(usize::MAX).into_iter();
+        lines.map(|(_, line)| line).collect()
     }
 
     /// The lines with their looks, none longer than `width` characters.
     pub fn lines(&self, width: usize) -> Vec<(Look, String)> {
-        let mut widths: Vec<usize> = (0..HEADINGS.len())
+        let columns = self.rows.first().map_or(0, |(_, row)| row.len());
+        let mut widths: Vec<usize> = (0..columns)
             .map(|column| {
                 self.rows
                     .iter()
@@ -84,19 +96,32 @@ impl Table {
         let mut excess = whole(&widths).saturating_sub(width);
         // First the key gives way: a dozen characters of it tell peers apart.
         shorten(&mut widths, PEER, 13, &mut excess);
-        for column in DISPENSABLE {
+        for columns in DISPENSABLE {
             if excess > 0 {
-                widths[column] = 0;
+                columns.iter().for_each(|column| widths[*column] = 0);
                 excess = whole(&widths).saturating_sub(width);
             }
         }
         shorten(&mut widths, ENDPOINT, SHORTEST, &mut excess);
         shorten(&mut widths, PEER, SHORTEST, &mut excess);
-        self.rows
-            .iter()
-            .map(|(look, row)| (*look, line(row, &widths, width)))
-            .collect()
+        let notes = self.notes.iter().map(String::as_str);
+        let mut lines = Vec::with_capacity(self.rows.len());
+        for ((look, row), note) in self.rows.iter().zip(notes.chain(std::iter::repeat(""))) {
+            lines.push((*look, line(row, &widths, width)));
+            if !note.is_empty() {
+                lines.push((Look::Note, clip(&format!("    {note}"), width)));
+            }
+        }
+        lines
     }
+}
+
+fn with_headings(rows: &[Row], bars: Option<(Bars, u64)>) -> Vec<(Look, Vec<String>)> {
+    let headings = (Look::Heading, HEADINGS.map(String::from).to_vec());
+    let rows = rows
+        .iter()
+        .map(|row| (look(row), cells(row, bars).to_vec()));
+    std::iter::once(headings).chain(rows).collect()
 }
 
 /// Takes up to `excess` characters from a column, down to `least`.
@@ -119,13 +144,14 @@ fn line(row: &[String], widths: &[usize], width: usize) -> String {
         }
         let cell = clip(cell, *room);
         let space = " ".repeat(room.saturating_sub(cell.chars().count()));
-        // Words to the left, numbers to the right.
-        if column <= ENDPOINT {
-            line.push_str(&cell);
+        // Words and bars to the left, numbers to the right.
+        let is_number = (ENDPOINT + 1..HEADINGS.len()).contains(&column);
+        if is_number && !BARS.contains(&column) {
             line.push_str(&space);
+            line.push_str(&cell);
         } else {
-            line.push_str(&space);
             line.push_str(&cell);
+            line.push_str(&space);
         }
     }
     clip(line.trim_end(), width)
@@ -143,176 +169,85 @@ fn clip(text: &str, room: usize) -> String {
 }
 
 fn look(row: &Row) -> Look {
-    match row {
-        Row::Device { .. } => Look::Device,
-        Row::Peer(peer) => match peer.handshake {
-            Handshake::Ago(age) if age < SESSION => Look::Alive,
-            _ => Look::Idle,
-        },
+    match row.of {
+        Of::Device { .. } => Look::Device,
+        Of::Peer {
+            handshake: Handshake::Ago(age),
+            trouble: None,
+            ..
+        } if age < SESSION => Look::Alive,
+        Of::Peer { .. } => Look::Idle,
     }
-}
-
-fn cells(row: &Row) -> Vec<String> {
-    let speed = |rate: Option<Traffic>| match rate {
-        Some(rate) => [rate.rx, rate.tx].map(|r| bytes(r) + "/s"),
-        None => ["-", "-"].map(String::from),
-    };
-    let (head, rate, total, keepalive) = match row {
-        Row::Device {
-            name,
-            listen_port,
-            peers,
-            total,
-            rate,
-        } => {
-            let port = if *listen_port == 0 {
-                "-".into()
-            } else {
-                format!("port:{listen_port}")
-            };
-            (
-                [printable(name), format!("peers:{peers}"), port, "-".into()],
-                rate,
-                total,
-                "-".into(),
-            )
-        }
-        Row::Peer(peer) => {
-            let endpoint = peer
-                .endpoint
-                .map_or("-".into(), |e| ShownEndpoint(e).to_string());
-            let keepalive = if peer.keepalive == 0 {
-                "-".into()
-            } else {
-                format!("{}s", peer.keepalive)
-            };
-            let head = [
-                printable(&peer.device),
-                peer.public_key.to_string(),
-                endpoint,
-                handshake(peer.handshake),
-            ];
-            (head, &peer.rate, &peer.total, keepalive)
-        }
-    };
-    head.into_iter()
-        .chain(speed(*rate))
-        .chain([total.rx, total.tx].map(bytes))
-        .chain([keepalive])
-        .collect()
-}
-
-/// The kernel lets control characters into an interface's name; a terminal must not see them.
-fn printable(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
-}
-
-fn handshake(handshake: Handshake) -> String {
-    match handshake {
-        Handshake::Never => "never".into(),
-        Handshake::InTheFuture => "future".into(),
-        Handshake::Ago(age) => span(age.as_secs()),
-    }
-}
-
-/// Seconds as "42s", "3m05s", "2h10m", "5d03h".
-fn span(seconds: u64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
-        (0, ..) => format!("{hours}h{:02}m", minutes % 60),
-        _ => format!("{days}d{:02}h", hours % 24),
-    }
-}
-
-/// A number of bytes in at most four digits and a unit.
-fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes}B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut units = UNITS.iter();
-    let mut unit = units.next();
-    while value >= 1023.95 {
-        value /= 1024.0;
-        unit = units.next();
-    }
-    format!("{value:.1}{}", unit.unwrap_or(&"EiB"))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::reading::Traffic;
     use super::*;
     use crate::key::PublicKey;
-    use crate::monitor::reading::PeerRow;
+    use wireguard_rs::proto::Rejection::{InvalidData, ReplayedData};
 
-    fn peer(device: &str, key: u8, age: Handshake) -> Row {
-        Row::Peer(PeerRow {
+    fn peer(device: &str, key: u8, handshake: Handshake) -> Row {
+        Row {
             device: device.into(),
-            public_key: PublicKey::new([key; 32]),
-            endpoint: Some(([192, 0, 2, 1], 51820).into()),
-            handshake: age,
+            of: Of::Peer {
+                public_key: PublicKey::new([key; 32]),
+                endpoint: Some(([192, 0, 2, 1], 51820).into()),
+                handshake,
+                keepalive: 25,
+                trouble: None,
+            },
             total: Traffic { rx: 1536, tx: 10 },
             rate: Some(Traffic { rx: 3 << 20, tx: 0 }),
-            keepalive: 25,
-        })
+            refused: Vec::new(),
+        }
     }
 
-    fn table() -> Table {
-        let device = Row::Device {
-            name: "w\u{1b}g".into(),
-            listen_port: 51820,
-            peers: 2,
+    fn rows() -> Vec<Row> {
+        let device = Row {
+            device: "w\u{1b}g".into(),
+            of: Of::Device {
+                listen_port: 51820,
+                peers: 2,
+            },
             total: Traffic { rx: 1, tx: 2 },
             rate: None,
+            refused: Vec::new(),
         };
-        Table::new(&[
+        vec![
             device,
             peer("wg0", 0, Handshake::Ago(Duration::from_secs(179))),
             peer("wg0", 9, Handshake::Never),
-        ])
+        ]
+    }
+
+    /// The same, where something was refused and a session has expired.
+    fn troubled() -> Vec<Row> {
+        let mut rows = rows();
+        rows[0].refused = vec![(ReplayedData, 7)];
+        rows[1].refused = vec![(InvalidData, 2), (ReplayedData, 1)];
+        if let Of::Peer { trouble, .. } = &mut rows[1].of {
+            *trouble = Some("session-expired");
+        }
+        rows
+    }
+
+    fn words(lines: &[String]) -> Vec<Vec<&str>> {
+        let lines = lines.iter();
+        lines.map(|l| l.split_whitespace().collect()).collect()
     }
 
     #[test]
     fn plain_lines_say_everything() {
-        let lines = table().plain();
-        let words: Vec<Vec<&str>> = lines
-            .iter()
-            .map(|l| l.split_whitespace().collect())
-            .collect();
-        assert_eq!(words[0], HEADINGS);
-        assert_eq!(
-            words[1],
-            [
-                "w?g",
-                "peers:2",
-                "port:51820",
-                "-",
-                "-",
-                "-",
-                "1B",
-                "2B",
-                "-"
-            ]
-        );
+        let lines = Table::plain(&rows());
+        let words = words(&lines);
+        let headings = "DEVICE PEER ENDPOINT HANDSHAKE RX/s TX/s RX TX KEEPALIVE";
+        assert_eq!(words[0].join(" "), headings);
+        assert_eq!(words[1].join(" "), "w?g peers:2 port:51820 - - - 1B 2B -");
         let key = PublicKey::new([0; 32]).to_string();
         assert_eq!(
-            words[2],
-            [
-                "wg0",
-                &key,
-                "192.0.2.1:51820",
-                "2m59s",
-                "3.0MiB/s",
-                "0B/s",
-                "1.5KiB",
-                "10B",
-                "25s"
-            ]
+            words[2].join(" "),
+            format!("wg0 {key} 192.0.2.1:51820 2m59s 3.0MiB/s 0B/s 1.5KiB 10B 25s")
         );
         assert_eq!(words[3][3], "never");
         // Columns are aligned: all lines end where the last column does.
@@ -320,55 +255,83 @@ mod tests {
     }
 
     #[test]
+    fn reasons_are_the_last_column_of_a_plain_table() {
+        let lines = Table::plain(&troubled());
+        let words = words(&lines);
+        assert_eq!(words[0][9], "NOTES");
+        assert_eq!(words[1][9], "replayed-data:7");
+        assert_eq!(
+            words[2][9],
+            "session-expired,invalid-data:2,replayed-data:1"
+        );
+        assert_eq!(words[3].len(), 9);
+    }
+
+    #[test]
+    fn reasons_stand_below_their_peer_on_a_terminal() {
+        let lines = Table::live(&troubled(), Bars::Blocks).lines(200);
+        let looks: Vec<_> = lines.iter().map(|(look, _)| *look).collect();
+        let wanted = [
+            Look::Heading,
+            Look::Device,
+            Look::Note,
+            Look::Idle,
+            Look::Note,
+            Look::Idle,
+        ];
+        assert_eq!(looks, wanted);
+        assert_eq!(lines[2].1, "    replayed-data 7");
+        let of_peer = "    session-expired, invalid-data 2, replayed-data 1";
+        assert_eq!(lines[4].1, of_peer);
+    }
+
+    #[test]
+    fn bars_show_rates_beside_the_largest() {
+        let mut rows = rows();
+        rows[2].rate = Some(Traffic {
+            rx: 3 << 19,
+            tx: 3 << 18,
+        });
+        let lines = Table::live(&rows, Bars::Ascii).lines(200);
+        for (line, bars) in [
+            (2, ["3.0MiB/s  ######", "0B/s        "]),
+            (3, ["1.5MiB/s  ###   ", "768.0KiB/s  #     "]),
+        ] {
+            for bar in bars {
+                assert!(lines[line].1.contains(bar), "{bar} in {lines:?}");
+            }
+        }
+        assert!(!lines[1].1.contains('#'));
+    }
+
+    #[test]
     fn every_width_is_kept() {
+        let table = Table::live(&troubled(), Bars::Blocks);
         for width in 0..200 {
-            for (_, line) in table().lines(width) {
+            for (_, line) in table.lines(width) {
                 assert!(line.chars().count() <= width, "{width}: {line:?}");
             }
         }
         // A usual terminal has room for all but the least important, and for enough of the key.
-        let lines = table().lines(80);
+        let lines = Table::live(&rows(), Bars::Blocks).lines(80);
         assert!(
             lines[2].1.contains("AAAAAAAAAAAA…") && lines[2].1.contains("192.0.2.1:51820"),
             "{lines:?}"
         );
         assert!(lines[2].1.contains("3.0MiB/s"), "{lines:?}");
+        // Somewhat more has room for bars, but not for the keepalive.
+        let lines = Table::live(&rows(), Bars::Blocks).lines(95);
+        assert!(lines[2].1.contains("█████"), "{lines:?}");
+        assert!(!lines[2].1.contains("25s"), "{lines:?}");
     }
 
     #[test]
     fn looks_tell_living_sessions() {
-        let looks: Vec<_> = table()
-            .lines(80)
-            .into_iter()
-            .map(|(look, _)| look)
-            .collect();
+        let lines = Table::live(&rows(), Bars::Blocks).lines(80);
+        let looks: Vec<_> = lines.into_iter().map(|(look, _)| look).collect();
         assert_eq!(
             looks,
             [Look::Heading, Look::Device, Look::Alive, Look::Idle]
         );
-    }
-
-    #[test]
-    fn numbers_and_times_stay_short() {
-        for (value, text) in [
-            (0, "0B"),
-            (1023, "1023B"),
-            (1024, "1.0KiB"),
-            (1_048_524, "1023.9KiB"),
-            (1_048_575, "1.0MiB"),
-            (u64::MAX, "16.0EiB"),
-        ] {
-            assert_eq!(bytes(value), text);
-        }
-        for (value, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m00s"),
-            (3599, "59m59s"),
-            (7800, "2h10m"),
-            (443_000, "5d03h"),
-        ] {
-            assert_eq!(span(value), text);
-        }
     }
 }

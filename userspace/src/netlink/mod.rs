@@ -13,10 +13,11 @@ use netlink_packet_core::{
     NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
 };
 use netlink_sys::SocketAddr;
-use nix::libc::{self, MSG_TRUNC};
+use nix::libc::{self, MSG_DONTWAIT, MSG_TRUNC};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Bytes of a message's header.
 pub const NETLINK_HEADER_LEN: usize = 16;
@@ -168,7 +169,7 @@ impl Socket {
     fn replies(&mut self, each: Each<'_>) -> Result<bool, Error> {
         let mut interrupted = false;
         loop {
-            self.receive()?;
+            self.receive(0)?;
             for message in messages(&self.buffer) {
                 let message = message.map_err(|err| Error::decode(&err))?;
                 if message.sequence_number() != self.sequence {
@@ -201,7 +202,7 @@ impl Socket {
         self.socket.send(&bytes, 0)?;
         let span = self.sequence.wrapping_sub(first);
         while wanted > 0 {
-            self.receive()?;
+            self.receive(0)?;
             for message in messages(&self.buffer) {
                 let message = message.map_err(|err| Error::decode(&err))?;
                 let ours = message.sequence_number().wrapping_sub(first) <= span;
@@ -228,7 +229,21 @@ impl Socket {
 
     /// Waits for messages that were not asked for, and hands over their payloads.
     pub fn hear(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
-        self.receive()?;
+        self.receive(0)?;
+        self.hand_over(each)
+    }
+
+    /// The same without waiting; false if there are none.
+    pub fn hear_waiting(&mut self, each: &mut dyn FnMut(&[u8])) -> Result<bool, Error> {
+        match self.receive(MSG_DONTWAIT) {
+            Err(error) if error.errno == libc::EAGAIN => return Ok(false),
+            result => result?,
+        }
+        self.hand_over(each)?;
+        Ok(true)
+    }
+
+    fn hand_over(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         for message in messages(&self.buffer) {
             let message = message.map_err(|err| Error::decode(&err))?;
             if message.message_type() > NLMSG_DONE {
@@ -239,11 +254,11 @@ impl Socket {
     }
 
     /// Fills the buffer with the next datagram.
-    fn receive(&mut self) -> Result<(), Error> {
+    fn receive(&mut self, flags: i32) -> Result<(), Error> {
         self.buffer.wipe();
         let errno = |errno| io::Error::from_raw_os_error(errno);
         let length = loop {
-            match self.socket.recv(&mut *self.buffer, MSG_TRUNC) {
+            match self.socket.recv(&mut *self.buffer, MSG_TRUNC | flags) {
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
                 result => break result?,
             }
@@ -253,6 +268,13 @@ impl Socket {
             room if room < length => Err(errno(libc::ENOSPC).into()),
             _ => Ok(()),
         }
+    }
+}
+
+/// Readable when there is something to hear.
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -11,11 +11,13 @@ mod generate;
 mod generated;
 mod hints;
 mod live;
+mod monitor;
 mod program;
 mod quick;
 mod reresolve;
 mod scale;
 mod sides;
+mod terminal;
 mod words;
 
 use super::{drop_in, Test};
@@ -29,6 +31,7 @@ pub fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-hidden-keys", 60, bad::hidden_keys);
     events::register(list);
     hints::register(list);
+    monitor::register(list);
     program::register(list);
     quick::register(list);
     drop_in(list, "tool-reresolve", 90, reresolve::reresolve);
