@@ -99,6 +99,7 @@ pub fn join_by(program: Program, prefix: &str, ns: &[Netns; 2]) -> Result<()> {
 
 /// Joins the two ends by OpenVPN in user space, with the cipher of WireGuard.
 pub fn join_by_openvpn(ns: &[Netns; 2]) -> Result<()> {
+    cmd::run(&["modprobe", "tun"])?;
     let folder = "/run/openvpn-bench";
     fs::create_dir_all(folder)?;
     let file = |n: u8, kind: &str| format!("{folder}/{n}.{kind}");
