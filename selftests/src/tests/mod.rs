@@ -7,6 +7,7 @@ mod basic;
 mod binding;
 mod bulk;
 mod checkers;
+mod control;
 mod counters;
 mod disturb;
 mod disturb_cookies;
@@ -86,6 +87,7 @@ pub fn all() -> Vec<Test> {
     session::register(&mut list);
     interop::register(&mut list);
     bulk::register(&mut list);
+    control::register(&mut list);
     scale::register(&mut list);
     unload::register(&mut list);
     attack::register(&mut list);
