@@ -4,6 +4,7 @@
 use anyhow::{Context, Result};
 use harness::cmd;
 use harness::netns::Netns;
+use harness::userspace::{log_path, log_tail};
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 
@@ -12,21 +13,8 @@ const BUS: &str = "/run/wireguard/bus";
 /// What makes programs use it.
 const BUS_VARIABLE: (&str, &str) = ("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/run/wireguard/bus");
 
-/// The log of a daemon.
-fn log_path(name: &str) -> String {
-    format!("/run/wireguard/{name}.log")
-}
-
-/// The end of a daemon's log.
-pub(super) fn log_tail(name: &str) -> String {
-    let text = fs::read(log_path(name)).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(25)..].join("\n")
-}
-
-/// Starts a daemon in the namespace, with a `/sys` of that. It is read-only, from which they conclude
-/// that there is no udev to wait for.
+/// Starts a daemon in the namespace, with a `/sys` of that: a read-only one, so that it does not
+/// wait for udev.
 pub(super) fn start(ns: &Netns, name: &str, args: &[&str]) -> Result<Child> {
     let script = "mount -t sysfs -o ro sysfs /sys; exec \"$@\"";
     let log = File::options()

@@ -183,7 +183,7 @@ fn canonical(text: &str) -> Vec<Vec<String>> {
 
 /// Repeats a check that a daemon is to make true, until it passes.
 fn eventually<T>(check: impl Fn() -> Result<T>) -> Result<T> {
-    let limit = slow(Duration::from_secs(20));
+    let limit = slow(Duration::from_secs(60));
     let start = Instant::now();
     loop {
         match check() {

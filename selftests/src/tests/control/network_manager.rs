@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! NetworkManager, by `nmcli`.
 
-use super::daemon::{ask, bus, log_tail, start};
+use super::daemon::{ask, bus, start};
 use super::{eventually, Scene};
 use anyhow::{ensure, Context, Result};
 use harness::netns::Netns;
 use harness::runner::Ctx;
+use harness::userspace::log_tail;
 use std::fs;
 
 /// Of this test alone: its profiles and its state.
