@@ -137,12 +137,12 @@ fn socket_path(name: &str) -> PathBuf {
     format!("/run/wireguard/{name}.sock").into()
 }
 
-/// The log file of device `name`, on the test's own tmpfs.
-fn log_path(name: &str) -> PathBuf {
+/// The log file of device or daemon `name`, on the test's own tmpfs.
+pub fn log_path(name: &str) -> PathBuf {
     format!("/run/wireguard/{name}.log").into()
 }
 
-/// The last lines of the log of device `name`.
+/// The last lines of the log of device or daemon `name`.
 pub fn log_tail(name: &str) -> String {
     let text = fs::read(log_path(name)).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

@@ -7,6 +7,7 @@ mod basic;
 mod binding;
 mod bulk;
 mod checkers;
+mod control;
 mod counters;
 mod disturb;
 mod disturb_cookies;
@@ -122,6 +123,7 @@ pub fn all() -> Vec<Test> {
     session::register(&mut list);
     interop::register(&mut list);
     bulk::register(&mut list);
+    control::register(&mut list);
     scale::register(&mut list);
     unload::register(&mut list);
     attack::register(&mut list);

@@ -54,14 +54,14 @@ pub fn register(list: &mut Vec<Test>) {
 }
 
 /// A key pair made by `wg`, in base64.
-struct Keys {
-    private: String,
-    public: String,
+pub(super) struct Keys {
+    pub(super) private: String,
+    pub(super) public: String,
 }
 
 impl Keys {
     /// `wg genkey | tee private | wg pubkey`.
-    fn new(ns: &Netns) -> Result<Self> {
+    pub(super) fn new(ns: &Netns) -> Result<Self> {
         let private = ns.sh("wg genkey")?;
         let public = ns.sh_in("wg pubkey", &private)?;
         Ok(Keys {
@@ -72,12 +72,12 @@ impl Keys {
 }
 
 /// Runs a shell script in the namespace; its first failure is an error.
-fn bash(ns: &Netns, script: &str) -> Result<String> {
+pub(super) fn bash(ns: &Netns, script: &str) -> Result<String> {
     ns.run(|| cmd::run(&["bash", "-ec", script]))
 }
 
 /// A veth pair between two namespaces, both ends up.
-fn cable((a, end_a): (&Netns, &str), (b, end_b): (&Netns, &str)) -> Result<()> {
+pub(super) fn cable((a, end_a): (&Netns, &str), (b, end_b): (&Netns, &str)) -> Result<()> {
     let other = b.name();
     a.sh(&format!(
         "ip link add {end_a} type veth peer name {end_b} netns {other}"
@@ -87,13 +87,13 @@ fn cable((a, end_a): (&Netns, &str), (b, end_b): (&Netns, &str)) -> Result<()> {
 }
 
 /// `ping`, twice; both must be answered.
-fn ping(ns: &Netns, dst: &str) -> Result<()> {
+pub(super) fn ping(ns: &Netns, dst: &str) -> Result<()> {
     ns.sh(&format!("ping -n -q -c 2 -i 0.2 -W 10 {dst}"))
         .map(drop)
 }
 
 /// Fails if `dst` answers a ping within half a second.
-fn no_ping(ns: &Netns, dst: &str) -> Result<()> {
+pub(super) fn no_ping(ns: &Netns, dst: &str) -> Result<()> {
     let done = ns.try_sh(&format!("ping -n -q -c 1 -W 0.5 {dst}"), "")?;
     ensure!(!done.ok, "{} reaches {dst}, and should not", ns.name());
     Ok(())
