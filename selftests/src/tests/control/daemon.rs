@@ -13,6 +13,11 @@ const BUS: &str = "/run/wireguard/bus";
 /// What makes programs use it.
 const BUS_VARIABLE: (&str, &str) = ("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/run/wireguard/bus");
 
+/// The path of a program that scripts/peers has built.
+pub(super) fn added(name: &str) -> String {
+    format!("/add/{name}")
+}
+
 /// Starts a daemon in the namespace, with a `/sys` of that: a read-only one, so that it does not
 /// wait for udev.
 pub(super) fn start(ns: &Netns, name: &str, args: &[&str]) -> Result<Child> {

@@ -3,6 +3,8 @@
 
 mod cni;
 mod daemon;
+mod exporter;
+mod innernet;
 mod network_manager;
 mod networkd;
 mod pyroute2;
@@ -27,6 +29,14 @@ pub fn register(list: &mut Vec<Test>) {
     ];
     for (name, body) in packaged {
         add(list, name, Boot::Config, body);
+    }
+    // Built by scripts/peers, which the guest of this boot waits for.
+    let built: [(&str, Check); 2] = [
+        ("control-exporter", exporter::metrics),
+        ("control-innernet", innernet::network),
+    ];
+    for (name, body) in built {
+        add(list, name, Boot::Smp, body);
     }
 }
 
@@ -80,6 +90,15 @@ impl Scene {
             psk,
             absent,
         })
+    }
+
+    /// Makes the device by `wg`.
+    fn configure(&self) -> Result<()> {
+        self.near.sh("ip link add wg0 type wireguard")?;
+        self.near
+            .sh_in("wg setconf wg0 /dev/stdin", &self.first())?;
+        self.near.sh("ip addr add 10.9.0.1/16 dev wg0")?;
+        self.near.sh("ip link set wg0 up").map(drop)
     }
 
     /// What the device is to be at first, in the form of `wg showconf`. It also has the addresses
