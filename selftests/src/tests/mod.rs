@@ -57,7 +57,7 @@ use harness::runner::{Boot, Ctx, Skip, Subject, Test};
 use std::time::Duration;
 
 /// Programs that `scripts/peers` compiles, as tests that need them have them in their names.
-const COMPILED: [&str; 4] = ["boringtun", "gotatun", "innernet", "exporter"];
+const COMPILED: [&str; 3] = ["boringtun", "gotatun", "exporter"];
 
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -4,7 +4,6 @@
 mod cni;
 mod daemon;
 mod exporter;
-mod innernet;
 mod network_manager;
 mod networkd;
 mod pyroute2;
@@ -31,13 +30,7 @@ pub fn register(list: &mut Vec<Test>) {
         add(list, name, Boot::Config, body);
     }
     // Built by scripts/peers, which the guest of this boot waits for.
-    let built: [(&str, Check); 2] = [
-        ("control-exporter", exporter::metrics),
-        ("control-innernet", innernet::network),
-    ];
-    for (name, body) in built {
-        add(list, name, Boot::Smp, body);
-    }
+    add(list, "control-exporter", Boot::Smp, exporter::metrics);
 }
 
 /// A test of either module.
