@@ -4,7 +4,8 @@
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all module tool demo test test-all check netns fuzz fuzz-netlink soak sanitize mutants shell vng
+.PHONY: all module tool demo test test-all test-rest check netns fuzz fuzz-netlink soak sanitize
+.PHONY: mutants shell vng
 .PHONY: bench chart setup update deb test-install install uninstall clean distclean help
 MAKEFLAGS += --no-print-directory
 # T=pattern selects tests, or bugs; KERNEL (a release) or KDIR (a build directory) is the kernel to
@@ -34,6 +35,9 @@ test:
 
 test-all:
 	@scripts/test all
+
+test-rest:
+	@scripts/test rest
 
 netns:
 	@scripts/netns
@@ -120,8 +124,8 @@ help:
 	@echo 'make vng        the same with virtme-ng'
 	@echo 'make bench      compare this module with the in-tree one (scripts/bench --boot'
 	@echo '                scale: with 1, 2 and 4 vCPUs and up to 64 peers, 11 minutes)'
-	@echo 'make chart      beside IPsec, OpenVPN and WireGuard in user space, and against the number'
-	@echo '                of peers: a page with pictures, in results/chart (20 minutes)'
+	@echo 'make chart      beside IPsec, OpenVPN and WireGuard in user space, and against the'
+	@echo '                number of peers: a page with pictures, in results/chart (20 minutes)'
 	@echo 'make install    install the module for the running kernel, the tool below'
 	@echo '                PREFIX (default /usr/local). DESTDIR=DIR is supported'
 	@echo 'make uninstall  remove both'

@@ -28,8 +28,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Print every test's name, the kind of boot it needs, and `compiled` if it needs a program that
-    /// is compiled for it.
+    /// Print every test's name, the kind of boot it needs, and `compiled` if it needs a program
+    /// that is compiled for it.
     List {
         /// Only this part.
         #[arg(long, default_value = "all")]

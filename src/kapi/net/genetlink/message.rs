@@ -107,7 +107,7 @@ impl AttrWriter<'_> {
         if end > skb.end {
             return Err(EMSGSIZE);
         }
-        // SAFETY: The buffer is linear by the type invariant: from `head`, what lies before `end` is
+        // SAFETY: The buffer is linear by the type invariant: what lies between `head` and `end` is
         // one allocation, and what lies behind `tail` is free.
         let place = unsafe { skb.head.add(skb.tail as usize) };
         skb.tail = end;
