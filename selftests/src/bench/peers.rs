@@ -81,7 +81,8 @@ pub fn run(args: &Args) -> Result<()> {
                     continue;
                 }
                 let kind = setup.kind(who).context("a contender without a driver")?;
-                let mut keep = |metric, value| {
+                let mut keep = |metric: Metric, value| {
+                    eprintln!("{} {peers} peers: {} {value:.1}", who.label(), metric.title);
                     samples.push(Sample {
                         peers: *peers,
                         who,
