@@ -34,6 +34,8 @@ impl Esp {
         for module in ["esp4", "xfrm_user"] {
             cmd::run(&["modprobe", module])?;
         }
+        // For the processor's AES instructions; elsewhere udev has loaded it.
+        cmd::try_run(&["modprobe", "aesni_intel"], "")?;
         let keys: [String; 2] = [0, 1].map(|_| {
             let bytes: [u8; 36] = rand::random();
             harness::gnl::hex(&bytes)

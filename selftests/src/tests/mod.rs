@@ -59,13 +59,23 @@ use std::time::Duration;
 /// Programs that `scripts/peers` compiles, as tests that need them have them in their names.
 const COMPILED: [&str; 3] = ["boringtun", "gotatun", "exporter"];
 
+/// A fuzzer, and comparisons with `wg` and `wg-quick` in all forms of a command or a file: one to
+/// four minutes each.
+const LONG: [&str; 5] = [
+    "netlink-fuzz",
+    "tool-quick-default-route",
+    "tool-quick-hooks",
+    "tool-quick-plain",
+    "tool-wg-forms",
+];
+
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
-    /// Those about this module that need neither the sanitizer kernel nor programs which are
-    /// compiled for them: what `make test` runs.
+    /// Those about this module that do not take long, and need neither the sanitizer kernel nor
+    /// programs which are compiled for them: what `make test` runs.
     Ours,
-    /// All others: controls with the in-tree module, foreign programs.
+    /// All others: controls with the in-tree module, foreign programs, long ones.
     Rest,
     /// All.
     All,
@@ -76,7 +86,8 @@ impl Part {
     pub fn includes(self, test: &Test) -> bool {
         let is_ours = test.subject == Subject::Rs
             && !matches!(test.boot, Boot::San | Boot::SanVtime)
-            && !needs_compiled(test);
+            && !needs_compiled(test)
+            && !LONG.contains(&test.name.trim_end_matches("@rs"));
         match self {
             Part::Ours => is_ours,
             Part::Rest => !is_ours,

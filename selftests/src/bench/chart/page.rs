@@ -2,12 +2,11 @@
 //! The page and the picture.
 
 use super::data::{Curve, Data};
-use super::svg::{bars, bars_height, curves, escaped, picture as drawn, Bar, Line};
+use super::svg::{bars, bars_height, curves, escaped, grouped, picture as drawn, Bar, Line};
 use std::fmt::Write;
 
 /// The contenders: their key, their name, and how they are coloured.
-const CONTENDERS: [(&str, &str, &str); 9] = [
-    ("veth", "bare link", "bare"),
+const CONTENDERS: [(&str, &str, &str); 8] = [
     ("rs", "wireguard_rs", "ours"),
     ("c", "in-tree WireGuard", "tree"),
     ("esp-gcm", "IPsec, AES-GCM", "other"),
@@ -62,14 +61,13 @@ const PEERS: [(&str, &str); 8] = [
     ("memory_bytes", "Memory per peer, bytes"),
 ];
 
+/// A bar for each contender, beside it how it compares with the in-tree driver.
 fn bars_of(data: &Data, metric: &str) -> Vec<Bar> {
-    let bare = data.figure(metric, "veth").map(|figure| figure.median);
+    let c = data.figure(metric, "c").map(|figure| figure.median);
     let bar = |(key, label, class): &(&str, &'static str, &'static str)| {
         let figure = data.figure(metric, key)?;
-        let note = match bare {
-            Some(bare) if *key != "veth" && bare > 0.0 => {
-                format!("{:.2} × link", figure.median / bare)
-            }
+        let note = match c {
+            Some(c) if *key != "c" && c > 0.0 => format!("{:.2} × in-tree", figure.median / c),
             _ => String::new(),
         };
         Some(Bar {
@@ -82,13 +80,21 @@ fn bars_of(data: &Data, metric: &str) -> Vec<Bar> {
     CONTENDERS.iter().filter_map(bar).collect()
 }
 
+/// The title of bars, with what the link between the two ends does without a tunnel.
+fn titled(data: &Data, metric: &str, title: &str) -> String {
+    match data.figure(metric, "veth") {
+        Some(bare) => format!("{title}; bare link: {}", grouped(bare.median)),
+        None => title.to_owned(),
+    }
+}
+
 /// The picture for the README.
 pub fn picture(data: &Data) -> String {
     let (mut content, mut top) = (String::new(), 0.0);
     for (metric, title, shown) in BARS {
         let list = bars_of(data, metric);
         if shown && !list.is_empty() {
-            content += &bars(title, &list, top);
+            content += &bars(&titled(data, metric, title), &list, top);
             top += bars_height(list.len());
         }
     }
@@ -104,8 +110,8 @@ pub fn page(data: &Data) -> String {
          :root{color-scheme:light dark}\n\
          body{max-width:46rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif}\n\
          svg{max-width:100%;height:auto;margin:.5rem 0;break-inside:avoid}\n\
-         table{border-collapse:collapse;font-size:14px}\n\
-         td,th{padding:.15rem .6rem;text-align:right;border-bottom:1px solid #8884}\n\
+         table{border-collapse:collapse;font-size:12px}.wide{overflow-x:auto}\n\
+         td,th{padding:.15rem .4rem;text-align:right;border-bottom:1px solid #8884}\n\
          td:first-child,th:first-child{text-align:left}\n\
          dt{font-weight:600}dd{margin:0 0 .3rem}\n</style>\n<h1>wireguard_rs: measured</h1>\n\
          <p>Medians. All contenders are set up side by side in one guest, and take turns.</p>\n",
@@ -113,7 +119,8 @@ pub fn page(data: &Data) -> String {
     for (metric, title, _) in BARS {
         let list = bars_of(data, metric);
         if !list.is_empty() {
-            out += &drawn(bars_height(list.len()), &bars(title, &list, 0.0));
+            let title = titled(data, metric, title);
+            out += &drawn(bars_height(list.len()), &bars(&title, &list, 0.0));
         }
     }
     out += &table(data);
@@ -187,7 +194,7 @@ fn scale(data: &Data) -> String {
 
 /// All bars as a table, with their spread.
 fn table(data: &Data) -> String {
-    let mut out = String::from("<table>\n<tr><th></th>");
+    let mut out = String::from("<div class=\"wide\"><table>\n<tr><th></th>");
     let shown: Vec<_> = CONTENDERS
         .iter()
         .filter(|(key, ..)| data.bars.keys().any(|(_, who)| who == key))
@@ -195,7 +202,12 @@ fn table(data: &Data) -> String {
     for (_, label, _) in &shown {
         let _ = write!(out, "<th>{}</th>", escaped(label));
     }
-    for (metric, title, _) in BARS {
+    let measured = |metric: &str| {
+        shown
+            .iter()
+            .any(|(key, ..)| data.figure(metric, key).is_some())
+    };
+    for (metric, title, _) in BARS.into_iter().filter(|(metric, ..)| measured(metric)) {
         let _ = write!(out, "</tr>\n<tr><td>{}</td>", escaped(title));
         for (key, ..) in &shown {
             let cell = data.figure(metric, key).map_or("–".to_owned(), |figure| {
@@ -205,7 +217,7 @@ fn table(data: &Data) -> String {
             let _ = write!(out, "<td>{cell}</td>");
         }
     }
-    out + "</tr>\n</table>\n"
+    out + "</tr>\n</table></div>\n"
 }
 
 #[cfg(test)]
@@ -224,7 +236,7 @@ mod tests {
             ));
         }
         let picture = picture(&data);
-        assert!(picture.contains("0.67 × link") && picture.contains("in-tree WireGuard"));
+        assert!(picture.contains("1.50 × in-tree") && picture.contains("bare link: 9"));
         assert!(!picture.contains("ping"), "nothing was measured of it");
         let page = page(&data);
         assert!(

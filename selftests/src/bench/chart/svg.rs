@@ -13,13 +13,12 @@ text{font:13px system-ui,sans-serif;fill:#1f2328}\
 .ours{fill:#b7410e;stroke:#b7410e}\
 .tree{fill:#6e7781;stroke:#6e7781}\
 .other{fill:#afb8c1;stroke:#afb8c1}\
-.bare{fill:#d8dee4;stroke:#d8dee4}\
 .axis{stroke:#d1d9e0;stroke-width:1}\
 polyline{fill:none!important;stroke-width:2}\
 @media(prefers-color-scheme:dark){\
 text{fill:#e6edf3}.note{fill:#9198a1}.ours{fill:#e8743b;stroke:#e8743b}\
 .tree{fill:#9198a1;stroke:#9198a1}.other{fill:#59636e;stroke:#59636e}\
-.bare{fill:#3d444d;stroke:#3d444d}.axis{stroke:#3d444d}}";
+.axis{stroke:#3d444d}}";
 
 /// One bar.
 pub struct Bar {
@@ -84,7 +83,7 @@ pub fn bars(title: &str, bars: &[Bar], top: f64) -> String {
 }
 
 /// A number as in a text: its thousands apart.
-fn grouped(value: f64) -> String {
+pub fn grouped(value: f64) -> String {
     if value < 1000.0 {
         return figures(value);
     }
