@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Contenders that are no WireGuard device of the kernel: IPsec in the kernel, WireGuard and
-//! OpenVPN in user space. Each joins the two namespaces of a [`Pair`](super::pair::Pair) as a tunnel does.
+//! OpenVPN in user space. Each joins the two namespaces of a [`Pair`](super::pair::Pair) as a
+//! tunnel does.
 
 use anyhow::{bail, Context, Result};
 use harness::cmd;

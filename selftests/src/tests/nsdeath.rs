@@ -155,6 +155,9 @@ fn under_handshakes(ctx: &Ctx) -> Result<()> {
         here = next;
         // Its own, and those of the underlay.
         wait_freed(3)?;
+        // The memory of one that has died is freed when the next dies.
+        drop(Netns::new("last")?);
+        wait_freed(3)?;
     }
     here.rtnl()?.set_up("wg0", true)?;
     sleep(2 * UNDER_LOAD);
