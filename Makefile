@@ -125,7 +125,7 @@ help:
 	@echo 'make bench      compare this module with the in-tree one (scripts/bench --boot'
 	@echo '                scale: with 1, 2 and 4 vCPUs and up to 64 peers, 11 minutes)'
 	@echo 'make chart      beside IPsec, OpenVPN and WireGuard in user space, and against the'
-	@echo '                number of peers: a page with pictures, in results/chart (20 minutes)'
+	@echo '                number of peers: a page with pictures, in results/chart'
 	@echo 'make install    install the module for the running kernel, the tool below'
 	@echo '                PREFIX (default /usr/local). DESTDIR=DIR is supported'
 	@echo 'make uninstall  remove both'

@@ -3,7 +3,7 @@
 //! beside the in-tree one, in time and in memory.
 
 use super::pair::Impl;
-use super::report::{figures, metric, quoted, Metric, Summary};
+use super::report::{figures, metric, quoted, run_line, Metric, Summary};
 use super::{cpus, Setup};
 use anyhow::{ensure, Context, Result};
 use harness::memory::Memory;
@@ -11,6 +11,7 @@ use harness::netlink::{family_id, Attrs, Netlink};
 use harness::netns::Netns;
 use harness::peers::get;
 use harness::rtnl::Rtnl;
+use harness::runner::Boot;
 use harness::wgdev::{uapi, whole, DeviceConf, PeerConf, Wg, PEERS_PER_REQUEST};
 use nix::sys::mman::munlockall;
 use std::fmt::Write;
@@ -38,6 +39,9 @@ const LIMIT: usize = 1 << 20;
 /// What to measure.
 #[derive(clap::Args, Debug)]
 pub struct Args {
+    /// The kind of guest this is.
+    #[arg(long)]
+    boot: Boot,
     /// How many times each contender is measured.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
@@ -70,7 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
     let setup = Setup::new(&[Impl::C, Impl::Rs])?;
     // This process grows and shrinks by the requests, which must not stay in memory.
     munlockall()?;
-    let facts = setup.facts(cpus() == 1, &cpus().to_string())?;
+    let facts = setup.facts(args.boot == Boot::Vtime, &cpus().to_string())?;
     let mut samples = Vec::new();
     for peers in &args.peers {
         for round in 0..args.rounds {
@@ -232,9 +236,8 @@ fn measure(who: Impl, kind: &str, peers: usize, keep: &mut dyn FnMut(Metric, f64
     keep(CREATE, scene.create(peers)?);
     let used = Memory::settled()?.since(&before);
     // With few peers the noise of the whole machine is larger.
-    let memory = used.slab + used.percpu + used.stacks;
     if peers >= 1000 {
-        keep(MEMORY, used.all.max(memory) as f64 / peers as f64);
+        keep(MEMORY, used.all as f64 / peers as f64);
     }
     keep(DUMP, millis(|| Ok(scene.wg.drain("wg0")?))?);
     if let Some(took) = scene.peers_get(show::COUNTERS, None)? {
@@ -309,11 +312,7 @@ fn table(samples: &[Sample]) -> String {
 
 /// One JSON object per line: the facts, every sample.
 fn json_lines(facts: &[(&str, String)], samples: &[Sample]) -> String {
-    let facts: Vec<String> = facts
-        .iter()
-        .map(|(k, v)| format!("{}:{}", quoted(k), quoted(v)))
-        .collect();
-    let mut out = format!("{{\"type\":\"run\",{}}}\n", facts.join(","));
+    let mut out = run_line(facts);
     for s in samples {
         let _ = writeln!(
             out,

@@ -276,12 +276,7 @@ impl Report {
 
     /// One JSON object per line: the facts, every sample, every summary.
     pub fn json_lines(&self) -> String {
-        let facts: Vec<String> = self
-            .facts
-            .iter()
-            .map(|(k, v)| format!("{}:{}", quoted(k), quoted(v)))
-            .collect();
-        let mut out = format!("{{\"type\":\"run\",{}}}\n", facts.join(","));
+        let mut out = run_line(&self.facts);
         for s in &self.samples {
             let _ = writeln!(
                 out,
@@ -323,6 +318,24 @@ impl Report {
             }
         }
         out
+    }
+}
+
+/// The line about a run.
+pub fn run_line(facts: &[(&str, String)]) -> String {
+    let facts: Vec<String> = facts
+        .iter()
+        .map(|(k, v)| format!("{}:{}", quoted(k), quoted(v)))
+        .collect();
+    format!("{{\"type\":\"run\",{}}}\n", facts.join(","))
+}
+
+/// The value of `key` in a line that a benchmark wrote.
+pub fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let (_, rest) = line.split_once(&format!("{}:", quoted(key)))?;
+    match rest.strip_prefix('"') {
+        Some(rest) => rest.split_once('"').map(|(value, _)| value),
+        None => rest.split([',', '}']).next(),
     }
 }
 

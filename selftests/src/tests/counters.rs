@@ -256,7 +256,7 @@ fn handshakes(ctx: &Ctx) -> Result<()> {
         (peer::RESPONSES_SENT, 2),
         (peer::INITIATIONS_SENT, 0),
         (peer::RESPONSES_RECEIVED, 0),
-        // The endpoint that was configured is none.
+        // To configure an endpoint is no roaming.
         (peer::ENDPOINT_CHANGES, 2),
     ] {
         let counted = peer.count(kind);

@@ -96,6 +96,20 @@ impl Part {
     }
 }
 
+#[cfg(test)]
+#[test]
+fn parts_go_by_names_that_tests_have() {
+    let all = all();
+    for name in LONG {
+        let has = |test: &Test| test.name.trim_end_matches("@rs") == name;
+        assert!(all.iter().any(has), "{name}");
+    }
+    for program in COMPILED {
+        let has = |test: &Test| needs_compiled(test) && test.name.contains(program);
+        assert!(all.iter().any(has), "{program}");
+    }
+}
+
 /// Whether a test needs a program of [`COMPILED`].
 pub fn needs_compiled(test: &Test) -> bool {
     test.name

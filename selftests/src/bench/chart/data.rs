@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The figures that are drawn, from the JSON lines of the benchmarks.
 
+use crate::bench::report::field;
 use std::collections::BTreeMap;
 
 /// One contender's figure: median, smallest, largest.
@@ -25,15 +26,6 @@ pub struct Data {
     pub peers: BTreeMap<(String, String), Curve>,
     /// Metric against the number of processors, with so many flows; contender.
     pub scale: BTreeMap<(String, u32, String), Curve>,
-}
-
-/// The value of `key` in a line that the benchmarks wrote.
-fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    let (_, rest) = line.split_once(&format!("\"{key}\":"))?;
-    match rest.strip_prefix('"') {
-        Some(rest) => rest.split_once('"').map(|(value, _)| value),
-        None => rest.split([',', '}']).next(),
-    }
 }
 
 fn number(line: &str, key: &str) -> Option<f64> {

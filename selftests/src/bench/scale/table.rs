@@ -4,7 +4,9 @@
 //! The number of vCPUs is that of the guest, so the table is made of what several guests wrote.
 
 use crate::bench::pair::Impl;
-use crate::bench::report::{figures, metric, quoted, ratios, Metric, Summary, FLOOR, WIDE};
+use crate::bench::report::{
+    field, figures, metric, quoted, ratios, run_line, Metric, Summary, FLOOR, WIDE,
+};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -139,11 +141,7 @@ fn row(samples: &[Sample], point: Point, metric: Metric, spin: Option<Metric>) -
 
 /// One JSON object per line: the facts, every sample, every summary.
 pub fn json_lines(facts: &[(&str, String)], samples: &[Sample]) -> String {
-    let facts: Vec<String> = facts
-        .iter()
-        .map(|(k, v)| format!("{}:{}", quoted(k), quoted(v)))
-        .collect();
-    let mut out = format!("{{\"type\":\"run\",{}}}\n", facts.join(","));
+    let mut out = run_line(facts);
     let place = |point: Point| format!("\"vcpus\":{},\"peers\":{}", point.vcpus, point.peers);
     let mut seen = BTreeSet::new();
     for s in samples {
@@ -186,10 +184,7 @@ pub fn json_lines(facts: &[(&str, String)], samples: &[Sample]) -> String {
 /// The samples in what [`json_lines`] made.
 pub fn parse(text: &str) -> Vec<Sample> {
     let sample = |line: &str| {
-        let field = |key: &str| {
-            let (_, rest) = line.split_once(&format!("{}:", quoted(key)))?;
-            Some(rest.split([',', '}']).next()?.trim_matches('"'))
-        };
+        let field = |key| field(line, key);
         if field("type")? != "sample" {
             return None;
         }
