@@ -161,6 +161,9 @@ pub fn run(args: &Args) -> Result<()> {
         }
         pairs.reverse();
     }
+    for pair in &mut pairs {
+        pair.check()?;
+    }
     samples.retain(|sample| sample.round > 0);
     let report = Report { facts, samples };
     print!("{}", report.table());
@@ -253,7 +256,8 @@ impl Setup {
     /// Loads the modules that `who` need, and prepares this process for namespaces.
     fn new(who: &[Impl]) -> Result<Self> {
         let kind = std::env::var(KIND).unwrap_or_else(|_| OURS.to_owned());
-        let with_ours = who.contains(&Impl::Rs) && kind == OURS;
+        let rs = [Impl::Rs, Impl::RsHeard];
+        let with_ours = who.iter().any(|who| rs.contains(who)) && kind == OURS;
         cmd::run(&["modprobe", "veth"])?;
         let env = Env::read();
         env.load(if with_ours {
@@ -276,7 +280,7 @@ impl Setup {
     fn kind(&self, who: Impl) -> Option<&str> {
         match who {
             Impl::C => Some(INTREE),
-            Impl::Rs => Some(&self.kind),
+            Impl::Rs | Impl::RsHeard => Some(&self.kind),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@
 //! the same ones.
 
 use super::others::{join_by, join_by_openvpn, Esp};
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use harness::netns::Netns;
 use harness::nics::Nics;
 use harness::rtnl::LinkStats;
@@ -16,6 +16,7 @@ use harness::userspace::Program;
 use harness::wgdev::{random_key, DeviceConf, PeerConf, Wg};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
 
 /// One contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -24,6 +25,8 @@ pub enum Impl {
     C,
     /// This driver, loaded with `coexist=1`.
     Rs,
+    /// The same, while a program listens to the events of each end.
+    RsHeard,
     /// No tunnel at all: what the underlay carries.
     Veth,
     /// IPsec in the kernel, with the cipher of WireGuard.
@@ -46,6 +49,7 @@ impl Impl {
         match self {
             Impl::C => "c",
             Impl::Rs => "rs",
+            Impl::RsHeard => "rs-heard",
             Impl::Veth => "veth",
             Impl::Esp => "esp",
             Impl::EspGcm => "esp-gcm",
@@ -71,7 +75,7 @@ impl Impl {
     /// How it joins two ends, unless it is a device of the kernel.
     fn other(self) -> Option<Other> {
         Some(match self {
-            Impl::C | Impl::Rs | Impl::Veth => return None,
+            Impl::C | Impl::Rs | Impl::RsHeard | Impl::Veth => return None,
             Impl::Esp => Other::Esp(Esp::ChaChaPoly),
             Impl::EspGcm => Other::Esp(Esp::AesGcm),
             Impl::Go => Other::Program(Program::Go),
@@ -115,6 +119,34 @@ pub struct Pair {
     ns: [Netns; 2],
     hosts: [Netns; 2],
     device: String,
+    /// Listen to events until the pair goes.
+    listeners: Vec<Listener>,
+}
+
+/// A `wg-rs events`.
+struct Listener(Child);
+
+impl Listener {
+    fn start(end: &Netns) -> Result<Self> {
+        let tool = std::env::var_os("WGRS_TOOL").context("set WGRS_TOOL to the path of wg-rs")?;
+        let mut command = Command::new(tool);
+        command.arg("events").stdout(Stdio::null());
+        end.run(|| Ok(Self(command.spawn().context("wg-rs events")?)))
+    }
+
+    /// Fails if it has ended.
+    fn listens(&mut self) -> Result<()> {
+        let ended = self.0.try_wait()?;
+        ensure!(ended.is_none(), "wg-rs events: {ended:?}");
+        Ok(())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Pair {
@@ -165,6 +197,7 @@ impl Pair {
                 ns,
                 hosts,
                 device,
+                listeners: Vec::new(),
             });
         }
         let Some(kind) = kind else {
@@ -178,8 +211,15 @@ impl Pair {
                 ns,
                 hosts,
                 device: "v0".to_owned(),
+                listeners: Vec::new(),
             });
         };
+        let mut listeners = Vec::new();
+        if who == Impl::RsHeard {
+            for end in &ns {
+                listeners.push(Listener::start(end)?);
+            }
+        }
         let mut keys = Vec::new();
         for (n, rt) in (0u8..).zip(&mut rt) {
             let (name, _) = names(n);
@@ -221,7 +261,13 @@ impl Pair {
             ns,
             hosts,
             device: "wg0".to_owned(),
+            listeners,
         })
+    }
+
+    /// Fails if a program that listens has ended.
+    pub fn check(&mut self) -> Result<()> {
+        self.listeners.iter_mut().try_for_each(Listener::listens)
     }
 
     /// From end to end, over what is measured.

@@ -8,6 +8,7 @@ use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags}
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The in-tree module's name.
 pub const INTREE: &str = "wireguard";
@@ -81,9 +82,11 @@ impl Env {
     /// Loads the modules that ours depends on.
     pub fn load_dependencies(&self) -> Result<()> {
         let ko = self.ko()?;
-        let image = fs::read(ko).with_context(|| ko.display().to_string())?;
-        for name in dependencies(&image) {
-            cmd::run(&["modprobe", &name])?;
+        for name in dependencies_of(ko)? {
+            // The program takes longer than many a test.
+            if !loaded(name) {
+                cmd::run(&["modprobe", name])?;
+            }
         }
         Ok(())
     }
@@ -119,8 +122,18 @@ fn dependencies(image: &[u8]) -> Vec<String> {
     let names = lists.iter().flat_map(|list| list.split(','));
     names
         .filter(|name| !name.is_empty())
-        .map(str::to_owned)
+        .map(|name| name.replace('-', "_"))
         .collect()
+}
+
+/// The same of our module's file, which is read once.
+pub fn dependencies_of(ko: &Path) -> Result<&'static [String]> {
+    static OURS: OnceLock<Vec<String>> = OnceLock::new();
+    if OURS.get().is_none() {
+        let image = fs::read(ko).with_context(|| ko.display().to_string())?;
+        let _ = OURS.set(dependencies(&image));
+    }
+    Ok(OURS.get().map_or(&[], Vec::as_slice))
 }
 
 /// True if the module is loaded.

@@ -196,6 +196,10 @@ pub fn run(tests: &[&Test], options: &Options) -> Result<usize> {
     for module in ["veth", "tun"] {
         cmd::try_run(&["modprobe", module], "")?;
     }
+    // Read here once for all processes of tests.
+    if let Some(ko) = env.ko.as_deref().filter(|_| !env.stand_in) {
+        modules::dependencies_of(ko)?;
+    }
     checkers::note_trackers();
     println!("{}", ktap::header(tests.len()));
     let (mut failed, mut repeated, mut forgiven) = (0, 0, 0);

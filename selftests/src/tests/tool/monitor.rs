@@ -2,14 +2,14 @@
 //! `wg-rs monitor`: with our module changes are shown when they happen, and why packets were
 //! refused; with the in-tree one, the next table has what it tells.
 
-use super::super::drop_in;
+use super::super::{drop_in, ours};
 use super::sides::{prepare, program, DIR, KIND};
 use super::terminal::Terminal;
 use anyhow::{ensure, Context, Result};
 use harness::netns::Netns;
 use harness::pace::{is_slow, slow};
 use harness::rig::Rig;
-use harness::runner::{Ctx, Subject, Test};
+use harness::runner::{Boot, Ctx, Subject, Test};
 use harness::topo::{inner, Opts, Tunnel};
 use harness::traffic::ping_all;
 use harness::wgdev::{base64, random_key, uapi, DeviceConf, PeerConf};
@@ -32,6 +32,7 @@ pub(super) fn register(list: &mut Vec<Test>) {
     drop_in(list, "tool-monitor", 120, changes);
     drop_in(list, "tool-monitor-storm", 120, storm);
     drop_in(list, "tool-monitor-reasons", 120, reasons);
+    ours(list, "tool-monitor-overrun", Boot::Smp, 120, overrun);
 }
 
 /// The title ends so.
@@ -194,6 +195,60 @@ fn storm(ctx: &Ctx) -> Result<()> {
     let idle = monitor.pictures().len() - last;
     ensure!(idle == 0, "drawn {idle} times for nothing");
     Ok(())
+}
+
+/// While it is stopped, more happens than its socket holds: afterwards it shows what is, at once.
+fn overrun(ctx: &Ctx) -> Result<()> {
+    prepare(&[])?;
+    let mut tunnel = Tunnel::new(&Opts::new(ctx.plain()))?;
+    let monitor = Terminal::start(tunnel.ns(0), &["monitor", "--interval", "60"])?;
+    let title = title(ctx, "60");
+    monitor.shows("a table", slow(LONG), has("1 device, 1 peer", &title))?;
+    let (begin, pid) = (Instant::now(), Pid::from_raw(monitor.id()));
+    kill(pid, Signal::SIGSTOP)?;
+    let mut set = |flags, keepalive, key: &[u8; 32]| {
+        let peer = PeerConf {
+            public_key: *key,
+            flags,
+            keepalive,
+            ..PeerConf::default()
+        };
+        tunnel.ends[0].set_peer(&tunnel.link, peer)
+    };
+    let stays = random_key();
+    set(0, None, &stays)?;
+    let mut changes = 0;
+    while dropped(tunnel.link.end(0))? == 0 {
+        ensure!(changes < 100_000, "its socket holds {changes} events");
+        for _ in 0..50 {
+            let key = random_key();
+            set(0, None, &key)?;
+            set(uapi::peer::F_REMOVE_ME, None, &key)?;
+            changes += 2;
+        }
+    }
+    set(0, Some(33), &stays)?;
+    let lost = dropped(tunnel.link.end(0))?;
+    ctx.note(format!("{lost} of {changes} events lost"));
+    kill(pid, Signal::SIGCONT)?;
+    let key = base64(&stays);
+    monitor.shows("what it has missed", slow(SOON), has(&key, "  33s"))?;
+    set(0, Some(44), &stays)?;
+    monitor.shows("what comes then", slow(SOON), has(&key, "  44s"))?;
+    let waited = begin.elapsed();
+    ensure!(waited < slow(Duration::from_secs(55)), "by polling");
+    Ok(())
+}
+
+/// How many messages the netlink sockets of a namespace have lost.
+fn dropped(ns: &Netns) -> Result<u64> {
+    let table = ns.run(|| Ok(fs::read_to_string("/proc/thread-self/net/netlink")?))?;
+    let drops = table.lines().skip(1).map(|line| {
+        let field = line.split_whitespace().nth(8);
+        let field = field.and_then(|drops| drops.parse::<u64>().ok());
+        field.with_context(|| line.to_owned())
+    });
+    drops.sum()
 }
 
 /// A `wg-rs monitor` that writes plain tables to a file.
