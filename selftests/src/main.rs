@@ -6,7 +6,7 @@ mod fuzz;
 mod soak;
 mod tests;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use harness::pace;
 use harness::runner::{matches, run, Boot, Options, Test};
@@ -48,6 +48,9 @@ enum Verb {
         /// Only this part.
         #[arg(long, default_value = "all")]
         part: Part,
+        /// K/N: of these only every Nth, from the Kth on, for N guests side by side.
+        #[arg(long, default_value = "1/1", value_parser = share)]
+        share: (usize, usize),
         /// Leave these out: parts of names, or globs with `*` (may be repeated).
         #[arg(long)]
         skip: Vec<String>,
@@ -91,6 +94,9 @@ enum Verb {
     BenchScale(bench::scale::Args),
     /// Time and memory against the number of peers, this driver and the in-tree one.
     BenchPeers(bench::peers::Args),
+    /// Throughput against the number of flows and the size of packets, this driver and the in-tree
+    /// one.
+    BenchSweep(bench::sweep::Args),
     /// Draw what was measured.
     Chart(bench::chart::Args),
     /// Measure wg-rs beside wg. Needs root; meant for a guest.
@@ -114,6 +120,14 @@ fn chosen<'a>(all: &'a [Test], part: Part, patterns: &[String]) -> Vec<&'a Test>
     all.iter().filter(wanted).collect()
 }
 
+/// Reads K/N.
+fn share(text: &str) -> Result<(usize, usize)> {
+    let (k, n) = text.split_once('/').context("K/N is wanted")?;
+    let (k, n) = (k.parse()?, n.parse()?);
+    ensure!((1..=n).contains(&k), "K is to be at least 1, and at most N");
+    Ok((k, n))
+}
+
 fn real_main() -> Result<bool> {
     let all = tests::all();
     match Cli::parse().verb {
@@ -133,6 +147,7 @@ fn real_main() -> Result<bool> {
             boot,
             out,
             part,
+            share: (first, step),
             skip,
             pcap,
             patterns,
@@ -149,6 +164,7 @@ fn real_main() -> Result<bool> {
             tests.retain(|test| {
                 test.boot.runs_in(boot) && !skip.iter().any(|p| matches(&test.name, p))
             });
+            let tests: Vec<_> = tests.into_iter().skip(first - 1).step_by(step).collect();
             if tests.is_empty() {
                 bail!("no test of this boot matches");
             }
@@ -198,6 +214,7 @@ fn real_main() -> Result<bool> {
         Verb::Bench(args) => bench::run(&args).map(|()| true),
         Verb::BenchScale(args) => bench::scale::run(&args).map(|()| true),
         Verb::BenchPeers(args) => bench::peers::run(&args).map(|()| true),
+        Verb::BenchSweep(args) => bench::sweep::run(&args).map(|()| true),
         Verb::Chart(args) => bench::chart::run(&args).map(|()| true),
         Verb::BenchTool(args) => bench::tool::run(&args).map(|()| true),
     }

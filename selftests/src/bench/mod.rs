@@ -13,6 +13,7 @@ pub mod peers;
 mod profile;
 mod report;
 pub mod scale;
+pub mod sweep;
 pub mod tool;
 mod traffic;
 

@@ -61,13 +61,20 @@ const COMPILED: [&str; 3] = ["boringtun", "gotatun", "exporter"];
 
 /// A fuzzer, and comparisons with `wg` and `wg-quick` in all forms of a command or a file: one to
 /// four minutes each.
-const LONG: [&str; 5] = [
+const LONG: [&str; 9] = [
     "netlink-fuzz",
     "tool-quick-default-route",
     "tool-quick-hooks",
+    "tool-quick-judged",
     "tool-quick-plain",
+    "tool-quick-refused",
+    "tool-quick-wild",
     "tool-wg-forms",
+    "tool-wg-generated",
 ];
+
+/// Tests of areas that do not depend on timing, which do: nothing runs beside their guest.
+const ALONE: [&str; 1] = ["attack-isolation"];
 
 /// A part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -104,6 +111,9 @@ fn parts_go_by_names_that_tests_have() {
         let has = |test: &Test| test.name.trim_end_matches("@rs") == name;
         assert!(all.iter().any(has), "{name}");
     }
+    for name in ALONE {
+        assert!(all.iter().any(|test| test.name.starts_with(name)), "{name}");
+    }
     for program in COMPILED {
         let has = |test: &Test| needs_compiled(test) && test.name.contains(program);
         assert!(all.iter().any(has), "{program}");
@@ -125,33 +135,18 @@ pub fn all() -> Vec<Test> {
     let mut list = config();
     harness_self::register(&mut list);
     disturb_self::register(&mut list);
-    basic::register(&mut list);
-    updown::register(&mut list);
-    messages::register(&mut list);
-    mtu::register(&mut list);
-    transmit::register(&mut list);
     options::register(&mut list);
     binding::register(&mut list);
     order::register(&mut list);
     events::register(&mut list);
     atomic::register(&mut list);
     counters::register(&mut list);
-    outer::register(&mut list);
-    source::register(&mut list);
-    receive::register(&mut list);
-    gso::register(&mut list);
     underway::register(&mut list);
-    scrub::register(&mut list);
-    roaming::register(&mut list);
-    netns::register(&mut list);
     nsdeath::register(&mut list);
-    session::register(&mut list);
-    interop::register(&mut list);
     bulk::register(&mut list);
     control::register(&mut list);
     scale::register(&mut list);
     unload::register(&mut list);
-    attack::register(&mut list);
     fairness::register(&mut list);
     disturb::register(&mut list);
     disturb_vtime::register(&mut list);
@@ -164,7 +159,8 @@ pub fn all() -> Vec<Test> {
     list
 }
 
-/// Tests of configuration and of the tools: no outcome depends on timing.
+/// Tests whose outcome does not depend on timing: of configuration and the tools, of single packets
+/// and sessions.
 fn config() -> Vec<Test> {
     let mut list = Vec::new();
     load::register(&mut list);
@@ -175,8 +171,23 @@ fn config() -> Vec<Test> {
     netlink::register(&mut list);
     scenario::register(&mut list);
     readme::register(&mut list);
+    basic::register(&mut list);
+    updown::register(&mut list);
+    messages::register(&mut list);
+    mtu::register(&mut list);
+    transmit::register(&mut list);
+    outer::register(&mut list);
+    source::register(&mut list);
+    receive::register(&mut list);
+    gso::register(&mut list);
+    scrub::register(&mut list);
+    roaming::register(&mut list);
+    netns::register(&mut list);
+    session::register(&mut list);
+    interop::register(&mut list);
+    attack::register(&mut list);
     for test in &mut list {
-        if test.boot == Boot::Smp {
+        if test.boot == Boot::Smp && !ALONE.contains(&test.name.split('@').next().unwrap_or("")) {
             test.boot = Boot::Config;
         }
     }

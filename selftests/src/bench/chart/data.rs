@@ -15,6 +15,9 @@ pub struct Figure {
 /// The points of a curve.
 pub type Curve = Vec<(f64, f64)>;
 
+/// Peers of a device, flows, bytes of a packet.
+const AXES: [&str; 3] = ["peers", "flows", "bytes"];
+
 /// All that is drawn.
 #[derive(Debug, Default)]
 pub struct Data {
@@ -22,8 +25,8 @@ pub struct Data {
     pub facts: Vec<Vec<(String, String)>>,
     /// Metric, contender.
     pub bars: BTreeMap<(String, String), Figure>,
-    /// Metric against the number of peers of a device; contender.
-    pub peers: BTreeMap<(String, String), Curve>,
+    /// Against what (a key of [`AXES`]), metric, contender.
+    pub curves: BTreeMap<(&'static str, String, String), Curve>,
     /// Metric against the number of processors, with so many flows; contender.
     pub scale: BTreeMap<(String, u32, String), Curve>,
 }
@@ -35,16 +38,18 @@ fn number(line: &str, key: &str) -> Option<f64> {
 impl Data {
     /// Adds what is in `text`; lines of other kinds are passed over.
     pub fn read(&mut self, text: &str) {
-        let mut samples: BTreeMap<(String, String, u32), Vec<f64>> = BTreeMap::new();
+        let mut samples: BTreeMap<(&str, String, String, u32), Vec<f64>> = BTreeMap::new();
         for line in text.lines() {
             let who = field(line, "impl").unwrap_or_default().to_owned();
             let metric = field(line, "metric").unwrap_or_default().to_owned();
             match (field(line, "type"), number(line, "vcpus")) {
                 (Some("run"), _) => self.facts.push(facts(line)),
                 (Some("sample"), None) => {
-                    let (peers, value) = (number(line, "peers"), number(line, "value"));
-                    if let (Some(peers), Some(value)) = (peers, value) {
-                        let key = (metric, who, peers as u32);
+                    let at = |axis| Some((axis, number(line, axis)?));
+                    let value = number(line, "value");
+                    if let (Some((axis, at)), Some(value)) = (AXES.into_iter().find_map(at), value)
+                    {
+                        let key = (axis, metric, who, at as u32);
                         samples.entry(key).or_default().push(value);
                     }
                 }
@@ -73,15 +78,19 @@ impl Data {
                 _ => {}
             }
         }
-        for ((metric, who, peers), mut values) in samples {
+        for ((axis, metric, who, at), mut values) in samples {
             values.sort_by(f64::total_cmp);
             if let Some(median) = values.get(values.len() / 2) {
-                let curve = self.peers.entry((metric, who)).or_default();
-                curve.push((peers.into(), *median));
+                let curve = self.curves.entry((axis, metric, who)).or_default();
+                curve.push((at.into(), *median));
             }
         }
-        let all = self.peers.values_mut().chain(self.scale.values_mut());
+        let all = self.curves.values_mut().chain(self.scale.values_mut());
         all.for_each(|curve| curve.sort_by(|a, b| a.0.total_cmp(&b.0)));
+    }
+
+    pub fn curve(&self, axis: &'static str, metric: &str, who: &str) -> Option<&Curve> {
+        self.curves.get(&(axis, metric.to_owned(), who.to_owned()))
     }
 
     pub fn figure(&self, metric: &str, who: &str) -> Option<Figure> {
@@ -121,8 +130,14 @@ mod tests {
         let figure = data.figure("tcp_mbit", "rs").unwrap();
         assert_eq!((figure.median, figure.min, figure.max), (3.0, 2.0, 4.0));
         assert_eq!(data.bars.len(), 1);
-        let dump = &data.peers[&("dump_ms".to_owned(), "c".to_owned())];
+        let dump = data.curve("peers", "dump_ms", "c").unwrap();
         assert_eq!(dump, &[(100.0, 0.5), (1000.0, 5.5)]);
+        data.read(
+            "{\"type\":\"sample\",\"bytes\":64,\"impl\":\"c\",\"metric\":\"udp_mbit\",\
+             \"value\":9}\n",
+        );
+        let sizes = data.curve("bytes", "udp_mbit", "c").unwrap();
+        assert_eq!(sizes, &[(64.0, 9.0)]);
         let scale = &data.scale[&("tcp_mbit".to_owned(), 8, "rs".to_owned())];
         assert_eq!(scale, &[(2.0, 7.0)]);
         assert_eq!(data.facts[0][0], ("kernel".to_owned(), "7.3".to_owned()));

@@ -61,6 +61,23 @@ const PEERS: [(&str, &str); 8] = [
     ("memory_bytes", "Memory per peer, bytes"),
 ];
 
+/// The curves: a heading, against what, how that is called, metrics and titles.
+const CURVES: [(&str, &str, &str, &[(&str, &str)]); 3] = [
+    (
+        "More flows",
+        "flows",
+        "flows",
+        &[("tcp_mbit", "TCP, Mbit/s")],
+    ),
+    (
+        "Larger packets",
+        "bytes",
+        "bytes of payload",
+        &[("udp_mbit", "UDP, one datagram per call, Mbit/s")],
+    ),
+    ("More peers on one device", "peers", "peers", &PEERS),
+];
+
 /// A bar for each contender, beside it how it compares with the in-tree driver.
 fn bars_of(data: &Data, metric: &str) -> Vec<Bar> {
     let c = data.figure(metric, "c").map(|figure| figure.median);
@@ -128,11 +145,16 @@ pub fn page(data: &Data) -> String {
         out += "<h2>More processors</h2>\n";
         out += &scale(data);
     }
-    if !data.peers.is_empty() {
-        out += "<h2>More peers on one device</h2>\n";
-        let of = |metric: &str, who: &str| data.peers.get(&(metric.to_owned(), who.to_owned()));
-        for (metric, title) in PEERS {
-            out += &two_curves(title, "peers", of(metric, "c"), of(metric, "rs"));
+    for (heading, axis, across, metrics) in CURVES {
+        let drawn: String = metrics
+            .iter()
+            .map(|(metric, title)| {
+                let of = |who| data.curve(axis, metric, who);
+                two_curves(title, across, of("c"), of("rs"))
+            })
+            .collect();
+        if !drawn.is_empty() {
+            let _ = write!(out, "<h2>{heading}</h2>\n{drawn}");
         }
     }
     out += "<h2>Where this was measured</h2>\n";
