@@ -49,7 +49,7 @@ pub mod packet;
 pub mod pair;
 pub mod peers;
 pub mod probe;
-pub mod ram;
+pub use wgrs_ram as ram;
 pub mod rig;
 pub mod rtnl;
 pub mod runner;

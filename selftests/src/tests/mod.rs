@@ -59,10 +59,13 @@ use std::time::Duration;
 /// Programs that `scripts/peers` compiles, as tests that need them have them in their names.
 const COMPILED: [&str; 3] = ["boringtun", "gotatun", "exporter"];
 
-/// A fuzzer, and comparisons with `wg` and `wg-quick` in all forms of a command or a file: one to
-/// four minutes each.
-const LONG: [&str; 9] = [
+/// A fuzzer, comparisons with `wg` and `wg-quick` in all forms of a command or a file, a gigabyte,
+/// thousands of peers: one to four minutes each.
+const LONG: [&str; 13] = [
+    "bulk-tcp-1gib",
     "netlink-fuzz",
+    "scale-curve",
+    "scale-traffic-10000-peers",
     "tool-quick-default-route",
     "tool-quick-hooks",
     "tool-quick-judged",
@@ -71,6 +74,7 @@ const LONG: [&str; 9] = [
     "tool-quick-wild",
     "tool-wg-forms",
     "tool-wg-generated",
+    "unload-under-traffic",
 ];
 
 /// Tests of areas that do not depend on timing, which do: nothing runs beside their guest.
