@@ -42,6 +42,8 @@ const HAPPENINGS: usize = 8;
 pub(crate) struct PeerCounters {
     /// Whether any of them was ever counted: of most of many peers, none.
     used: AtomicBool,
+    /// The same of `refused`.
+    refused_any: AtomicBool,
     happenings: [AtomicU64; HAPPENINGS],
     refused: [AtomicU64; Rejection::OF_PEERS],
 }
@@ -50,6 +52,7 @@ impl PeerCounters {
     pub(crate) const fn new() -> Self {
         Self {
             used: AtomicBool::new(false),
+            refused_any: AtomicBool::new(false),
             happenings: [const { AtomicU64::new(0) }; HAPPENINGS],
             refused: [const { AtomicU64::new(0) }; Rejection::OF_PEERS],
         }
@@ -89,6 +92,7 @@ impl PeerCounters {
         if let Some(counter) = self.refused.get(reason.index()) {
             counter.fetch_add(packets as u64, Relaxed);
             self.used.store(true, Relaxed);
+            self.refused_any.store(true, Relaxed);
         }
     }
 
@@ -100,10 +104,8 @@ impl PeerCounters {
     }
 
     /// Whether any packet was refused.
-    #[inline]
     pub(crate) fn refused_any(&self) -> bool {
-        let all = self.refused.iter();
-        all.fold(0, |all, counter| all | counter.load(Relaxed)) != 0
+        self.refused_any.load(Relaxed)
     }
 }
 

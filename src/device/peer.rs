@@ -120,6 +120,9 @@ impl RemoteSnapshot<'_> {
     }
 }
 
+/// Nanoseconds per second.
+const NS_PER_S: i64 = 1_000_000_000;
+
 /// Whether nothing has changed in between.
 impl PartialEq for RemoteSnapshot<'_> {
     #[inline]
@@ -127,13 +130,6 @@ impl PartialEq for RemoteSnapshot<'_> {
         let place = |of: &Self| of.place.map(|place| ptr::from_ref(place.get()));
         place(self) == place(other) && self.source_void == other.source_void
     }
-}
-
-/// When a handshake was last completed, by the wall clock. Survives everything.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct LastHandshake {
-    pub(crate) secs: i64,
-    pub(crate) nanos: u32,
 }
 
 /// What sending changes, on cache lines of its own: another CPU may be receiving.
@@ -235,8 +231,9 @@ pub(crate) struct Peer {
     /// Among those whose runs a worker is to go on delivering: by direction.
     unfinished: [Unfinished; 2],
 
-    #[pin]
-    pub(crate) last_handshake: SpinLockBh<LastHandshake>,
+    /// When a handshake was last completed: nanoseconds of the wall clock as [`i64`], 0 if none
+    /// was. Survives everything.
+    last_handshake: AtomicU64,
     pub(crate) counters: PeerCounters,
     pub(crate) silence: Silence,
     /// It stays where it was said to be.
@@ -328,7 +325,7 @@ impl Peer {
                 initiation_work <- new_work!(),
                 erase_work <- new_work!(),
                 unfinished: device.crypt.new_links(),
-                last_handshake <- new_spinlock_bh!(LastHandshake::default()),
+                last_handshake: AtomicU64::new(0),
                 counters: PeerCounters::new(),
                 silence: Silence::new(),
                 fixed: AtomicBool::new(false),
@@ -529,7 +526,9 @@ impl Peer {
     /// Notes the time of a completed handshake.
     pub(crate) fn note_completed(&self) {
         let (secs, nanos) = time::real();
-        *self.last_handshake.lock() = LastHandshake { secs, nanos };
+        // Enough for three centuries; the kernel's clock ends there as well.
+        let ns = secs.wrapping_mul(NS_PER_S).wrapping_add(nanos.into());
+        self.last_handshake.store(ns as u64, Relaxed);
     }
 
     /// Tells those who listen that a session has begun.
@@ -554,8 +553,8 @@ impl Peer {
 
     /// When a handshake was last completed: seconds and nanoseconds of the wall clock, or zeros.
     pub(crate) fn last_handshake(&self) -> (i64, u32) {
-        let last = *self.last_handshake.lock();
-        (last.secs, last.nanos)
+        let ns = self.last_handshake.load(Relaxed) as i64;
+        (ns.div_euclid(NS_PER_S), ns.rem_euclid(NS_PER_S) as u32)
     }
 
     pub(crate) fn rx_bytes(&self) -> u64 {

@@ -49,7 +49,7 @@ pub mod packet;
 pub mod pair;
 pub mod peers;
 pub mod probe;
-pub use wgrs_ram as ram;
+pub mod ram;
 pub mod rig;
 pub mod rtnl;
 pub mod runner;

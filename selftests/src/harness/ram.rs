@@ -4,8 +4,6 @@
 //! Pages of the searching process are excluded (it knows the secrets), through
 //! `/proc/self/pagemap`: call [`keep_pages`] before the process learns its first secret, and keep
 //! secrets out of other processes.
-//!
-//! A crate of its own to be optimised where the tests are not: memory is large, and emulated.
 
 use anyhow::{ensure, Context, Result};
 use nix::sys::mman::{mlockall, MlockAllFlags};
