@@ -12,26 +12,43 @@ use harness::netns::Netns;
 use harness::peers::get;
 use harness::rtnl::Rtnl;
 use harness::runner::Boot;
-use harness::wgdev::{uapi, whole, DeviceConf, PeerConf, Wg, PEERS_PER_REQUEST};
+use harness::wgdev::{random_key, uapi, whole, DeviceConf, PeerConf, Wg, PEERS_PER_REQUEST};
 use nix::sys::mman::munlockall;
 use std::fmt::Write;
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use wireguard_rs::proto::extension::{cmd, device, show, GENL_NAME_COEXIST};
 
 const CREATE: Metric = metric("create_ms", "create them", false, true);
 const DUMP: Metric = metric("dump_ms", "dump", false, true);
 const COUNTERS: Metric = metric("counters_ms", "dump of the counters", false, false);
+const DUMP_USED: Metric = metric("dump_used_ms", "dump, all in use", false, true);
+const COUNTERS_USED: Metric = metric("counters_used_ms", "counters, all in use", false, false);
 const CHANGED: Metric = metric("changed_ms", "dump of one changed", false, false);
 const CHANGE: Metric = metric("change_ms", "change one", false, true);
 const REMOVE: Metric = metric("remove_ms", "remove all", false, true);
 const DELETE: Metric = metric("delete_ms", "delete the link", false, true);
 const MEMORY: Metric = metric("memory_bytes", "memory per peer, bytes", false, true);
-const METRICS: [Metric; 8] = [
-    CREATE, DUMP, COUNTERS, CHANGED, CHANGE, REMOVE, DELETE, MEMORY,
+const METRICS: [Metric; 10] = [
+    CREATE,
+    DUMP,
+    COUNTERS,
+    DUMP_USED,
+    COUNTERS_USED,
+    CHANGED,
+    CHANGE,
+    REMOVE,
+    DELETE,
+    MEMORY,
 ];
+
+/// With more, their handshakes take longer than all else.
+const MOST_USED: usize = 10_000;
+/// Handshakes are attempted for so long: twice each.
+const ATTEMPTS: Duration = Duration::from_secs(8);
 
 /// A driver's most peers on one device.
 const LIMIT: usize = 1 << 20;
@@ -152,6 +169,10 @@ impl Scene {
         let (mut rt, wg) = (ns.rtnl()?, Wg::open(&ns, kind)?);
         rt.link_add("wg0", kind)?;
         rt.set_up("wg0", true)?;
+        // Where what is sent goes.
+        ns.sh("ip link add d0 up type dummy")?;
+        ns.sh("ip address add 198.18.0.1/15 dev d0")?;
+        ns.sh("ip address add 10.255.255.254/8 dev wg0")?;
         let extension = (who == Impl::Rs)
             .then(|| {
                 ns.run(|| {
@@ -167,6 +188,22 @@ impl Scene {
             wg,
             extension,
         })
+    }
+
+    /// Has something to be counted for each peer: what was sent, attempts, what was dropped. Nothing
+    /// is under way afterwards.
+    fn use_all(&mut self, peers: usize) -> Result<()> {
+        self.set(&DeviceConf {
+            private_key: Some(random_key()),
+            ..DeviceConf::default()
+        })?;
+        let socket = self.ns.run(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
+        for n in 0..peers {
+            socket.send_to(&[0], (Ipv4Addr::from_bits(0x0a00_0000 + n as u32), 9))?;
+        }
+        sleep(ATTEMPTS);
+        self.rt.set_up("wg0", false)?;
+        Ok(())
     }
 
     /// Milliseconds that it takes to create the peers, without those for making the requests.
@@ -246,6 +283,13 @@ fn measure(who: Impl, kind: &str, peers: usize, keep: &mut dyn FnMut(Metric, f64
         keep(COUNTERS, took);
     }
     let generation = scene.generation()?;
+    if who == Impl::Rs && peers <= MOST_USED {
+        scene.use_all(peers)?;
+        keep(DUMP_USED, millis(|| Ok(scene.wg.drain("wg0")?))?);
+        if let Some(took) = scene.peers_get(show::COUNTERS, None)? {
+            keep(COUNTERS_USED, took);
+        }
+    }
     let change = DeviceConf {
         peers: vec![PeerConf {
             public_key: key(peers / 2),

@@ -31,7 +31,11 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "1,2,4,8,16,32,64")]
     flows: Vec<usize>,
     /// Bytes of payload of UDP datagrams, one per call.
-    #[arg(long, value_delimiter = ',', default_value = "64,128,256,512,1024,1392")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "64,128,256,512,1024,1392"
+    )]
     bytes: Vec<usize>,
     /// Where to write the results as JSON lines.
     #[arg(long)]
