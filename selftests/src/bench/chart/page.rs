@@ -61,8 +61,11 @@ const PEERS: [(&str, &str); 8] = [
     ("memory_bytes", "Memory per peer, bytes"),
 ];
 
-/// The curves: a heading, against what, how that is called, metrics and titles.
-const CURVES: [(&str, &str, &str, &[(&str, &str)]); 3] = [
+/// Metrics and their titles.
+type Titled = &'static [(&'static str, &'static str)];
+
+/// The curves: a heading, against what, how that is called, what.
+const CURVES: [(&str, &str, &str, Titled); 3] = [
     (
         "More flows",
         "flows",
