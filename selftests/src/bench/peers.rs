@@ -190,8 +190,8 @@ impl Scene {
         })
     }
 
-    /// Has something to be counted for each peer: what was sent, attempts, what was dropped. Nothing
-    /// is under way afterwards.
+    /// Has something to be counted for each peer: what was sent, attempts, what was dropped.
+    /// Nothing is under way afterwards.
     fn use_all(&mut self, peers: usize) -> Result<()> {
         self.set(&DeviceConf {
             private_key: Some(random_key()),
