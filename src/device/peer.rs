@@ -54,6 +54,7 @@ use crate::{
     },
     new_spinlock_bh, new_timer,
     proto::{
+        consts::NS_PER_SEC,
         cookie::CookieJar,
         crypto::{PublicKey, SymmetricKey},
         handshake::HandshakeSlot,
@@ -119,9 +120,6 @@ impl RemoteSnapshot<'_> {
         endpoint
     }
 }
-
-/// Nanoseconds per second.
-const NS_PER_S: i64 = 1_000_000_000;
 
 /// Whether nothing has changed in between.
 impl PartialEq for RemoteSnapshot<'_> {
@@ -231,8 +229,8 @@ pub(crate) struct Peer {
     /// Among those whose runs a worker is to go on delivering: by direction.
     unfinished: [Unfinished; 2],
 
-    /// When a handshake was last completed: nanoseconds of the wall clock as [`i64`], 0 if none
-    /// was. Survives everything.
+    /// When a handshake was last completed: nanoseconds of the wall clock, 0 if none was. Survives
+    /// everything.
     last_handshake: AtomicU64,
     pub(crate) counters: PeerCounters,
     pub(crate) silence: Silence,
@@ -526,9 +524,11 @@ impl Peer {
     /// Notes the time of a completed handshake.
     pub(crate) fn note_completed(&self) {
         let (secs, nanos) = time::real();
-        // Enough for three centuries; the kernel's clock ends there as well.
-        let ns = secs.wrapping_mul(NS_PER_S).wrapping_add(nanos.into());
-        self.last_handshake.store(ns as u64, Relaxed);
+        // The kernel's clock is neither set to before 1970 nor to beyond 2262.
+        let ns = (secs as u64)
+            .wrapping_mul(NS_PER_SEC)
+            .wrapping_add(nanos.into());
+        self.last_handshake.store(ns, Relaxed);
     }
 
     /// Tells those who listen that a session has begun.
@@ -553,8 +553,8 @@ impl Peer {
 
     /// When a handshake was last completed: seconds and nanoseconds of the wall clock, or zeros.
     pub(crate) fn last_handshake(&self) -> (i64, u32) {
-        let ns = self.last_handshake.load(Relaxed) as i64;
-        (ns.div_euclid(NS_PER_S), ns.rem_euclid(NS_PER_S) as u32)
+        let ns = self.last_handshake.load(Relaxed);
+        ((ns / NS_PER_SEC) as i64, (ns % NS_PER_SEC) as u32)
     }
 
     pub(crate) fn rx_bytes(&self) -> u64 {

@@ -60,7 +60,7 @@ use std::time::Duration;
 const COMPILED: [&str; 3] = ["boringtun", "gotatun", "exporter"];
 
 /// A fuzzer, comparisons with `wg` and `wg-quick` in all forms of a command or a file, a gigabyte,
-/// thousands of peers: one to four minutes each.
+/// thousands of peers, unloading again and again: one to four minutes each.
 const LONG: [&str; 13] = [
     "bulk-tcp-1gib",
     "netlink-fuzz",
